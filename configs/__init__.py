@@ -1,0 +1,1 @@
+"""One file for each run; `default.py` has every key, its unit and its source."""

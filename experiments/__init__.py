@@ -1,0 +1,1 @@
+"""Benchmarks, and the tables and figures of the paper."""

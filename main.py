@@ -1,0 +1,65 @@
+"""Trains and evaluates a network.
+
+    python main.py --config=configs/cifar100_attention452.py --workdir=/ckpt
+
+Run again with the same --workdir, it goes on where it was. Any key of the config can be set on
+the command line: --config.batch_size=256. Exit status: 0 finished or nothing left to do, 1
+failed, 2 bad usage or config, 75 stopped by a signal after saving (run again).
+"""
+
+import re
+import sys
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+
+_BAD_USAGE, _STOPPED = 2, 75  # 75 is EX_TEMPFAIL of sysexits.h
+
+
+def _fail(message: object, status: int) -> NoReturn:
+    print(f"main.py: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(error, _BAD_USAGE)
+    except (AttributeError, KeyError) as error:
+        key = re.findall(r"\w+", str(error))[0]
+        _fail(f"the config has no key {key!r}: configs/default.py lists all", _BAD_USAGE)
+    for flag in (_CONFIG, _WORKDIR):
+        if flag.value is None:
+            _fail(f"--{flag.name} is missing: see main.py --help", _BAD_USAGE)
+    try:
+        _CONFIG.value.lock()
+    except OSError as error:  # the flag holds an error, raised by its first use
+        _fail(f"--config: {str(error).splitlines()[-1].strip()}", _BAD_USAGE)
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}: options start with --", _BAD_USAGE)
+    return rest
+
+
+def main(argv: list[str]) -> None:
+    """Runs what the flags say."""
+    del argv
+    # JAX takes seconds to import; a wrong flag should not wait for it.
+    from rattn_jax.errors import UsageError
+    from rattn_jax.train import StoppedError, train_and_evaluate
+
+    logging.set_verbosity(logging.WARNING)
+    try:
+        train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    except UsageError as error:
+        _fail(error, _BAD_USAGE)
+    except StoppedError as error:
+        _fail(error, _STOPPED)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,65 @@
+"""Loss and errors as sums over examples, so that they can be added up over any grouping.
+
+totals = merge(measure(logits, labels, mask), measure(more_logits, more_labels, more_mask))
+summarize(totals)    # {"loss": ..., "error_top1": ..., "error_top5": ...}
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from clu import metrics
+
+Array = jax.Array
+Metrics = dict[str, metrics.Average]
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Cross entropy of each example in nats, float32 [B]; logits [B, classes], labels [B]."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def measure(
+    logits: Array, labels: Array, mask: Array | None = None, axis_name: str | None = None
+) -> Metrics:
+    """Sums of cross entropy, top-1 and top-5 errors over a batch.
+
+    Args:
+        logits: float32 [B, classes].
+        labels: int32 [B].
+        mask: bool [B], False for examples that do not count; None counts all.
+        axis_name: mapped axis over which to add up.
+
+    Returns:
+        "loss", "error_top1" and "error_top5". A class with the same logit as the true one
+        counts as if it were before it, and so does NaN: a net that cannot tell is wrong. With
+        at most five classes the top-5 error of finite logits is 0.
+    """
+    true_logit = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    rank = jnp.sum(~(logits < true_logit), axis=1)
+    values = {
+        "loss": cross_entropy(logits, labels),
+        "error_top1": (rank > 1).astype(jnp.float32),
+        "error_top5": (rank > 5).astype(jnp.float32),
+    }
+    sums = {name: metrics.Average.from_model_output(value, mask) for name, value in values.items()}
+    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+def empty() -> Metrics:
+    """The sums over no example."""
+    return {name: metrics.Average.empty() for name in ("loss", "error_top1", "error_top5")}
+
+
+def merge(a: Metrics, b: Metrics) -> Metrics:
+    """The sums over the examples of both."""
+    return {name: a[name].merge(b[name]) for name in a}
+
+
+def summarize(sums: Metrics) -> dict[str, float]:
+    """Averages over the examples as Python floats, by name."""
+    return {name: float(average.compute()) for name, average in sums.items()}
+
+
+def count_examples(sums: Metrics) -> int:
+    """Number of examples that were added up."""
+    return int(sums["loss"].count)

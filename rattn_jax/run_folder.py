@@ -1,0 +1,139 @@
+"""A run's folder: config.json, and the refusal to mix two runs in one folder.
+
+config.json      the resolved config, library versions, devices, git commit
+metrics.jsonl    see `writers.py`
+checkpoints/     see `checkpoint.py`
+tensorboard/     event files
+"""
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+from etils import epath
+
+from rattn_jax.errors import UsageError
+
+# Keys that a run may change when it is resumed: none of them changes what it computes.
+FREE_KEYS = frozenset(
+    {
+        "checkpoint_every_steps",
+        "data_dir",
+        "eval_every_steps",
+        "keep_checkpoints",
+        "log_every_steps",
+        "num_train_steps",
+        "parallel",
+        "steps_per_call",
+    }
+)
+
+RECORD = "config.json"
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
+    """Makes the folder, or finds a run with the same config in it.
+
+    Args:
+        workdir: the folder.
+        config: the resolved config, nested.
+
+    Returns:
+        The folder's absolute path.
+
+    Raises:
+        UsageError: the folder cannot be written, or holds a run with another config.
+    """
+    folder = epath.Path(workdir).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write_probe"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"workdir {folder} cannot be written ({error.strerror}): "
+            "choose a folder that you may write to"
+        ) from error
+    record = folder / RECORD
+    if record.exists():
+        _compare(folder, _read(record), _as_json(config))
+    return folder
+
+
+def record_run(
+    folder: epath.Path, config: Mapping[str, Any], devices: Sequence[jax.Device]
+) -> None:
+    """Writes config.json, unless an earlier start of the run has.
+
+    Args:
+        folder: the run's folder.
+        config: the resolved config, nested.
+        devices: devices of the run.
+    """
+    record = folder / RECORD
+    if record.exists():
+        return
+    description = {
+        "config": _as_json(config),
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in _LIBRARIES},
+        "devices": [device.device_kind for device in devices],
+        "git_commit": _git_commit(),
+    }
+    replace_text(record, json.dumps(description, indent=2) + "\n")
+
+
+def replace_text(path: epath.Path, text: str) -> None:
+    """Writes a whole file or, if the process dies meanwhile, leaves the old one as it was."""
+    temporary = path.parent / f"{path.name}.new"
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _as_json(config: Mapping[str, Any]) -> Any:
+    """The config as it reads back: tuples become lists."""
+    return json.loads(json.dumps(config))
+
+
+def _read(record: epath.Path) -> Any:
+    try:
+        return json.loads(record.read_text())["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{record} is not the record of a run: choose another workdir, or remove that file"
+        ) from error
+
+
+def _compare(folder: epath.Path, old: Any, new: Any) -> None:
+    before, now = dict(_flatten(old)), dict(_flatten(new))
+    for key in sorted(before.keys() | now.keys()):
+        if key not in FREE_KEYS and before.get(key) != now.get(key):
+            raise UsageError(
+                f"workdir {folder} holds a run with {key}={before.get(key)!r}, and this config "
+                f"has {key}={now.get(key)!r}: use another workdir, or that value"
+            )
+
+
+def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _git_commit() -> str | None:
+    """Commit of the code that runs, "-dirty" if it was changed; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here = epath.Path(__file__).parent
+    try:
+        result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

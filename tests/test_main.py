@@ -1,0 +1,158 @@
+"""main.py as its users run it: a process of its own, and its exit status."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = "--config=tests/tiny.py"
+# One device, and quick compilation as in the other tests.
+ENVIRONMENT = os.environ | {
+    "XLA_FLAGS": "",
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "main.py", *map(str, arguments)],
+        cwd=ROOT,
+        env=ENVIRONMENT | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments, **environment):
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def read_rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([TINY], "--workdir is missing"),
+        (["--workdir=run"], "--config is missing"),
+        (["--config=configs/none.py"], "--config: .*No such file"),
+        ([TINY, "--wrokdir=run"], "Unknown command line flag 'wrokdir'"),
+        ([TINY, "extra"], "unexpected argument 'extra'"),
+        (
+            [TINY, "--config.batchsize=4"],
+            "the config has no key 'batchsize': configs/default.py lists all",
+        ),
+        ([TINY, "--config.batch_size=four"], "--config.batch_size=four: invalid literal"),
+        ([TINY, "--config.batch_size=0"], "config.batch_size=0 is out of range"),
+        ([TINY, "--config.dataset.name=mnist"], "dataset 'mnist' is unknown: .*cifar10"),
+        ([TINY, "--config.model.name=vgg"], "model 'vgg' is unknown: .*attention56_cifar"),
+        (
+            [TINY, "--config.model.widths=(4,'a')"],
+            r"widths=\(4, 'a'\): must be whole numbers|stage",
+        ),
+        ([TINY, "--config.model.mask_poolings=(4,)"], "cannot pool a map of 1x1"),
+        ([TINY, "--config.parallel=none"], "parallel='none' is unknown"),
+        ([TINY, "--config.num_train_steps=0"], "evaluates the newest checkpoint"),
+        ([TINY, "--workdir=/proc/none"], "workdir /proc/none cannot be written"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(tmp_path, arguments, message):
+    if not any("workdir" in argument for argument in arguments) and "missing" not in message:
+        arguments = [*arguments, f"--workdir={tmp_path}"]
+    status, _, err = run(*arguments)
+    assert status == 2, err
+    assert err.startswith("main.py: ")
+    assert err.count("\n") == 1
+    assert re.search(message, err)
+
+
+def test_batch_that_the_devices_cannot_share(tmp_path):
+    flag = "--xla_force_host_platform_device_count=3"
+    status, _, err = run(TINY, f"--workdir={tmp_path}", XLA_FLAGS=flag)
+    assert status == 2
+    assert err == "main.py: batch_size=16 cannot be split over 3 devices: use a multiple of 3\n"
+
+
+def test_failure_is_status_1(tmp_path):
+    (tmp_path / "broken.py").write_text("def get_config():\n    return 1 / 0\n")
+    status, _, err = run(f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/run")
+    assert status == 1
+    assert "ZeroDivisionError" in err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder and the output of a run that was left alone."""
+    workdir = tmp_path_factory.mktemp("with space é") / "run"
+    status, out, err = run(TINY, f"--workdir={workdir}")
+    assert (status, err) == (0, "")
+    return workdir, out
+
+
+def test_finished_run(finished):
+    workdir, out = finished
+    assert {path.name for path in workdir.iterdir()} == {
+        *("checkpoints", "config.json", "metrics.jsonl", "parameters.txt", "tensorboard"),
+    }
+    assert "Total: " in out
+    assert re.search(r"step 6/6  train  loss \d\.\d+  error +\d+\.\d+ %  [\d,]+ images/s", out)
+    assert re.search(r"test error \d+\.\d+ % after 6 steps", out)
+    assert str(workdir / "metrics.jsonl") in out
+
+
+def test_run_again_with_another_config(finished):
+    status, _, err = run(TINY, f"--workdir={finished[0]}", "--config.seed=1")
+    assert status == 2
+    assert "seed=0, and this config has seed=1" in err
+
+
+def wait_for_step(workdir, step):
+    """Waits until the run has written a line of `step`."""
+    end = time.monotonic() + 100
+    while time.monotonic() < end:
+        path = workdir / "metrics.jsonl"
+        if path.exists() and any(row["step"] >= step for row in read_rows(workdir)):
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"no line of step {step} in {workdir}")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 75), (signal.SIGINT, 75), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_run_that_was_stopped_goes_on_as_if_it_was_not(finished, tmp_path, number, status):
+    # Many more steps than it gets, so that the signal comes in the middle.
+    process = start(TINY, f"--workdir={tmp_path}", "--config.num_train_steps=100000")
+    wait_for_step(tmp_path, 3)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == status, err
+    if status == 75:
+        stopped = int(re.search(r"stopped after step (\d+), saved", err)[1])
+        assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
+    steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    total = max([*steps, 0]) + 3
+    for workdir in (tmp_path, tmp_path / "straight"):
+        code, _, err = run(TINY, f"--workdir={workdir}", f"--config.num_train_steps={total}")
+        assert code == 0, err
+    resumed, straight = (read_rows(path) for path in (tmp_path, tmp_path / "straight"))
+
+    def numbers(rows):
+        return [
+            {k: v for k, v in r.items() if k not in ("time", "images_per_second")} for r in rows
+        ]
+
+    assert numbers(resumed) == numbers(straight)

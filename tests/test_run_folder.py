@@ -1,0 +1,55 @@
+import json
+
+import jax
+import pytest
+
+from rattn_jax.errors import UsageError
+from rattn_jax.run_folder import open_run_folder, record_run
+
+CONFIG = {"seed": 0, "num_train_steps": 10, "model": {"name": "a", "widths": (4, 8), "p": None}}
+
+
+def start(workdir, config):
+    record_run(open_run_folder(workdir, config), config, jax.devices()[:2])
+
+
+def test_record(tmp_path):
+    start(tmp_path / "new" / "run", CONFIG)
+    record = json.loads((tmp_path / "new" / "run" / "config.json").read_text())
+    assert record["config"] == CONFIG | {"model": {"name": "a", "widths": [4, 8], "p": None}}
+    assert record["devices"] == ["cpu", "cpu"]
+    assert record["versions"]["jax"] == jax.__version__
+    assert record["git_commit"] is None or len(record["git_commit"].split("-")[0]) == 40
+
+
+def test_same_config_and_free_keys_go_on(tmp_path):
+    start(tmp_path, CONFIG)
+    start(tmp_path, CONFIG)
+    start(tmp_path, CONFIG | {"num_train_steps": 20})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed=0, and this config has seed=1: use another workdir"),
+        ({"model": {"name": "a", "widths": (4, 16), "p": None}}, r"model.widths=\[4, 8\]"),
+        ({"extra": 3}, "extra=None, and this config has extra=3"),
+    ],
+)
+def test_another_config_is_refused(tmp_path, change, message):
+    start(tmp_path, CONFIG)
+    with pytest.raises(UsageError, match=message):
+        open_run_folder(tmp_path, CONFIG | change)
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below", "/proc/run"):
+        with pytest.raises(UsageError, match=r"workdir .* cannot be written \(.+\): choose"):
+            open_run_folder(workdir, CONFIG)
+
+
+def test_record_that_is_none(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UsageError, match="not the record of a run"):
+        open_run_folder(tmp_path, CONFIG)

@@ -1,0 +1,152 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import rattn_jax.train
+from rattn_jax.data import Split, load_dataset
+from rattn_jax.errors import UsageError
+from rattn_jax.train import train_and_evaluate
+from tests.tiny import make_config
+
+ONE = jax.devices()[:1]
+
+
+def read_rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(rows):
+    return [
+        {key: value for key, value in row.items() if key not in ("time", "images_per_second")}
+        for row in rows
+    ]
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """An uninterrupted run: its folder and final state."""
+    workdir = tmp_path_factory.mktemp("straight")
+    return workdir, train_and_evaluate(make_config(log_every_steps=3), workdir, ONE)
+
+
+def test_lines_of_a_run(straight):
+    rows = read_rows(straight[0])
+    assert [(row["step"], row["split"]) for row in rows] == [
+        (2, "test"),
+        (3, "train"),
+        (4, "test"),
+        (6, "train"),
+        (6, "test"),
+    ]
+    rates = [row["learning_rate"] for row in rows]
+    np.testing.assert_allclose(rates, [0.05, 0.05, 0.05, 0.005, 0.005], rtol=1e-6)
+    assert all(0 <= row["error_top5"] <= row["error_top1"] <= 1 for row in rows)
+
+
+def test_newest_checkpoints_are_kept(straight):
+    steps = sorted(path.name for path in (straight[0] / "checkpoints").iterdir())
+    assert steps == ["4", "6"]
+
+
+@pytest.mark.parametrize("cut", [2, 5])
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(straight, tmp_path, cut):
+    """Also between two lines of metrics: the sums since the last one are saved, too."""
+    first = make_config(log_every_steps=3, num_train_steps=cut)
+    train_and_evaluate(first, tmp_path, ONE)
+    # What an uninterrupted run would not have written at its end.
+    rows = [row for row in read_rows(tmp_path) if row["step"] < cut]
+    state = train_and_evaluate(make_config(log_every_steps=3), tmp_path, ONE)
+    assert_equal(state, straight[1])
+    kept = without_times(read_rows(tmp_path))
+    assert kept[: len(rows)] == without_times(rows)
+    final = [row for row in kept if row["step"] == 6]
+    assert final[-1] == without_times(read_rows(straight[0]))[-1]
+
+
+def test_grouping_of_steps_into_calls_changes_nothing(straight, tmp_path):
+    config = make_config(log_every_steps=3, steps_per_call=2)
+    state = train_and_evaluate(config, tmp_path, ONE)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, straight[1]
+    )
+    rows = read_rows(tmp_path)
+    assert [(row["step"], row["split"]) for row in rows] == [
+        (row["step"], row["split"]) for row in read_rows(straight[0])
+    ]
+
+
+def test_finished_run_has_nothing_left_to_do(straight, capsys):
+    before = read_rows(straight[0])
+    state = train_and_evaluate(make_config(log_every_steps=3), straight[0], ONE)
+    assert_equal(state, straight[1])
+    assert read_rows(straight[0]) == before
+    assert "nothing is left to do: 6 steps are done" in capsys.readouterr().out
+
+
+def test_evaluation_alone(straight, tmp_path):
+    train_and_evaluate(make_config(num_train_steps=1, eval_every_steps=1), tmp_path, ONE)
+    (line,) = [row for row in read_rows(tmp_path) if row["split"] == "test"]
+    # Forget the evaluation, as if the run had been killed before it.
+    (tmp_path / "metrics.jsonl").write_text("")
+    for _ in range(2):
+        train_and_evaluate(make_config(num_train_steps=0, eval_every_steps=1), tmp_path, ONE)
+        assert without_times(read_rows(tmp_path)) == without_times([line])
+
+
+def test_evaluation_alone_needs_a_checkpoint(tmp_path):
+    with pytest.raises(UsageError, match="num_train_steps=0 evaluates the newest checkpoint"):
+        train_and_evaluate(make_config(num_train_steps=0), tmp_path, ONE)
+
+
+@pytest.mark.parametrize("num_test", [1, 17, 32])
+def test_every_test_example_counts_once_on_any_number_of_devices(monkeypatch, tmp_path, num_test):
+    digits = load_dataset("digits")
+    test = Split(digits.test.images[:num_test], digits.test.labels[:num_test])
+    monkeypatch.setattr(
+        rattn_jax.train, "load_dataset", lambda *_: dataclasses.replace(digits, test=test)
+    )
+    losses = []
+    for devices in (1, 4):
+        # Without updates of running averages the two would differ by training only.
+        config = make_config(num_train_steps=1, sync_batch_norm=True)
+        workdir = tmp_path / str(devices)
+        train_and_evaluate(config, workdir, jax.devices()[:devices])
+        losses.append(read_rows(workdir)[-1]["loss"])
+        errors = read_rows(workdir)[-1]["error_top1"] * num_test
+        assert errors == pytest.approx(round(errors), abs=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("batch_size", 0, "config.batch_size=0 is out of range: it must be at least 1"),
+        ("seed", -1, "config.seed=-1 is out of range"),
+        ("num_train_steps", -5, "config.num_train_steps=-5 is out of range"),
+        ("parallel", "pjit", "parallel='pjit' is unknown"),
+    ],
+)
+def test_bad_values_are_refused_before_the_folder_is_touched(tmp_path, key, value, message):
+    with pytest.raises(UsageError, match=message):
+        train_and_evaluate(make_config(**{key: value}), tmp_path / "run", ONE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_optimizer_values(tmp_path):
+    for key, value in (
+        ("learning_rate", float("nan")),
+        ("momentum", 1.0),
+        ("boundaries", (5, 3)),
+        ("weight_decay", -1.0),
+    ):
+        config = make_config()
+        config.optimizer[key] = value
+        with pytest.raises(UsageError, match=f"config.optimizer.{key}="):
+            train_and_evaluate(config, tmp_path, ONE)

@@ -1,0 +1,86 @@
+import io
+import json
+
+import pytest
+from etils import epath
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rattn_jax.writers import MetricsFile, Progress, Recorder
+
+AVERAGES = {"loss": 0.5, "error_top1": 0.25, "error_top5": 0.0}
+
+
+def record(recorder, step, split="train", rate=1000.0):
+    recorder.record(step, split, AVERAGES, learning_rate=0.1, images_per_second=rate)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return epath.Path(tmp_path)
+
+
+def test_lines_have_the_keys_that_readers_rely_on(folder):
+    with Recorder(folder, 0, Progress(20, 64, io.StringIO())) as recorder:
+        record(recorder, 10)
+        record(recorder, 10, "test")
+        assert recorder.newest("test")["step"] == 10
+        assert recorder.newest("validation") is None
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(row.pop("step"), row.pop("split")) for row in rows] == [(10, "train"), (10, "test")]
+    for row in rows:
+        assert row.pop("time") > 1.7e9
+        assert row == AVERAGES | {"learning_rate": 0.1, "images_per_second": 1000.0}
+
+
+def test_resuming_drops_torn_and_later_lines(folder):
+    path = folder / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "split": "train"}) + "\n" for step in (10, 20, 30)]
+    path.write_text("".join(lines) + '{"step": 40, "sp')
+    file = MetricsFile(path, last_step=20)
+    file.append({"step": 30, "split": "test"})
+    assert path.read_text() == "".join(lines[:2]) + '{"step": 30, "split": "test"}\n'
+    assert [row["step"] for row in file.rows] == [10, 20, 30]
+
+
+def test_tensorboard_shows_each_step_once_after_resuming(folder):
+    progress = Progress(20, 64, io.StringIO())
+    for last_step, steps in ((0, (5, 10, 15)), (10, (15, 20))):
+        with Recorder(folder, last_step, progress) as recorder:
+            for step in steps:
+                record(recorder, step)
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == [
+        f"train/{name}" for name in (*AVERAGES, "learning_rate", "images_per_second")
+    ]
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [
+        (step, 0.5) for step in (5, 10, 15, 20)
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def row(step, split="train", rate=640.0):
+    return AVERAGES | {"step": step, "split": split, "images_per_second": rate}
+
+
+def test_progress_on_a_terminal_is_one_line_that_is_written_over():
+    stream = Terminal()
+    progress = Progress(1000, 64, stream)
+    progress.show(row(10))
+    progress.show(row(400))
+    progress.show(row(400, "test"))
+    assert stream.getvalue() == (
+        "\r\033[Kstep   10/1000  train  loss 0.5000  error  25.00 %  640 images/s  0:01:39 left"
+        "\r\033[Kstep  400/1000  train  loss 0.5000  error  25.00 %  640 images/s  0:01:00 left"
+        "\nstep  400/1000  test   loss 0.5000  error  25.00 %  640 images/s\n"
+    )
+
+
+def test_progress_elsewhere_is_a_line_each():
+    stream = io.StringIO()
+    Progress(1000, 64, stream).show(row(10, rate=None))
+    assert stream.getvalue() == "step   10/1000  train  loss 0.5000  error  25.00 %\n"
