@@ -159,7 +159,7 @@ class Trainer:
         )
         step = partial(
             train_steps,
-            unroll=on_cpu,
+            loop=not on_cpu,
             model=self._model,
             optimizer=self._optimizer,
             augment=partial(crop_and_flip, **config.augmentation),
@@ -167,7 +167,7 @@ class Trainer:
             axis_name=AXIS,
         )
         self._train = map_replicas(step, self.mesh, config.parallel, donate_state=True)
-        evaluate = partial(eval_steps, model=self._model, axis_name=AXIS)
+        evaluate = partial(eval_steps, loop=not on_cpu, model=self._model, axis_name=AXIS)
         self._evaluate = map_replicas(evaluate, self.mesh, config.parallel)
         self._compiled: set[int] = set()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rattn_jax.models.attention import AttentionModule, SoftMask
-from rattn_jax.models.layers import interpolate, max_pool
+from rattn_jax.models.resampling import interpolate, max_pool
 
 FACTORS = {
     "encoder1_unit1": 1.1,

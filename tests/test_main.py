@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TINY = "--config=tests/tiny.py"
 # One device, and quick compilation as in the other tests.
-ENVIRONMENT = os.environ | {
+ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "GLIBC_TUNABLES"} | {
     "XLA_FLAGS": "",
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -90,6 +90,21 @@ def test_failure_is_status_1(tmp_path):
     status, _, err = run(f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/run")
     assert status == 1
     assert "ZeroDivisionError" in err
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, "glibc.malloc.hugetlb=1"), ({"GLIBC_TUNABLES": ""}, "")],
+)
+def test_huge_pages_are_asked_for_unless_the_environment_says_otherwise(
+    tmp_path, environment, expected
+):
+    (tmp_path / "show.py").write_text(
+        "import os, sys\n"
+        "def get_config():\n    sys.exit('tunables: ' + os.environ['GLIBC_TUNABLES'])\n"
+    )
+    _, _, err = run(f"--config={tmp_path}/show.py", f"--workdir={tmp_path}/run", **environment)
+    assert err == f"tunables: {expected}\n"
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,14 @@
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rattn_jax.errors import UsageError
 from rattn_jax.metrics import count_examples, summarize
 from rattn_jax.parallel import check_batch_size, make_mesh, map_replicas
+from rattn_jax.steps import _fold
 from tests.tiny import make_data, run_steps
 
 INDICES = np.arange(32, dtype=np.int32).reshape(2, 16)  # two updates of 16 examples
@@ -50,10 +54,18 @@ def test_one_batch_can_be_learned_by_heart(data):
     assert_equal(learned(state), learned(last))
 
 
-def test_a_loop_computes_what_the_unrolled_steps_compute(data, one_device):
+def test_a_loop_computes_what_single_steps_compute(data, one_device):
     assert_close(
-        learned(run_steps(INDICES, data, unroll=False)), learned(one_device), rtol=1e-4, atol=1e-6
+        learned(run_steps(INDICES, data, loop=True)), learned(one_device), rtol=1e-4, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_steps_are_compiled_as_a_loop_only_if_asked(loop):
+    """On CPU even a loop over one step would make convolutions slow."""
+    sums = partial(_fold, jnp.add, loop=loop)
+    jaxpr = jax.make_jaxpr(sums)(jnp.zeros(3), jnp.ones((1, 3)))
+    assert ("scan" in str(jaxpr)) == loop
 
 
 @pytest.mark.parametrize("sync", [False, True])

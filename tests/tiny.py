@@ -59,7 +59,7 @@ def run_steps(
     calls=1,
     learning_rate=0.05,
     sync=False,
-    **options,
+    loop=False,
 ):
     """State after `calls` calls with the same indices [steps, batch]."""
     mesh = make_mesh(jax.devices()[:devices])
@@ -67,10 +67,10 @@ def run_steps(
     optimizer = sgd(step_schedule(learning_rate, (), 1.0), momentum=0.9, weight_decay=1e-4)
     function = partial(
         train_steps,
-        unroll=options.pop("unroll", True),
+        loop=loop,
         model=model,
         optimizer=optimizer,
-        augment=partial(crop_and_flip, crop_padding=0, flip=False, **options),
+        augment=partial(crop_and_flip, crop_padding=0, flip=False),
         seed=0,
         axis_name=AXIS,
     )

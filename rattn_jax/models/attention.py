@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from rattn_jax.models.layers import interpolate, max_pool
+from rattn_jax.models.resampling import interpolate, max_pool
 from rattn_jax.models.units import ModuleDef
 
 Array = jax.Array

@@ -1,9 +1,10 @@
-"""Layers of Residual Attention Networks: convolution, batch norm, pooling, interpolation.
+"""The layers with parameters: convolution and batch norm.
 
-Each layer computes what its plain formulation computes (`flax.linen.Conv`,
-`flax.linen.BatchNorm`, `jax.lax.reduce_window`); the tests compare values and gradients with
-it. Where the formulation here is another one, a comment gives the reason and the gain that was
-measured. All maps are float arrays [batch, height, width, channels].
+Each computes what `flax.linen.Conv` and `flax.linen.BatchNorm` compute, and the tests compare
+values and gradients with them; where the formulation is another one, a comment gives the reason.
+The factors there are those of a train step of Attention-56 for CIFAR on two cores; what they make
+together, `experiments/benchmark.py` measures. All maps are float
+arrays [batch, height, width, channels]; a layer computes in the dtype of the map that it gets.
 """
 
 from functools import partial
@@ -13,8 +14,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-
-from rattn_jax.errors import UsageError
 
 Array = jax.Array
 
@@ -32,34 +31,129 @@ class Conv(nn.Module):
         features: number of output channels.
         kernel_size: side of the square kernel, odd.
         stride: step of the kernel in both directions.
+        groups: number of groups of channels that are convolved apart.
     """
 
     features: int
     kernel_size: int
     stride: int = 1
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
         size, stride = self.kernel_size, self.stride
-        kernel = self.param("kernel", he_normal, (size, size, x.shape[-1], self.features))
-        if size == 1:
-            # A matrix product: XLA's generic convolution is slow on CPU, and two thirds of
-            # the convolutions of these networks are 1x1.
-            x = x[:, ::stride, ::stride, :]
-            return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
-        padding = (size - 1) // 2
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(stride, stride),
-            padding=((padding, padding), (padding, padding)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        shape = (size, size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", he_normal, shape, jnp.float32).astype(x.dtype)
+        if size == 1 and self.groups == 1:
+            return _pointwise(x[:, ::stride, ::stride, :], kernel[0, 0])
+        if stride == 1 and self.groups == 1:
+            return _convolve_equal_size(x, kernel)
+        return _convolve(x, kernel, stride, self.groups)
+
+
+def _convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
+    padding = (kernel.shape[0] - 1) // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def _rows(x: Array) -> Array:
+    """[..., C] as a matrix [N, C]."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _sum_of_outer_products(a: Array, b: Array) -> Array:
+    """a^T b of a [N, A] and b [N, B]: [A, B]."""
+    # The narrower matrix must be the transposed one: the other way is 3.5 times slower on CPU
+    # for N, A, B = 65536, 64, 16. Without the barrier XLA turns it round again.
+    if a.shape[1] > b.shape[1]:
+        return lax.optimization_barrier(_sum_of_outer_products(b, a)).T
+    return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
+
+
+# 1x1 convolution as a product of matrices: XLA's generic convolution is slow on CPU, and two
+# thirds of the convolutions are 1x1. Its gradients are products of two-dimensional arrays too:
+# with those that JAX derives from a product over batch, height and width, XLA transposes the maps
+# in memory and a train step takes 1.5 times as long.
+@jax.custom_vjp
+def _pointwise(x: Array, kernel: Array) -> Array:
+    return (_rows(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+
+
+def _pointwise_fwd(x: Array, kernel: Array) -> tuple[Array, Any]:
+    return _pointwise(x, kernel), (x, kernel)
+
+
+def _pointwise_bwd(residuals: Any, dout: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    dx = lax.dot_general(_rows(dout), kernel, (((1,), (1,)), ((), ())))
+    return dx.reshape(x.shape), _sum_of_outer_products(_rows(x), _rows(dout))
+
+
+_pointwise.defvjp(_pointwise_fwd, _pointwise_bwd)
+
+
+@jax.custom_vjp
+def _convolve_equal_size(x: Array, kernel: Array) -> Array:
+    return _convolve(x, kernel)
+
+
+def _convolve_equal_size_fwd(x: Array, kernel: Array) -> tuple[Array, Any]:
+    return _convolve(x, kernel), (x, kernel)
+
+
+def _convolve_equal_size_bwd(residuals: Any, dout: Array) -> tuple[Array, Array]:
+    return lax.platform_dependent(
+        *residuals, dout, cpu=_convolution_gradients_on_cpu, default=_convolution_gradients
+    )
+
+
+_convolve_equal_size.defvjp(_convolve_equal_size_fwd, _convolve_equal_size_bwd)
+
+
+def _convolution_gradients(x: Array, kernel: Array, dout: Array) -> tuple[Array, Array]:
+    return jax.vjp(_convolve, x, kernel)[1](dout)
+
+
+# On CPU, XLA computes the gradient of a kernel as a convolution of transposed maps, with which a
+# train step takes 1.14 times as long; inside `lax.scan` it is 90 times slower than that. One
+# product of matrices avoids both: with x shifted horizontally and dout shifted vertically, their
+# channels side by side, all taps of the kernel are blocks of one [k * features, k * C] matrix.
+def _convolution_gradients_on_cpu(x: Array, kernel: Array, dout: Array) -> tuple[Array, Array]:
+    dx = _convolve(dout, kernel[::-1, ::-1].swapaxes(2, 3))
+    size, _, channels, features = kernel.shape
+    blocks = _sum_of_outer_products(
+        _rows(_shifts(dout, size, axis=1)), _rows(_shifts(x, size, axis=2))
+    )
+    # dout moved down by one row meets x one row below its place: the rows come out reversed.
+    blocks = blocks.reshape(size, features, size, channels)[::-1]
+    return dx, blocks.transpose(0, 2, 3, 1)
+
+
+def _shifts(x: Array, count: int, axis: int) -> Array:
+    """Copies of x moved by -(count // 2) ... count // 2 along `axis`, side by side as channels."""
+    size = x.shape[axis]
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (count // 2, count // 2)
+    x = jnp.pad(x, padding)
+    return jnp.concatenate(
+        [lax.slice_in_dim(x, i, i + size, axis=axis) for i in range(count)], axis=-1
+    )
+
+
+def _statistics_dtype(x: Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _mean(x: Array, axis_name: str | None) -> Array:
-    mean = jnp.mean(x, axis=(0, 1, 2))
+    mean = jnp.mean(x, axis=(0, 1, 2), dtype=_statistics_dtype(x))
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
@@ -78,7 +172,12 @@ def _normalize_fwd(
     mean = _mean(x, axis_name)
     var = _mean(jnp.square(x - mean), axis_name)
     inverse_std = lax.rsqrt(var + epsilon)
-    out = (x - mean) * (inverse_std * scale) + bias
+    # Two vectors first, one multiplication and addition a value then. Were x - mean a term here
+    # or in the gradient, XLA on CPU would write it to memory and keep it for the backward pass: a
+    # train step would take 1.05 to 1.2 times as long, depending on the speed of memory.
+    multiplier = inverse_std * scale
+    multiplier, shift = lax.optimization_barrier((multiplier, bias - mean * multiplier))
+    out = (x * multiplier + shift).astype(x.dtype)
     return (out, mean, var), (x, scale, mean, inverse_std)
 
 
@@ -89,22 +188,30 @@ def _normalize_bwd(
     # running averages.
     x, scale, mean, inverse_std = residuals
     dout, _, _ = cotangents
-    normalized = (x - mean) * inverse_std
-    local_dbias = jnp.sum(dout, axis=(0, 1, 2))
-    local_dscale = jnp.sum(dout * normalized, axis=(0, 1, 2))
+    dtype = _statistics_dtype(x)
+    local_dbias = jnp.sum(dout, axis=(0, 1, 2), dtype=dtype)
+    product = jnp.sum(dout.astype(dtype) * x, axis=(0, 1, 2))
+    local_dscale = (product - mean * local_dbias) * inverse_std
     count = x.size // x.shape[-1]
     dbias, dscale = local_dbias, local_dscale
     if axis_name is not None:
         dbias, dscale = lax.pmean((dbias, dscale), axis_name)
-    dx = (scale * inverse_std) * (dout - dbias / count - normalized * (dscale / count))
-    return dx, local_dscale, local_dbias
+    # (scale * inverse_std) * (dout - dbias / count - normalized * dscale / count), its terms
+    # gathered by dout, x and 1.
+    multiplier = scale * inverse_std
+    slope = multiplier * inverse_std * dscale / count
+    multiplier, slope, shift = lax.optimization_barrier(
+        (multiplier, slope, mean * slope - multiplier * dbias / count)
+    )
+    dx = (multiplier * dout - slope * x + shift).astype(x.dtype)
+    return dx, local_dscale.astype(scale.dtype), local_dbias.astype(scale.dtype)
 
 
 _normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over batch, height and width.
+    """Batch normalisation over batch, height and width; statistics are float32 at least.
 
     Variables have the names of `flax.linen.BatchNorm`: parameters `scale` and `bias`, running
     averages `batch_stats/mean` and `batch_stats/var` (biased variance).
@@ -126,13 +233,13 @@ class BatchNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Normalises x [B, H, W, C]."""
         features = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, features)
-        bias = self.param("bias", nn.initializers.zeros, features)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
-        running_var = self.variable("batch_stats", "var", jnp.ones, features)
+        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
         if self.use_running_average:
             multiplier = scale * lax.rsqrt(running_var.value + self.epsilon)
-            return (x - running_mean.value) * multiplier + bias
+            return ((x - running_mean.value) * multiplier + bias).astype(x.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
         out, mean, var = _normalize(x, scale, bias, self.epsilon, axis_name)
         if not self.is_initializing():
@@ -140,55 +247,3 @@ class BatchNorm(nn.Module):
             running_mean.value = old * running_mean.value + (1 - old) * lax.stop_gradient(mean)
             running_var.value = old * running_var.value + (1 - old) * lax.stop_gradient(var)
         return out
-
-
-def max_pool(x: Array) -> Array:
-    """3x3 max pooling with stride 2 and no padding, the output size rounded up.
-
-    Windows start at 0, 2, 4, ...; the border cuts the last one off. A side of n becomes
-    ceil((n - 3) / 2) + 1: n / 2 for even n, (n - 1) / 2 for odd n.
-
-    Raises:
-        UsageError: a side of the map is 1.
-    """
-    for axis in (1, 2):
-        if x.shape[axis] < 2:
-            raise UsageError(
-                f"cannot pool a map of {x.shape[1]}x{x.shape[2]}: its sides must be at least 2; "
-                "use larger images, or fewer model.mask_poolings"
-            )
-        x = _max_pool_axis(x, axis)
-    return x
-
-
-def _max_pool_axis(x: Array, axis: int) -> Array:
-    # One axis after the other, as a maximum of strided slices: the gradient of
-    # `lax.reduce_window` (select-and-scatter) is several times slower on CPU. The two differ
-    # only in which of several equal values gets the gradient.
-    size = x.shape[axis]
-    size_out = -(-(size - 3) // 2) + 1
-    padding = [(0, 0, 0)] * x.ndim
-    padding[axis] = (0, 2 * size_out + 1 - size, 0)
-    x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), padding)
-
-    def window(offset: int) -> Array:
-        return lax.slice_in_dim(x, offset, offset + 2 * size_out - 1, stride=2, axis=axis)
-
-    return jnp.maximum(jnp.maximum(window(0), window(1)), window(2))
-
-
-def interpolate(x: Array, size: tuple[int, int]) -> Array:
-    """Bilinear interpolation to `size` (height, width) with aligned corners.
-
-    Output index i reads the input at i * (n_in - 1) / (n_out - 1), linear between neighbours.
-    (`jax.image.resize` uses half-pixel centres instead.)
-    """
-    rows = _interpolation_matrix(x.shape[1], size[0], x.dtype)
-    columns = _interpolation_matrix(x.shape[2], size[1], x.dtype)
-    return jnp.einsum("oh,bhwc->bowc", rows, jnp.einsum("ow,bhwc->bhoc", columns, x))
-
-
-def _interpolation_matrix(size_in: int, size_out: int, dtype: Any) -> Array:
-    position = jnp.arange(size_out) * ((size_in - 1) / max(size_out - 1, 1))
-    distance = jnp.abs(position[:, None] - jnp.arange(size_in))
-    return jnp.maximum(0, 1 - distance).astype(dtype)
