@@ -1,7 +1,7 @@
-"""The CIFAR attention network once more, from the specification and in the plainest JAX.
+"""The attention networks once more, from the specification and in the plainest JAX.
 
-Functions of (parameters, running averages) by name, in inference mode: no module classes, no
-matrix products for convolutions, no shared code with the package.
+Functions of (parameters, statistics) by name: no module classes, no matrix products for
+convolutions, no shared code with the package. Statistics of None are those of the batch.
 """
 
 import jax
@@ -17,12 +17,27 @@ def conv(x, kernel, stride=1):
         (stride, stride),
         [(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[2],
     )
 
 
-def norm_relu(x, params, stats):
+def norm(x, params, stats):
+    if stats is None:
+        stats = {"mean": x.mean(axis=(0, 1, 2)), "var": x.var(axis=(0, 1, 2))}
     x = (x - stats["mean"]) / jnp.sqrt(stats["var"] + 1e-5)
-    return jnp.maximum(x * params["scale"] + params["bias"], 0)
+    return x * params["scale"] + params["bias"]
+
+
+def relu(x):
+    return jnp.maximum(x, 0)
+
+
+def norm_relu(x, params, stats):
+    return relu(norm(x, params, stats))
+
+
+def part(stats, name):
+    return None if stats is None else stats[name]
 
 
 def max_pool(x):
@@ -51,23 +66,42 @@ def interpolate(x, size):
             slices.append((1 - weight) * x.take(low, axis) + weight * x.take(high, axis))
         return np.stack(slices, axis)
 
-    return jnp.asarray(along(along(x, 1, size[0]), 2, size[1]), jnp.float32)
+    return jnp.asarray(along(along(x, 1, size[0]), 2, size[1]), x.dtype)
 
 
 def unit(x, params, stats, stride=1):
-    a = norm_relu(x, params["norm1"], stats["norm1"])
+    if (
+        "projection_norm" in params
+        or params["norm3"]["scale"].size == params["conv3"]["kernel"].shape[3]
+    ):
+        return resnext_unit(x, params, stats, stride)
+    a = norm_relu(x, params["norm1"], part(stats, "norm1"))
     h = conv(a, params["conv1"]["kernel"])
-    h = conv(norm_relu(h, params["norm2"], stats["norm2"]), params["conv2"]["kernel"], stride)
-    h = conv(norm_relu(h, params["norm3"], stats["norm3"]), params["conv3"]["kernel"])
+    h = norm_relu(h, params["norm2"], part(stats, "norm2"))
+    h = conv(h, params["conv2"]["kernel"], stride)
+    h = norm_relu(h, params["norm3"], part(stats, "norm3"))
+    h = conv(h, params["conv3"]["kernel"])
     if "projection" in params:
         x = conv(a, params["projection"]["kernel"], stride)
     return x + h
 
 
+def resnext_unit(x, params, stats, stride):
+    h = conv(x, params["conv1"]["kernel"])
+    h = norm_relu(h, params["norm1"], part(stats, "norm1"))
+    h = conv(h, params["conv2"]["kernel"], stride)
+    h = norm_relu(h, params["norm2"], part(stats, "norm2"))
+    h = norm(conv(h, params["conv3"]["kernel"]), params["norm3"], part(stats, "norm3"))
+    if "projection" in params:
+        x = conv(x, params["projection"]["kernel"], stride)
+        x = norm(x, params["projection_norm"], part(stats, "projection_norm"))
+    return relu(x + h)
+
+
 def units(x, params, stats, prefix):
     i = 1
     while f"{prefix}{i}" in params:
-        x = unit(x, params[f"{prefix}{i}"], stats[f"{prefix}{i}"])
+        x = unit(x, params[f"{prefix}{i}"], part(stats, f"{prefix}{i}"))
         i += 1
     return x
 
@@ -82,29 +116,38 @@ def mask(x, params, stats, poolings):
         h = h + units(encoded[level], params, stats, f"skip{level}_unit")
         h = units(h, params, stats, f"decoder{level}_unit")
     h = interpolate(h, x.shape[1:3])
-    for i in ("1", "2"):
-        h = norm_relu(h, params["norm" + i], stats["norm" + i])
-        h = conv(h, params["linear" + i]["kernel"])
+    if "norm1" in params:
+        h = norm_relu(h, params["norm1"], part(stats, "norm1"))
+    h = conv(h, params["linear1"]["kernel"])
+    h = norm_relu(h, params["norm2"], part(stats, "norm2"))
+    h = conv(h, params["linear2"]["kernel"])
     return 1 / (1 + jnp.exp(-h))
 
 
 def module(x, params, stats, poolings):
     x = units(x, params, stats, "pre_unit")
     trunk = units(x, params, stats, "trunk_unit")
-    fused = (1 + mask(x, params["mask"], stats["mask"], poolings)) * trunk
+    fused = (1 + mask(x, params["mask"], part(stats, "mask"), poolings)) * trunk
     return units(fused, params, stats, "post_unit")
 
 
-def network(variables, images, mask_poolings):
-    params, stats = variables["params"], variables["batch_stats"]
-    x = conv(images, params["stem"]["kernel"])
+def network(params, stats, images, mask_poolings):
+    if "stem_norm" in params:
+        x = conv(images, params["stem"]["kernel"], stride=2)
+        x = max_pool(norm_relu(x, params["stem_norm"], part(stats, "stem_norm")))
+    else:
+        x = conv(images, params["stem"]["kernel"])
     for s, poolings in enumerate(mask_poolings, start=1):
-        stage, stage_stats = params[f"stage{s}"], stats[f"stage{s}"]
-        x = unit(x, stage["entry"], stage_stats["entry"], stride=1 if s == 1 else 2)
+        stage, stage_stats = params[f"stage{s}"], part(stats, f"stage{s}")
+        x = unit(x, stage["entry"], part(stage_stats, "entry"), stride=1 if s == 1 else 2)
         i = 1
         while f"module{i}" in stage:
-            x = module(x, stage[f"module{i}"], stage_stats[f"module{i}"], poolings)
+            x = module(x, stage[f"module{i}"], part(stage_stats, f"module{i}"), poolings)
             i += 1
-        x = unit(x, stage["exit1"], stage_stats["exit1"])
-    x = norm_relu(x, params["norm"], stats["norm"]).mean(axis=(1, 2))
-    return x @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+        x = units(x, stage, stage_stats, "exit")
+    if (last := f"stage{len(mask_poolings) + 1}") in params:
+        x = unit(x, params[last]["entry"], part(part(stats, last), "entry"), stride=2)
+        x = units(x, params[last], part(stats, last), "exit")
+    if "norm" in params:
+        x = norm_relu(x, params["norm"], part(stats, "norm"))
+    return x.mean(axis=(1, 2)) @ params["classifier"]["kernel"] + params["classifier"]["bias"]

@@ -10,8 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rattn_jax.models.attention import AttentionModule, SoftMask
+from rattn_jax.models.attention import (
+    MASK_ACTIVATIONS,
+    AttentionModule,
+    LocalMask,
+    SoftMask,
+    channel_attention,
+    local_width,
+    mixed_attention,
+    spatial_attention,
+)
 from rattn_jax.models.resampling import interpolate, max_pool
+from rattn_jax.models.units import UNITS
 
 FACTORS = {
     "encoder1_unit1": 1.1,
@@ -25,6 +35,9 @@ FACTORS = {
     "trunk_unit2": 7.0,
     "post_unit1": 11.0,
     "post_unit2": 13.0,
+    "local_unit1": 0.5,
+    "local_unit2": 0.6,
+    "local_unit3": 0.8,
 }
 
 
@@ -138,3 +151,73 @@ def test_mask_gets_a_gradient_everywhere(x):
     grads = jax.grad(lambda x: SoftMask(Factor, Negate, Norm, poolings=2).apply({}, x).sum())(x)
     assert jnp.all(jnp.isfinite(grads))
     assert jnp.any(grads != 0)
+
+
+def test_mask_of_activated_units_reads_them_as_they_are(x):
+    """In the ResNeXt networks, no norm and no ReLU stand before the first convolution."""
+    mask = SoftMask(Factor, Negate, Norm, poolings=1, preactivated=False).apply({}, x)
+    h = interpolate(FACTORS["decoder1_unit1"] * FACTORS["encoder1_unit1"] * max_pool(x), (8, 8))
+    np.testing.assert_allclose(logit(mask), -nn.relu(-h / 4 + 1) / 4, atol=1e-5)
+
+
+def test_local_mask(x):
+    widths = []
+
+    class Narrow(nn.Module):
+        features: int
+        width: int
+
+        def __call__(self, x):
+            widths.append(self.width)
+            return FACTORS[self.name] * x
+
+    mask = LocalMask(Narrow, Negate, Norm, width=2).apply({}, x)
+    np.testing.assert_allclose(logit(mask), ending(0.5 * 0.6 * 0.8 * x), atol=1e-5)
+    assert widths == [2, 2, 2]
+
+
+def test_mask_uses_the_activation_that_it_is_given(x):
+    mask = SoftMask(Factor, Negate, Norm, poolings=1).apply({}, x)
+    other = SoftMask(Factor, Negate, Norm, poolings=1, activation=jnp.negative).apply({}, x)
+    np.testing.assert_allclose(-other, logit(mask), atol=1e-5)
+
+
+def test_mixed_attention_by_hand():
+    x = jnp.asarray([0.0, jnp.log(3.0), -jnp.log(3.0)])
+    np.testing.assert_allclose(mixed_attention(x), [0.5, 0.75, 0.25], rtol=1e-6)
+
+
+def test_channel_attention_by_hand():
+    """Each position's channels, divided by their norm."""
+    x = jnp.asarray([[3.0, -4.0], [0.0, 2.0]])[None, None]
+    np.testing.assert_allclose(channel_attention(x)[0, 0], [[0.6, -0.8], [0.0, 1.0]], rtol=1e-6)
+
+
+def test_spatial_attention_by_hand():
+    """Each channel's map, normalised over its positions."""
+    x = jnp.asarray([[1.0, 10.0], [3.0, 30.0]])[None, :, None, :]  # two positions, two channels
+    expected = 1 / (1 + np.exp([1.0, -1.0]))
+    np.testing.assert_allclose(spatial_attention(x)[0, :, 0, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(spatial_attention(x)[0, :, 0, 1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", MASK_ACTIVATIONS)
+def test_mask_activations_are_safe_at_zero_norm_and_variance(name, dtype):
+    activation = MASK_ACTIVATIONS[name]
+    for value in (0.0, 2.0, 1e-20, 200.0):
+        x = jnp.full((1, 3, 3, 2), value, dtype)
+        gradients = jax.grad(lambda x: activation(x).astype(jnp.float32).sum())(x)
+        assert activation(x).dtype == dtype
+        assert jnp.all(jnp.isfinite(activation(x)))
+        assert jnp.all(jnp.isfinite(gradients))
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("poolings", [1, 2, 3])
+def test_local_mask_costs_what_an_encoder_decoder_costs(unit, poolings):
+    unit, features = UNITS[unit], 256
+    counted = {1: 2 / 4, 2: 3 / 4 + 2 / 16, 3: 3 / 4 + 3 / 16 + 2 / 64}  # units by level
+    budget = counted[poolings] * unit.multiply_adds(features, unit.widths(features)[-1])
+    width = local_width(unit, features, poolings, 1, 1, 1)
+    assert 3 * unit.multiply_adds(features, width) == pytest.approx(budget, rel=0.12)

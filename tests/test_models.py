@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,16 +7,41 @@ import pytest
 
 import rattn_jax
 from rattn_jax.errors import UsageError
+from rattn_jax.metrics import cross_entropy
+from rattn_jax.models.inception_resnet import V1, V2
 from tests import plain_network
 
-# architecture.md, section 4.1: learnable parameters with 10 and with 100 classes.
-PARAMETERS = {
+# Learnable parameters: for images of 32x32 with 10 and 100 classes, ...
+CIFAR_PARAMETERS = {
     "attention56_cifar": (1_030_362, 1_053_492),
     "attention92_cifar": (1_841_242, 1_864_372),
     "attention128_cifar": (2_652_122, 2_675_252),
     "attention164_cifar": (3_463_002, 3_486_132),
     "attention236_cifar": (5_084_762, 5_107_892),
     "attention452_cifar": (10_181_210, 10_204_340),
+}
+CIFAR_PARAMETERS |= {
+    "resnet164_cifar": (1_703_258, 1_726_388),
+    "resnet1001_cifar": (10_327_706, 10_350_836),
+    "wrn16_8_cifar": (10_961_370, 11_007_540),
+    "wrn28_10_cifar": (36_479_194, 36_536_884),
+}
+# ... and of the ImageNet networks with 1,000: 56 and 92 as in the authors' own files.
+IMAGENET_PARAMETERS = {
+    "attention56": 31_810_728,
+    "attention92": 52_466_344,
+    "attention128": 65_294_504,
+    "attention164": 78_122_664,
+    "attention200": 90_950_824,
+    "attention236": 103_778_984,
+    "attentionnext56": 31_318_824,
+    "attentionnext92": 52_102_952,
+    "attentioninception56": 32_406_032,  # ours; the paper says 31.9 M
+    "resnet152": 60_192_808,  # torchvision's
+    "resnet200": 64_666_280,  # the paper says 64.7 M
+    "resnext101": 44_177_704,  # torchvision's and the ResNeXt authors' 32x4d
+    "inception_resnet_v1": 22_756_328,  # ours, from Szegedy et al.
+    "inception_resnet_v2": 55_843_464,  # timm's
 }
 
 
@@ -28,31 +55,36 @@ def count(tree):
 
 
 def random_variables(model, image_shape):
-    """Values for every variable that make no two paths through the net look alike."""
+    """Values, float64, for every variable that make no two paths through the net look alike."""
     generator = np.random.RandomState(0)
-    shapes = abstract_variables(model, image_shape)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(
+        lambda path, leaf: (
             generator.uniform(0.5, 1.5, leaf.shape)
             if path[-1].key in ("scale", "var")
-            else generator.normal(size=leaf.shape) * 0.3,
-            jnp.float32,
+            else generator.normal(size=leaf.shape) * 0.3
         ),
-        shapes,
+        abstract_variables(model, image_shape),
     )
 
 
-def test_every_network_is_in_the_table():
-    assert rattn_jax.list_models() == sorted(PARAMETERS)
+def test_every_network_is_in_a_table():
+    assert set(rattn_jax.list_models()) == {*CIFAR_PARAMETERS, *IMAGENET_PARAMETERS}
+    assert rattn_jax.list_models() == sorted(rattn_jax.list_models())
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_parameters(name):
+@pytest.mark.parametrize("name", CIFAR_PARAMETERS)
+def test_parameters_of_cifar_networks(name):
     counts = tuple(
         count(abstract_variables(rattn_jax.create_model(name, classes))["params"])
         for classes in (10, 100)
     )
-    assert counts == PARAMETERS[name]
+    assert counts == CIFAR_PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", IMAGENET_PARAMETERS)
+def test_parameters_of_imagenet_networks(name):
+    variables = abstract_variables(rattn_jax.create_model(name, 1000), (224, 224, 3))
+    assert count(variables["params"]) == IMAGENET_PARAMETERS[name]
 
 
 def test_parameters_of_attention452_with_one_decoder_unit():
@@ -91,26 +123,36 @@ def test_names_of_submodules_are_those_of_saved_checkpoints():
     assert "projection" not in module["pre_unit1"]
 
 
+CIFAR, IMAGENET, NEXT = "attention56_cifar", "attention56", "attentionnext56"
+
+
+@pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize(
-    ("keywords", "image_shape"),
+    ("name", "keywords", "image_shape"),
     [
-        ({"widths": (4, 8), "modules_per_stage": (1, 2), "mask_poolings": (2, 1)}, (9, 12, 3)),
+        (CIFAR, {"widths": (4, 8), "modules_per_stage": (1, 2)}, (9, 12, 3)),
         (
-            {"widths": (8,), "modules_per_stage": (1,), "mask_poolings": (2,)}
+            CIFAR,
+            {"widths": (8,), "modules_per_stage": (1,)}
             | {"p": 2, "t": 3, "r": 2, "mask_decoder_units": 1},
             (7, 7, 1),
         ),
+        (IMAGENET, {"widths": (8, 12), "modules_per_stage": (1, 1)}, (46, 39, 3)),
+        (NEXT, {"widths": (64, 128), "modules_per_stage": (1, 1)}, (45, 32, 3)),
     ],
 )
-def test_network_computes_what_the_specification_says(keywords, image_shape):
-    model = rattn_jax.create_model("attention56_cifar", 5, **keywords)
+def test_network_computes_what_the_specification_says(name, keywords, image_shape, train):
+    """Also on odd maps, where the sizes of pooling and interpolation are easy to get wrong."""
+    poolings = (2, 1)[: len(keywords["widths"])]
+    model = rattn_jax.create_model(name, 5, mask_poolings=poolings, **keywords)
     variables = random_variables(model, image_shape)
-    images = jnp.asarray(np.random.RandomState(1).normal(size=(2, *image_shape)), jnp.float32)
-    logits = model.apply(variables, images, train=False)
-    assert logits.shape == (2, 5)
-    assert logits.dtype == jnp.float32
-    expected = plain_network.network(variables, images, keywords["mask_poolings"])
-    np.testing.assert_allclose(logits, expected, rtol=2e-4, atol=2e-4)
+    images = np.random.RandomState(1).normal(size=(3, *image_shape))
+    stats = None if train else variables["batch_stats"]
+    with jax.enable_x64(True):
+        logits, _ = model.apply(variables, images, train=train, mutable=["batch_stats"])
+        expected = plain_network.network(variables["params"], stats, images, poolings)
+    assert logits.shape == (3, 5)
+    np.testing.assert_allclose(logits, expected, rtol=1e-9)
 
 
 def test_too_small_images():
@@ -126,6 +168,13 @@ def test_too_small_images():
         ({"widths": (8, 8)}, r"modules_per_stage=\(1, 1, 1\) is for 3 stages"),
         ({"mask_poolings": (1, 0, 1)}, "must be at least 1"),
         ({"t": 0}, "t=0: must be at least 1"),
+        ({"widths": (8, 8, "a")}, "must be whole numbers"),
+        ({"unit": "resnext", "widths": (32, 64, 128)}, "must be multiples of 64"),
+        ({"unit": "vgg"}, "unit='vgg' is unknown: choose one of preactivation, resnext, incep"),
+        ({"mask_activation": "softmax"}, "mask_activation='softmax' is unknown"),
+        ({"mask_structure": "none"}, "mask_structure='none' is unknown"),
+        ({"dtype": "float17"}, "dtype='float17' is unknown"),
+        ({"dtype": "int8"}, "dtype='int8' is unknown"),
         ({"depth": 3}, "has no keyword 'depth': it has attention_residual, .*widths"),
     ],
 )
@@ -137,3 +186,76 @@ def test_keywords_that_no_network_can_have(keywords, message):
 def test_unknown_name():
     with pytest.raises(UsageError, match=r"'attention57_cifar' is unknown.*attention56_cifar"):
         rattn_jax.create_model("attention57_cifar", 10)
+
+
+@pytest.mark.parametrize("name", ["resnet152", "inception_resnet_v2"])
+def test_keywords_that_a_baseline_cannot_have(name):
+    with pytest.raises(UsageError, match=f"model {name} has no keyword 'mask_activation'"):
+        rattn_jax.create_model(name, 10, mask_activation="mixed")
+    with pytest.raises(UsageError, match="dtype='float17' is unknown"):
+        rattn_jax.create_model(name, 10, dtype="float17")
+
+
+def test_too_small_images_for_inception_resnet():
+    with pytest.raises(UsageError, match="must be at least 75"):
+        abstract_variables(rattn_jax.create_model("inception_resnet_v1", 10), (74, 80, 3))
+    abstract_variables(rattn_jax.create_model("inception_resnet_v1", 10), (75, 75, 3))
+
+
+# One of each kind, as small as it gets.
+SMALL = [
+    ("attention56_cifar", {"widths": (8,), "modules_per_stage": (1,)}, 8),
+    ("attention56", {"widths": (8,), "modules_per_stage": (1,)}, 16),
+    ("attentionnext56", {"widths": (64,), "modules_per_stage": (1,)}, 16),
+    ("attentioninception56", {"widths": (64,), "modules_per_stage": (1,)}, 16),
+    ("resnet164_cifar", {"widths": (8, 16), "units_per_stage": (2, 1)}, 8),
+    ("wrn16_8_cifar", {"widths": (8, 16), "units_per_stage": (2, 1)}, 8),
+    ("resnet152", {"widths": (8, 16), "units_per_stage": (2, 1)}, 16),
+    ("resnext101", {"widths": (64, 128), "units_per_stage": (1, 1)}, 16),
+    ("inception_resnet_v1", {}, 75),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "keywords", "size"), SMALL)
+def test_every_parameter_gets_a_gradient(name, keywords, size, dtype):
+    if name.startswith("attention"):
+        keywords = keywords | {"mask_poolings": (1,)}
+    if name == "inception_resnet_v1":
+        # One block of each kind after v2's stem: every kind of layer that the two have.
+        blocks = tuple(dataclasses.replace(row, count=1) for row in V1.blocks)
+        keywords = {"plan": dataclasses.replace(V2, blocks=blocks, features=8)}
+    model = rattn_jax.create_model(name, 3, dtype=dtype, **keywords)
+    generator = np.random.RandomState(0)
+    images = jnp.asarray(generator.normal(size=(4, size, size, 3)), jnp.float32)
+    variables = model.init(jax.random.key(0), images, train=False)
+
+    @jax.jit
+    def run(params):
+        def loss(params):
+            logits, updates = model.apply(
+                variables | {"params": params}, images, train=True, mutable=["batch_stats"]
+            )
+            return cross_entropy(logits, jnp.arange(4) % 3).mean(), (logits, updates)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradients, (logits, updates) = run(variables["params"])
+    assert logits.dtype == jnp.float32
+    for leaf in jax.tree.leaves((gradients, updates)):
+        assert leaf.dtype == jnp.float32
+        assert jnp.all(jnp.isfinite(leaf))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert jnp.any(leaf != 0), jax.tree_util.keystr(path)
+
+
+def test_bfloat16_comes_close_to_float32():
+    name, keywords, size = SMALL[0]
+    images = jnp.asarray(np.random.RandomState(0).normal(size=(4, size, size, 3)), jnp.float32)
+    logits = []
+    for dtype in ("float32", "bfloat16"):
+        model = rattn_jax.create_model(name, 3, dtype=dtype, mask_poolings=(1,), **keywords)
+        variables = model.init(jax.random.key(0), images, train=False)
+        logits.append(model.apply(variables, images, train=False))
+    np.testing.assert_allclose(*logits, atol=0.05 * np.abs(logits[0]).max())
+    assert not np.array_equal(*logits)

@@ -1,12 +1,44 @@
 """The attention module: a trunk branch, weighted by a soft mask branch (paper, section 3)."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from rattn_jax.models.resampling import interpolate, max_pool
 from rattn_jax.models.units import ModuleDef
 
 Array = jax.Array
+
+_TINY = 1e-12  # under square roots: keeps value and gradient finite at zero norm or variance
+
+
+def mixed_attention(x: Array) -> Array:
+    """Sigmoid of every value on its own (paper, f1)."""
+    return nn.sigmoid(x)
+
+
+def channel_attention(x: Array) -> Array:
+    """The channels at each position, divided by their L2 norm (paper, f2)."""
+    return x * lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _TINY)
+
+
+def spatial_attention(x: Array) -> Array:
+    """Sigmoid of each channel's map, normalised over its positions (paper, f3)."""
+    centred = x - jnp.mean(x, axis=(1, 2), keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=(1, 2), keepdims=True)
+    return nn.sigmoid(centred * lax.rsqrt(variance + _TINY))
+
+
+MASK_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "mixed": mixed_attention,
+    "channel": channel_attention,
+    "spatial": spatial_attention,
+}
 
 
 def _chain(unit: ModuleDef, count: int, name: str, x: Array) -> Array:
@@ -16,6 +48,24 @@ def _chain(unit: ModuleDef, count: int, name: str, x: Array) -> Array:
     return x
 
 
+def _mask_end(
+    h: Array,
+    conv: ModuleDef,
+    norm: ModuleDef,
+    preactivated: bool,
+    activation: Callable[[Array], Array],
+) -> Array:
+    """Twice batch norm, ReLU and 1x1 convolution, and the activation.
+
+    Where units activate their output, the first convolution reads it as it is.
+    """
+    for i in (1, 2):
+        if preactivated or i == 2:
+            h = nn.relu(norm(name=f"norm{i}")(h))
+        h = conv(h.shape[-1], 1, name=f"linear{i}")(h)
+    return activation(h)
+
+
 class SoftMask(nn.Module):
     """The bottom-up top-down mask branch (paper, figure 2).
 
@@ -23,8 +73,8 @@ class SoftMask(nn.Module):
     deepest level up: `decoder_units` units, interpolation to the size of the level above and,
     inside the mask, plus the encoder's map of that level passed through `skip_units` units.
     That map enters through these units only: the interpolation takes nothing from it but its
-    size. At the end twice batch norm, ReLU and 1x1 convolution, and a sigmoid: one value in
-    (0, 1) for each position and channel.
+    size. At the end twice batch norm, ReLU and 1x1 convolution, and the activation; where units
+    activate their output, the first of the two convolutions reads it as it is.
 
     Attributes:
         unit: residual unit, configured with its `conv` and `norm`.
@@ -34,6 +84,8 @@ class SoftMask(nn.Module):
         encoder_units: units after each pooling (the paper's r).
         decoder_units: units before each interpolation.
         skip_units: units of each connection between encoder and decoder.
+        preactivated: whether the units leave their output unactivated.
+        activation: one of `MASK_ACTIVATIONS`.
     """
 
     unit: ModuleDef
@@ -43,10 +95,12 @@ class SoftMask(nn.Module):
     encoder_units: int = 1
     decoder_units: int = 1
     skip_units: int = 1
+    preactivated: bool = True
+    activation: Callable[[Array], Array] = mixed_attention
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Mask of the shape of x [B, H, W, C]; x is neither normalised nor activated."""
+        """Mask of the shape of x [B, H, W, C]; x is as the units leave it."""
         encoded = [x]
         for level in range(1, self.poolings + 1):
             h = max_pool(encoded[-1])
@@ -60,19 +114,74 @@ class SoftMask(nn.Module):
             if level > 1:
                 h = h + _chain(self.unit, self.skip_units, f"skip{level - 1}_unit", above)
 
-        features = x.shape[-1]
-        for i in (1, 2):
-            h = nn.relu(self.norm(name=f"norm{i}")(h))
-            h = self.conv(features, 1, name=f"linear{i}")(h)
-        return nn.sigmoid(h)
+        return _mask_end(h, self.conv, self.norm, self.preactivated, self.activation)
+
+
+class LocalMask(nn.Module):
+    """A mask without resampling: three residual units (paper, table 4, "local convolutions").
+
+    The paper compares at equal cost. Three plain units at full resolution would cost several times
+    what an encoder-decoder costs, which works on small maps; so they are narrower inside, as
+    `local_width` says: 7, 13 and 17 channels in the stages of Attention-56 for CIFAR, in place of
+    16, 32 and 64.
+
+    Attributes:
+        unit: residual unit, configured with its `conv` and `norm`.
+        conv: `layers.Conv`.
+        norm: `layers.BatchNorm`, configured for training or inference.
+        width: inner width of the units.
+        preactivated: whether the units leave their output unactivated.
+        activation: one of `MASK_ACTIVATIONS`.
+    """
+
+    unit: ModuleDef
+    conv: ModuleDef
+    norm: ModuleDef
+    width: int
+    preactivated: bool = True
+    activation: Callable[[Array], Array] = mixed_attention
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Mask of the shape of x [B, H, W, C]; x is as the units leave it."""
+        h = _chain(partial(self.unit, width=self.width), 3, "local_unit", x)
+        return _mask_end(h, self.conv, self.norm, self.preactivated, self.activation)
+
+
+def local_width(
+    unit: Any, features: int, poolings: int, encoder_units: int, decoder_units: int, skip_units: int
+) -> int:
+    """Inner width at which a `LocalMask` costs as much as a `SoftMask`, as nearly as can be.
+
+    Cost is the multiplications of the units, on maps that every pooling halves exactly; the
+    ends of both masks are the same.
+
+    Args:
+        unit: class of the units, one of `units.UNITS`.
+        features: channels of the map.
+        poolings: levels of the soft mask.
+        encoder_units: its units at each level on the way down.
+        decoder_units: its units at each level on the way up.
+        skip_units: its units of each connection.
+    """
+    widths = unit.widths(features)
+    units = sum(
+        (encoder_units + decoder_units + (skip_units if level < poolings else 0)) / 4**level
+        for level in range(1, poolings + 1)
+    )
+    budget = units * unit.multiply_adds(features, widths[-1]) / 3
+    return min(widths, key=lambda width: abs(unit.multiply_adds(features, width) - budget))
 
 
 class AttentionModule(nn.Module):
     """p units, then trunk and mask side by side on their output, then p units.
 
+    The collection `intermediates`, if it is asked for, gets `mask_output`, `trunk_output` and
+    `fused_output`, each [B, H, W, C].
+
     Attributes:
         unit: residual unit, configured with its `conv` and `norm`.
-        mask: `SoftMask`, configured.
+        mask: `SoftMask` or `LocalMask`, configured.
         p: number of units before the split and again after the fusion.
         t: number of units of the trunk branch.
         attention_residual: fuse as (1 + M) * T, attention residual learning; False gives the
@@ -92,4 +201,7 @@ class AttentionModule(nn.Module):
         trunk = _chain(self.unit, self.t, "trunk_unit", x)
         mask = self.mask(name="mask")(x)
         fused = (1 + mask) * trunk if self.attention_residual else mask * trunk
+        self.sow("intermediates", "mask_output", mask)
+        self.sow("intermediates", "trunk_output", trunk)
+        self.sow("intermediates", "fused_output", fused)
         return _chain(self.unit, self.p, "post_unit", fused)

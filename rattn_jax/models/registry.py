@@ -7,13 +7,53 @@ from typing import Any
 import flax.linen as nn
 
 from rattn_jax.errors import UsageError
+from rattn_jax.models.inception_resnet import V1, V2, InceptionResNet
 from rattn_jax.models.residual_attention import ResidualAttentionNetwork
+from rattn_jax.models.resnet import ResNet
 
 
 def _cifar(modules: int, **keywords: Any) -> Any:
-    return partial(ResidualAttentionNetwork, modules_per_stage=(modules,) * 3, **keywords)
+    """Attention network for 32x32 images with `modules` modules in each of three stages."""
+    return partial(
+        ResidualAttentionNetwork,
+        modules_per_stage=(modules,) * 3,
+        widths=(64, 128, 256),
+        **keywords,
+    )
 
 
+def _imagenet(*modules_per_stage: int, unit: str = "preactivation") -> Any:
+    """Attention network for images of 224x224 or so."""
+    return partial(
+        ResidualAttentionNetwork,
+        modules_per_stage=modules_per_stage,
+        widths=(256, 512, 1024),
+        stem="imagenet",
+        exit_units=0,
+        final_units=3,
+        unit=unit,
+    )
+
+
+def _cifar_resnet(units: int, *widths: int, unit: str = "preactivation") -> Any:
+    """Residual network for 32x32 images with `units` units in each of three stages."""
+    return partial(ResNet, units_per_stage=(units,) * 3, widths=widths, unit=unit)
+
+
+def _imagenet_resnet(*units_per_stage: int, unit: str) -> Any:
+    """Residual network for images of 224x224 or so."""
+    return partial(
+        ResNet,
+        units_per_stage=units_per_stage,
+        widths=(256, 512, 1024, 2048),
+        unit=unit,
+        stem="imagenet",
+    )
+
+
+# The trunk has 20 + 3 (2 p + t) weighted layers for each module (paper, section 4). The authors
+# published the ImageNet networks 56 and 92; how the modules of the deeper ones are spread over
+# the stages is the convention of GluonCV.
 MODELS: dict[str, Any] = {
     "attention56_cifar": _cifar(1),
     "attention92_cifar": _cifar(2),
@@ -21,6 +61,24 @@ MODELS: dict[str, Any] = {
     "attention164_cifar": _cifar(4),
     "attention236_cifar": _cifar(6),
     "attention452_cifar": _cifar(6, p=2, t=4, r=3),
+    "attention56": _imagenet(1, 1, 1),
+    "attention92": _imagenet(1, 2, 3),
+    "attention128": _imagenet(2, 3, 4),
+    "attention164": _imagenet(3, 4, 5),
+    "attention200": _imagenet(4, 5, 6),
+    "attention236": _imagenet(5, 6, 7),
+    "attentionnext56": _imagenet(1, 1, 1, unit="resnext"),
+    "attentionnext92": _imagenet(1, 2, 3, unit="resnext"),
+    "attentioninception56": _imagenet(1, 1, 1, unit="inception"),
+    "resnet164_cifar": _cifar_resnet(18, 64, 128, 256),
+    "resnet1001_cifar": _cifar_resnet(111, 64, 128, 256),
+    "wrn16_8_cifar": _cifar_resnet(2, 128, 256, 512, unit="wide"),
+    "wrn28_10_cifar": _cifar_resnet(4, 160, 320, 640, unit="wide"),
+    "resnet152": _imagenet_resnet(3, 8, 36, 3, unit="resnet"),
+    "resnet200": _imagenet_resnet(3, 24, 36, 3, unit="preactivation"),
+    "resnext101": _imagenet_resnet(3, 4, 23, 3, unit="resnext"),
+    "inception_resnet_v1": partial(InceptionResNet, plan=V1),
+    "inception_resnet_v2": partial(InceptionResNet, plan=V2),
 }
 
 

@@ -1,17 +1,28 @@
 """Residual Attention Networks: stem, stages of attention modules, classifier."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from rattn_jax.errors import UsageError
-from rattn_jax.models.attention import AttentionModule, SoftMask
+from rattn_jax.models.attention import (
+    MASK_ACTIVATIONS,
+    AttentionModule,
+    LocalMask,
+    SoftMask,
+    local_width,
+)
+from rattn_jax.models.ends import STEMS, check_dtype, classify, stem, to_dtype
 from rattn_jax.models.layers import BatchNorm, Conv
-from rattn_jax.models.units import ModuleDef, PreactivationUnit
+from rattn_jax.models.units import UNITS, ModuleDef
 
 Array = jax.Array
+
+MASK_STRUCTURES = ("encoder_decoder", "local")
 
 
 class Stage(nn.Module):
@@ -24,6 +35,7 @@ class Stage(nn.Module):
         num_modules: number of attention modules.
         exit_units: number of units after the modules.
         stride: stride of the first unit.
+        scan_modules: compile the modules once, as the body of a loop.
     """
 
     features: int
@@ -32,81 +44,151 @@ class Stage(nn.Module):
     num_modules: int
     exit_units: int
     stride: int
+    scan_modules: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
         x = self.unit(self.features, stride=self.stride, name="entry")(x)
-        for i in range(1, self.num_modules + 1):
-            x = self.module(name=f"module{i}")(x)
+        names = [f"module{i}" for i in range(1, self.num_modules + 1)]
+        if self.scan_modules and len(names) > 1 and not self.is_initializing():
+            x = self._scan(names, x)
+        else:
+            for name in names:
+                x = self.module(name=name)(x)
         for i in range(1, self.exit_units + 1):
             x = self.unit(self.features, name=f"exit{i}")(x)
         return x
 
+    def _scan(self, names: list[str], x: Array) -> Array:
+        # The variables stay those of separate modules, and so do checkpoints: they are stacked
+        # here, which flax.linen.scan would do in the tree of parameters.
+        module = self.module(parent=None)
+        mutable = [c for c in ("batch_stats", "intermediates") if self.is_mutable_collection(c)]
+        stacked = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves),
+            *({c: self.variables[c][name] for c in ("params", "batch_stats")} for name in names),
+        )
+
+        def body(x: Array, variables: Any) -> tuple[Array, Any]:
+            return module.apply(variables, x, mutable=mutable)
+
+        x, updates = lax.scan(body, x, stacked)
+        for collection, tree in updates.items():
+            for i, name in enumerate(names):
+                part = jax.tree.map(lambda leaf, i=i: leaf[i], tree)
+                self.put_variable(collection, name, part)
+        return x
+
 
 class ResidualAttentionNetwork(nn.Module):
-    """Residual Attention Network for small images (Wang et al., CVPR 2017, section 4.1).
+    """Residual Attention Network (Wang et al., CVPR 2017, section 4 and table 2).
 
-    A 3x3 convolution to 16 channels without batch norm of its own, the stages (the second and
-    later ones at half the resolution of the one before), batch norm, ReLU, average over the
-    map, classifier. Weighted layers along the trunk: 36 m + 20 with m modules in each of three
-    stages at p = 1, t = 2.
+    Stem, stages of attention modules (the second and later ones at half the resolution of the
+    one before), for ImageNet plain units of twice the last width, average over the map,
+    classifier. With pre-activated units batch norm and ReLU come before the average. Weighted
+    layers along the trunk: 36 m + 20 with m modules in each of three stages at p = 1, t = 2.
 
     Attributes:
         num_classes: number of classes.
         modules_per_stage: attention modules in each stage.
-        widths: channels of each stage, multiples of 4.
+        widths: channels of each stage.
         mask_poolings: poolings in the masks of each stage.
+        stem: "cifar" or "imagenet", see `ends.stem`.
+        exit_units: units after the modules of each stage.
+        final_units: units of twice the last width after all stages, the first with stride 2.
         p: units before and after the trunk and mask of a module.
         t: units of a trunk.
         r: units of a mask between two poolings.
         mask_decoder_units: units of a mask before each interpolation; None takes r, which is
             how the paper's figure reads.
+        mask_activation: "mixed", "channel" or "spatial" (paper, table 1).
+        mask_structure: "encoder_decoder", or "local" of the same cost (paper, table 4).
         attention_residual: (1 + M) * T; False is naive attention learning, M * T.
+        unit: "preactivation", "resnext" or "inception", see `units.py`.
+        dtype: dtype of the computation, for example "bfloat16"; None takes that of the images.
+            Parameters, statistics and logits stay float32.
+        remat: compute the inside of each module again in the backward pass instead of keeping it.
+        scan_modules: compile the modules of a stage once, as the body of a loop.
         norm_axis_name: mapped axis over which batch statistics are averaged; None keeps them
             per replica.
     """
 
     num_classes: int
     modules_per_stage: tuple[int, ...]
-    widths: tuple[int, ...] = (64, 128, 256)
+    widths: tuple[int, ...]
     mask_poolings: tuple[int, ...] = (3, 2, 1)
+    stem: str = "cifar"
+    exit_units: int = 1
+    final_units: int = 0
     p: int = 1
     t: int = 2
     r: int = 1
     mask_decoder_units: int | None = None
+    mask_activation: str = "mixed"
+    mask_structure: str = "encoder_decoder"
     attention_residual: bool = True
+    unit: str = "preactivation"
+    dtype: str | None = None
+    remat: bool = False
+    scan_modules: bool = False
     norm_axis_name: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        stages = len(self.widths)
-        for keyword in ("modules_per_stage", "mask_poolings"):
-            values = getattr(self, keyword)
-            if len(values) != stages:
+        self._check_choices()
+        self._check_numbers()
+
+    def _check_choices(self) -> None:
+        for keyword, choices in (
+            ("stem", STEMS),
+            ("mask_activation", MASK_ACTIVATIONS),
+            ("mask_structure", MASK_STRUCTURES),
+            ("unit", UNITS),
+        ):
+            if getattr(self, keyword) not in choices:
                 raise UsageError(
-                    f"{keyword}={tuple(values)} is for {len(values)} stages, and widths="
-                    f"{tuple(self.widths)} for {stages}: give one value for each stage"
+                    f"{keyword}={getattr(self, keyword)!r} is unknown: "
+                    f"choose one of {', '.join(choices)}"
                 )
+        check_dtype(self.dtype)
+
+    def _check_numbers(self) -> None:
         for keyword in ("widths", "modules_per_stage", "mask_poolings"):
-            if any(not isinstance(value, int) for value in getattr(self, keyword)):
-                raise UsageError(f"{keyword}={getattr(self, keyword)}: must be whole numbers")
-        if not stages or any(width < 4 or width % 4 for width in self.widths):
+            values = tuple(getattr(self, keyword))
+            if any(not isinstance(value, int) for value in values):
+                raise UsageError(f"{keyword}={values}: must be whole numbers")
+            if len(values) != len(self.widths) or not values:
+                raise UsageError(
+                    f"{keyword}={values} is for {len(values)} stages, and widths="
+                    f"{tuple(self.widths)} for {len(self.widths)}: give one value for each stage"
+                )
+        multiple = UNITS[self.unit].features_multiple
+        if any(width < multiple or width % multiple for width in self.widths):
             raise UsageError(
-                f"widths={tuple(self.widths)}: must be multiples of 4, one for each stage"
+                f"widths={tuple(self.widths)}: must be multiples of {multiple} "
+                f"with unit={self.unit!r}"
             )
-        counts = {
-            "num_classes": (self.num_classes, 1),
-            "modules_per_stage": (min(self.modules_per_stage), 0),
-            "mask_poolings": (min(self.mask_poolings), 1),
-            "p": (self.p, 0),
-            "t": (self.t, 1),
-            "r": (self.r, 0),
-            "mask_decoder_units": (self.mask_decoder_units or 0, 0),
-        }
-        for keyword, (value, least) in counts.items():
+        for keyword, value, least in (
+            ("num_classes", self.num_classes, 1),
+            ("modules_per_stage", min(self.modules_per_stage), 0),
+            ("mask_poolings", min(self.mask_poolings), 1),
+            ("exit_units", self.exit_units, 0),
+            ("final_units", self.final_units, 0),
+            ("p", self.p, 0),
+            ("t", self.t, 1),
+            ("r", self.r, 0),
+            ("mask_decoder_units", self.mask_decoder_units or 0, 0),
+        ):
             if value < least:
                 raise UsageError(f"{keyword}={getattr(self, keyword)}: must be at least {least}")
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers along the trunk: its convolutions, and the classifier."""
+        plain_units = len(self.widths) * (1 + self.exit_units) + self.final_units
+        module_units = sum(self.modules_per_stage) * (2 * self.p + self.t)
+        return 2 + 3 * (plain_units + module_units)
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
@@ -118,37 +200,53 @@ class ResidualAttentionNetwork(nn.Module):
         Raises:
             UsageError: a map gets too small to be pooled.
         """
-        conv = Conv
         norm = partial(BatchNorm, use_running_average=not train, axis_name=self.norm_axis_name)
-        unit = partial(PreactivationUnit, conv=conv, norm=norm)
-        mask = partial(
-            SoftMask,
-            unit=unit,
-            conv=conv,
-            norm=norm,
-            encoder_units=self.r,
-            decoder_units=self.r if self.mask_decoder_units is None else self.mask_decoder_units,
-        )
+        unit_class = UNITS[self.unit]
+        unit = partial(unit_class, conv=Conv, norm=norm)
         module = partial(
-            AttentionModule,
+            nn.remat(AttentionModule) if self.remat else AttentionModule,
             unit=unit,
             p=self.p,
             t=self.t,
             attention_residual=self.attention_residual,
         )
 
-        x = conv(16, 3, name="stem")(images)
+        x = stem(self.stem, to_dtype(images, self.dtype), norm, unit_class.preactivated)
         stages = zip(self.widths, self.modules_per_stage, self.mask_poolings, strict=True)
         for i, (width, num_modules, poolings) in enumerate(stages):
             x = Stage(
                 features=width,
                 unit=unit,
-                module=partial(module, mask=partial(mask, poolings=poolings)),
+                module=partial(module, mask=self._mask(unit, norm, width, poolings)),
                 num_modules=num_modules,
-                exit_units=1,
+                exit_units=self.exit_units,
                 stride=1 if i == 0 else 2,
+                scan_modules=self.scan_modules,
                 name=f"stage{i + 1}",
             )(x)
-        x = nn.relu(norm(name="norm")(x))
-        x = jnp.mean(x, axis=(1, 2))
-        return nn.Dense(self.num_classes, name="classifier")(x)
+        if self.final_units:
+            width, name = 2 * self.widths[-1], f"stage{len(self.widths) + 1}"
+            x = Stage(width, unit, module, 0, self.final_units - 1, stride=2, name=name)(x)
+        return classify(x, self.num_classes, norm, unit_class.preactivated)
+
+    def _mask(self, unit: ModuleDef, norm: ModuleDef, width: int, poolings: int) -> ModuleDef:
+        unit_class = UNITS[self.unit]
+        shared = {
+            "unit": unit,
+            "conv": Conv,
+            "norm": norm,
+            "preactivated": unit_class.preactivated,
+            "activation": MASK_ACTIVATIONS[self.mask_activation],
+        }
+        encoder_units = self.r
+        decoder_units = self.r if self.mask_decoder_units is None else self.mask_decoder_units
+        if self.mask_structure == "local":
+            inner = local_width(unit_class, width, poolings, encoder_units, decoder_units, 1)
+            return partial(LocalMask, width=inner, **shared)
+        return partial(
+            SoftMask,
+            poolings=poolings,
+            encoder_units=encoder_units,
+            decoder_units=decoder_units,
+            **shared,
+        )

@@ -1,0 +1,59 @@
+"""What the networks share at their ends: the stem before the stages, the classifier after them."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rattn_jax.errors import UsageError
+from rattn_jax.models.layers import Conv
+from rattn_jax.models.resampling import max_pool
+from rattn_jax.models.units import ModuleDef
+
+Array = jax.Array
+
+STEMS = ("cifar", "imagenet")
+
+
+def stem(kind: str, images: Array, norm: ModuleDef, preactivated: bool) -> Array:
+    """The layers before the first stage, named "stem" and "stem_norm".
+
+    Args:
+        kind: "cifar", a 3x3 convolution to 16 channels, without batch norm of its own before
+            pre-activated units; or "imagenet", 7x7 with stride 2 to 64, batch norm, ReLU and
+            max pooling.
+        images: [B, H, W, C].
+        norm: `layers.BatchNorm`, configured for training or inference.
+        preactivated: whether the units after it normalise and activate their input.
+    """
+    if kind == "imagenet":
+        x = Conv(64, 7, 2, name="stem")(images)
+        return max_pool(nn.relu(norm(name="stem_norm")(x)))
+    x = Conv(16, 3, name="stem")(images)
+    return x if preactivated else nn.relu(norm(name="stem_norm")(x))
+
+
+def classify(x: Array, num_classes: int, norm: ModuleDef, preactivated: bool) -> Array:
+    """Logits [B, num_classes] of the last map [B, H, W, C], float32 at least.
+
+    Batch norm and ReLU where the units leave their output unactivated, average over the map, one
+    dense layer: "norm" and "classifier".
+    """
+    if preactivated:
+        x = nn.relu(norm(name="norm")(x))
+    x = jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
+    return nn.Dense(num_classes, name="classifier")(x)
+
+
+def to_dtype(images: Array, dtype: str | None) -> Array:
+    """The images in the dtype of the computation; None leaves them as they are."""
+    return images if dtype is None else images.astype(dtype)
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Raises UsageError unless `dtype` is None or the name of a floating-point dtype."""
+    try:
+        known = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        known = False
+    if not known:
+        raise UsageError(f"dtype={dtype!r} is unknown: try 'bfloat16' or 'float32'")

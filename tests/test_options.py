@@ -1,0 +1,129 @@
+"""Options of the attention networks: what they change, and what they must not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rattn_jax
+from rattn_jax.describe import layers
+
+KEYWORDS = {"widths": (8, 12), "modules_per_stage": (2, 1), "mask_poolings": (2, 1)}
+IMAGES = np.random.RandomState(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
+
+
+def make_model(**keywords):
+    return rattn_jax.create_model("attention56_cifar", 4, **KEYWORDS, **keywords)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return make_model().init(jax.random.key(0), IMAGES, train=False)
+
+
+def run(model, variables, *mutable):
+    """Gradients of the parameters, logits and updated collections of a training step, float64."""
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+
+    def loss(params):
+        logits, updates = model.apply(
+            variables | {"params": params},
+            IMAGES.astype(np.float64),
+            train=True,
+            mutable=["batch_stats", *mutable],
+        )
+        return jnp.sum(jnp.square(logits)), (logits, updates)
+
+    with jax.enable_x64(True):
+        return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+
+@pytest.fixture(scope="module")
+def plain(variables):
+    return run(make_model(), variables, "intermediates")
+
+
+@pytest.mark.parametrize(
+    "keywords", [{"remat": True}, {"scan_modules": True}, {"remat": True, "scan_modules": True}]
+)
+def test_remat_and_scan_change_neither_numbers_nor_names(keywords, variables, plain):
+    model = make_model(**keywords)
+    own = jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES, train=False))
+    assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(b).max()),
+        run(model, variables, "intermediates"),
+        plain,
+    )
+    logits = model.apply(variables, IMAGES, train=False)
+    expected = make_model().apply(variables, IMAGES, train=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scan_modules", [False, True])
+def test_equal_modules_are_a_loop_only_if_asked(scan_modules, variables):
+    model = make_model(scan_modules=scan_modules)
+    jaxpr = jax.make_jaxpr(lambda: model.apply(variables, IMAGES, train=False))()
+    assert ("scan[" in str(jaxpr)) == scan_modules
+
+
+def test_masks_can_be_seen(plain):
+    _, (_, updates) = plain
+    seen = updates["intermediates"]
+    assert sorted(seen) == ["stage1", "stage2"]
+    assert sorted(seen["stage1"]) == ["module1", "module2"]
+    module = seen["stage2"]["module1"]
+    assert sorted(module) == ["fused_output", "mask_output", "trunk_output"]
+    mask, trunk, fused = (
+        np.asarray(module[name][0]) for name in ("mask_output", "trunk_output", "fused_output")
+    )
+    assert mask.shape == (3, 4, 4, 12)
+    assert np.all((mask > 0) & (mask < 1))
+    np.testing.assert_allclose(fused, (1 + mask) * trunk, rtol=1e-6)
+
+
+def test_masks_cost_nothing_unless_asked_for(variables):
+    _, (_, updates) = run(make_model(), variables)
+    assert set(updates) == {"batch_stats"}
+
+
+def test_naive_attention_learning(variables):
+    _, updates = make_model(attention_residual=False).apply(
+        variables, IMAGES, train=False, mutable=["intermediates"]
+    )
+    module = updates["intermediates"]["stage1"]["module1"]
+    mask, trunk, fused = (
+        np.asarray(module[name][0]) for name in ("mask_output", "trunk_output", "fused_output")
+    )
+    np.testing.assert_allclose(fused, mask * trunk, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["channel", "spatial"])
+def test_mask_activation(name, variables):
+    model = make_model(mask_activation=name)
+    _, updates = model.apply(variables, IMAGES, train=False, mutable=["intermediates"])
+    mask = updates["intermediates"]["stage1"]["module1"]["mask_output"][0]
+    if name == "channel":
+        np.testing.assert_allclose(jnp.sum(jnp.square(mask), axis=-1), 1, rtol=1e-4)
+    else:
+        logits = jnp.log(mask / (1 - mask))
+        np.testing.assert_allclose(jnp.mean(logits, axis=(1, 2)), 0, atol=1e-4)
+        np.testing.assert_allclose(jnp.std(logits, axis=(1, 2)), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["attention56_cifar", "attention56", "attentionnext56", "attentioninception56"]
+)
+def test_network_with_local_masks_costs_the_same(name):
+    """Within 2 percent, as whole channels allow."""
+    size, classes = (32, 10) if name.endswith("cifar") else (224, 1000)
+    costs = [
+        sum(
+            layer.multiply_adds
+            for layer in layers(
+                rattn_jax.create_model(name, classes, mask_structure=structure), size
+            )
+        )
+        for structure in ("encoder_decoder", "local")
+    ]
+    assert costs[1] == pytest.approx(costs[0], rel=0.02)
