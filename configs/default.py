@@ -42,7 +42,13 @@ def get_config() -> ConfigDict:
     config.model.widths = config_dict.placeholder(tuple)
     config.model.mask_poolings = config_dict.placeholder(tuple)
     config.model.mask_decoder_units = config_dict.placeholder(int)
+    config.model.mask_activation = config_dict.placeholder(str)  # "mixed", "channel", "spatial"
+    config.model.mask_structure = config_dict.placeholder(str)  # "encoder_decoder" or "local"
     config.model.attention_residual = config_dict.placeholder(bool)
+    config.model.unit = config_dict.placeholder(str)  # "preactivation", "resnext", "inception"
+    config.model.dtype = config_dict.placeholder(str)  # of the computation, such as "bfloat16"
+    config.model.remat = config_dict.placeholder(bool)  # less memory for more computation
+    config.model.scan_modules = config_dict.placeholder(bool)  # quicker compilation of deep nets
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 0.1  # (paper)

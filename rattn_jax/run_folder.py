@@ -26,6 +26,8 @@ FREE_KEYS = frozenset(
         "eval_every_steps",
         "keep_checkpoints",
         "log_every_steps",
+        "model.remat",
+        "model.scan_modules",
         "num_train_steps",
         "parallel",
         "steps_per_call",

@@ -18,7 +18,7 @@ from rattn_jax.config_rules import check_config
 from rattn_jax.data import Dataset, Split, dataset_spec, load_dataset
 from rattn_jax.data.order import evaluation_batches, training_indices
 from rattn_jax.errors import UsageError
-from rattn_jax.models import create_model
+from rattn_jax.models import create_model, stack_modules, unstack_modules
 from rattn_jax.optimizer import sgd, step_schedule
 from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas, replicate
 from rattn_jax.run_folder import open_run_folder, record_run, replace_text
@@ -60,7 +60,8 @@ def train_and_evaluate(
     progress = Progress(config.num_train_steps, config.batch_size)
     progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
     state = trainer.initial_state()
-    table = partial(parameter_overview.get_parameter_overview, state.params, include_stats=False)
+    params = unstack_modules(state.params)
+    table = partial(parameter_overview.get_parameter_overview, params, include_stats=False)
     replace_text(folder / "parameters.txt", table() + "\n")
     progress.say(table(max_lines=12))
     with (
@@ -70,7 +71,8 @@ def train_and_evaluate(
         start = checkpoints.newest_step() or 0
         if start:
             progress.say(f"going on from the checkpoint of step {start}")
-            state = checkpoints.restore_newest(state)
+            restored = checkpoints.restore_newest(unstack_modules(state))
+            state = replicate(trainer.arrange(restored), trainer.mesh)
         elif config.num_train_steps == 0:
             raise UsageError(
                 f"num_train_steps=0 evaluates the newest checkpoint, and {folder} has none: "
@@ -124,8 +126,8 @@ def _train(
         if evaluate:
             trainer.evaluate(state, recorder)
         if save:  # last, so that a checkpoint has all its lines before it
-            checkpoints.save(state)
-    checkpoints.save(state)
+            checkpoints.save(unstack_modules(state))
+    checkpoints.save(unstack_modules(state))
     return state
 
 
@@ -175,7 +177,11 @@ class Trainer:
         """State before the first update, whole on every device."""
         rng = jax.random.key(self.config.seed)
         state = create_train_state(rng, self._model, self._optimizer, self._spec.image_shape)
-        return replicate(state, self.mesh)
+        return replicate(self.arrange(state), self.mesh)
+
+    def arrange(self, state: TrainState) -> TrainState:
+        """The state in the form in which the network takes it."""
+        return stack_modules(state) if self.config.model.scan_modules else state
 
     def place(self, dataset: Dataset) -> None:
         """Puts the dataset on every device."""

@@ -23,8 +23,9 @@ def keys(config, prefix=""):
 
 
 def test_every_paper_network_has_a_config():
-    depths = (56, 92, 128, 164, 236, 452)
-    expected = {f"cifar{classes}_attention{n}" for classes in (10, 100) for n in depths}
+    attention = [f"attention{depth}" for depth in (56, 92, 128, 164, 236, 452)]
+    networks = [*attention, "resnet164", "resnet1001", "wrn16_8", "wrn28_10"]
+    expected = {f"cifar{classes}_{network}" for classes in (10, 100) for network in networks}
     assert expected | {"default", "digits"} <= set(NAMES)
 
 
@@ -43,9 +44,9 @@ def test_config(name):
     assert logits.shape == (2, spec.num_classes)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "attention" in name])
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cifar")])
 def test_config_is_what_its_name_says(name):
-    dataset, network = name.split("_")
+    dataset, network = name.split("_", maxsplit=1)
     config = importlib.import_module(f"configs.{name}").get_config()
     assert config.dataset.name == dataset
     assert config.model.name == f"{network}_cifar"

@@ -7,6 +7,7 @@ import pytest
 
 import rattn_jax
 from rattn_jax.describe import layers
+from rattn_jax.models import stack_modules, unstack_modules
 
 KEYWORDS = {"widths": (8, 12), "modules_per_stage": (2, 1), "mask_poolings": (2, 1)}
 IMAGES = np.random.RandomState(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
@@ -58,6 +59,29 @@ def test_remat_and_scan_change_neither_numbers_nor_names(keywords, variables, pl
     logits = model.apply(variables, IMAGES, train=False)
     expected = make_model().apply(variables, IMAGES, train=False)
     np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
+def test_stacked_variables_change_nothing_else(variables, plain):
+    stacked = stack_modules(variables)
+    assert sorted(stacked["params"]["stage1"]) == ["entry", "exit1", "modules"]
+    assert sorted(stacked["params"]["stage2"]) == ["entry", "exit1", "module1"]
+    jax.tree.map(np.testing.assert_array_equal, unstack_modules(stacked), variables)
+    gradients, (logits, updates) = run(make_model(scan_modules=True), stacked, "intermediates")
+    assert "modules" in updates["batch_stats"]["stage1"]
+    with jax.enable_x64(True):
+        result = unstack_modules((gradients, (logits, updates)))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(b).max()),
+        result,
+        plain,
+    )
+
+
+def test_modules_are_stacked_in_the_order_of_their_numbers():
+    stage = {f"module{i}": {"a": jnp.asarray(i)} for i in range(1, 13)}
+    stacked = stack_modules({"stage1": dict(sorted(stage.items()))})
+    np.testing.assert_array_equal(stacked["stage1"]["modules"]["a"], np.arange(1, 13))
+    assert unstack_modules(stacked)["stage1"] == stage
 
 
 @pytest.mark.parametrize("scan_modules", [False, True])

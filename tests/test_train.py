@@ -8,6 +8,7 @@ import pytest
 import rattn_jax.train
 from rattn_jax.data import Split, load_dataset
 from rattn_jax.errors import UsageError
+from rattn_jax.models import unstack_modules
 from rattn_jax.train import train_and_evaluate
 from tests.tiny import make_config
 
@@ -80,6 +81,24 @@ def test_grouping_of_steps_into_calls_changes_nothing(straight, tmp_path):
     assert [(row["step"], row["split"]) for row in rows] == [
         (row["step"], row["split"]) for row in read_rows(straight[0])
     ]
+
+
+def test_checkpoint_of_scanned_modules_goes_on_without_and_the_other_way(tmp_path):
+    states, rows = [], []
+    for first, then in ((False, False), (True, False), (False, True)):
+        workdir = tmp_path / f"{first}{then}"
+        for steps, scan_modules in ((2, first), (4, then)):
+            config = make_config(num_train_steps=steps)
+            config.model.modules_per_stage = (2,)
+            config.model.scan_modules = scan_modules
+            state = train_and_evaluate(config, workdir, ONE)
+        states.append(unstack_modules(state))
+        rows.append(read_rows(workdir)[-1]["loss"])
+    for other in states[1:]:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), other, states[0]
+        )
+    assert rows == pytest.approx([rows[0]] * 3, rel=1e-4)
 
 
 def test_finished_run_has_nothing_left_to_do(straight, capsys):

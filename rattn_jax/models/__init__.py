@@ -1,5 +1,6 @@
-"""Networks: `create_model(name, num_classes)`, `list_models()`."""
+"""The networks: `create_model(name, num_classes)`, `list_models()`."""
 
 from rattn_jax.models.registry import create_model, list_models
+from rattn_jax.models.stacking import stack_modules, unstack_modules
 
-__all__ = ["create_model", "list_models"]
+__all__ = ["create_model", "list_models", "stack_modules", "unstack_modules"]

@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from rattn_jax.errors import UsageError
@@ -18,6 +17,7 @@ from rattn_jax.models.attention import (
 )
 from rattn_jax.models.ends import STEMS, check_dtype, classify, stem, to_dtype
 from rattn_jax.models.layers import BatchNorm, Conv
+from rattn_jax.models.stacking import STACKED, module_names, stack_modules, unstack_modules
 from rattn_jax.models.units import UNITS, ModuleDef
 
 Array = jax.Array
@@ -50,7 +50,7 @@ class Stage(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
         x = self.unit(self.features, stride=self.stride, name="entry")(x)
-        names = [f"module{i}" for i in range(1, self.num_modules + 1)]
+        names = module_names(self.num_modules)
         if self.scan_modules and len(names) > 1 and not self.is_initializing():
             x = self._scan(names, x)
         else:
@@ -61,23 +61,21 @@ class Stage(nn.Module):
         return x
 
     def _scan(self, names: list[str], x: Array) -> Array:
-        # The variables stay those of separate modules, and so do checkpoints: they are stacked
-        # here, which flax.linen.scan would do in the tree of parameters.
         module = self.module(parent=None)
         mutable = [c for c in ("batch_stats", "intermediates") if self.is_mutable_collection(c)]
-        stacked = jax.tree.map(
-            lambda *leaves: jnp.stack(leaves),
-            *({c: self.variables[c][name] for c in ("params", "batch_stats")} for name in names),
-        )
+        given = {c: self.variables[c] for c in ("params", "batch_stats")}
+        variables = {c: stack_modules(dict(tree))[STACKED] for c, tree in given.items()}
 
         def body(x: Array, variables: Any) -> tuple[Array, Any]:
             return module.apply(variables, x, mutable=mutable)
 
-        x, updates = lax.scan(body, x, stacked)
-        for collection, tree in updates.items():
-            for i, name in enumerate(names):
-                part = jax.tree.map(lambda leaf, i=i: leaf[i], tree)
-                self.put_variable(collection, name, part)
+        x, updates = lax.scan(body, x, variables)
+        for collection, stacked in updates.items():
+            tree = {STACKED: stacked}
+            if STACKED not in given.get(collection, {}):
+                tree = unstack_modules(tree)
+            for name, value in tree.items():
+                self.put_variable(collection, name, value)
         return x
 
 
@@ -109,7 +107,8 @@ class ResidualAttentionNetwork(nn.Module):
         dtype: dtype of the computation, for example "bfloat16"; None takes that of the images.
             Parameters, statistics and logits stay float32.
         remat: compute the inside of each module again in the backward pass instead of keeping it.
-        scan_modules: compile the modules of a stage once, as the body of a loop.
+        scan_modules: compile the modules of a stage once, as the body of a loop. Their variables
+            can be given apart, which is how `init` makes them, or stacked (`stacking.py`).
         norm_axis_name: mapped axis over which batch statistics are averaged; None keeps them
             per replica.
     """
