@@ -16,5 +16,5 @@ def get_config() -> ConfigDict:
     config.dataset.name = "cifar100"
     config.model.name = "attention452_cifar"
     config.model.scan_modules = True  # to the first step in a third of the time
-    config.model.remat = True  # False is a little faster, and keeps 11 GB of activations
+    config.model.remat = True  # False: 3/4 of the time a step on CPU, 11 GB kept
     return config

@@ -31,6 +31,7 @@ _FILE_FORMAT = "array_record"  # the format that TFDS reads and writes without T
 _TIMEOUT_SECONDS = 20.0  # for the server's first answer
 
 
+# mypy does not know the keyword, which TFDS takes in __init_subclass__.
 class Cifar10(tfds_cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
     """TFDS's CIFAR-10 builder with the reading of the archive replaced.
 
@@ -76,7 +77,7 @@ class Cifar10(tfds_cifar.Cifar10, skip_registration=True):  # type: ignore[call-
         logging.info("prepared %s in %s", self.name, self.data_dir)
 
 
-class Cifar100(  # type: ignore[call-arg]
+class Cifar100(  # type: ignore[call-arg]  # as above
     Cifar10, tfds_cifar.Cifar100, skip_registration=True
 ):
     """TFDS's CIFAR-100 builder, likewise."""
