@@ -18,7 +18,7 @@ from ml_collections import config_flags
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 
-_BAD_USAGE, _STOPPED = 2, 75  # 75 is EX_TEMPFAIL of sysexits.h
+_FAILED, _BAD_USAGE, _STOPPED = 1, 2, 75  # 75 is EX_TEMPFAIL of sysexits.h
 
 
 def _fail(message: object, status: int) -> NoReturn:
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     # JAX takes seconds to import; a wrong flag should not wait for it.
-    from rattn_jax.errors import UsageError
+    from rattn_jax.errors import DataError, UsageError
     from rattn_jax.train import StoppedError, train_and_evaluate
 
     logging.set_verbosity(logging.WARNING)
@@ -58,6 +58,8 @@ def main(argv: list[str]) -> None:
         train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     except UsageError as error:
         _fail(error, _BAD_USAGE)
+    except DataError as error:
+        _fail(error, _FAILED)
     except StoppedError as error:
         _fail(error, _STOPPED)
 

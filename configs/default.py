@@ -26,11 +26,45 @@ def get_config() -> ConfigDict:
     config.steps_per_call = 0  # updates a dispatch; 0: 1 on CPU, 100 on accelerators
 
     config.dataset = ConfigDict()
-    config.dataset.name = "cifar10"  # or "cifar100", "digits"
+    # "digits", "cifar10", "cifar100"; any image classification set that TFDS has prepared in
+    # data_dir, such as "imagenet2012"; or "folder:PATH", a folder with a folder for each class.
+    config.dataset.name = "cifar10"
+    config.dataset.train_split = "train"  # of a TFDS set
+    config.dataset.test_split = config_dict.placeholder(str)  # None: "test", or else "validation"
+    config.dataset.test_fraction = 0.1  # of each class, held out where there is nothing to test on
+    config.dataset.image_size = config_dict.placeholder(int)  # pixels; None: the dataset's own
+    config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
+    config.dataset.eval_crop_fraction = 1.0  # of the shorter side: what evaluation sees
+    config.dataset.validation_blacklist = config_dict.placeholder(str)  # file: what not to test on
+    config.dataset.max_resident_bytes = 2**30  # decoded; more than that streams from the host
+    config.dataset.num_threads = 0  # that decode images; 0: one for each core
+    config.dataset.max_bad_examples = 10  # damaged training images to skip before giving up
+    config.dataset.label_noise = ConfigDict()
+    config.dataset.label_noise.clean_ratio = 1.0  # of the labels; the others are wrong (table 5)
+    config.dataset.label_noise.matrix = config_dict.placeholder(str)  # file: instead of clean_ratio
+    # Training examples, as many of each class, that are evaluated instead of the test split, which
+    # then is used once, at the end.
+    config.validation_examples = 0
+
+    # "mean_image": minus the training images' mean (paper, CIFAR); "imagenet": scaled to [0, 1],
+    # minus ImageNet's mean colour, over its standard deviation (paper, ImageNet).
+    config.normalization = "mean_image"
 
     config.augmentation = ConfigDict()
+    # Least and largest share of the area that a crop of random scale and aspect ratio takes.
+    config.augmentation.scale_crop = config_dict.placeholder(tuple)
     config.augmentation.crop_padding = 4  # pixels of zeros on each side before cropping (paper)
     config.augmentation.flip = True  # left-right, half of the images (paper)
+    config.augmentation.trivial_augment = False  # one operation of 14, of random strength
+    config.augmentation.lighting = 0.0  # standard deviation of AlexNet's colour augmentation
+
+    # Beyond the paper; 0 is off.
+    config.regularization = ConfigDict()
+    config.regularization.cutout = 0  # side of the square that is blanked, in pixels
+    config.regularization.erasing = 0.0  # probability of blanking a random rectangle
+    config.regularization.mixup = 0.0  # alpha: two images and their labels become one
+    config.regularization.cutmix = 0.0  # alpha: a rectangle of another image, and of its label
+    config.label_smoothing = 0.0  # share of the target that is spread over all classes
 
     # The network and, where they are set, keywords that replace its own values.
     config.model = ConfigDict()
@@ -51,10 +85,17 @@ def get_config() -> ConfigDict:
     config.model.scan_modules = config_dict.placeholder(bool)  # quicker compilation of deep nets
 
     config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = 0.1  # (paper)
-    config.optimizer.boundaries = (64_000, 96_000)  # updates after which it falls (paper)
-    config.optimizer.decay = 0.1  # factor at each boundary (paper)
-    config.optimizer.momentum = 0.9  # Nesterov's (paper)
-    config.optimizer.weight_decay = 1e-4  # on all parameters (paper)
+    config.optimizer.name = "sgd"  # with Nesterov momentum (paper); rattn_jax/optimizer.py has more
+    config.optimizer.schedule = "step"  # (paper), "cosine" or "one_cycle"
+    config.optimizer.warmup_steps = 0  # updates in which the learning rate rises
+    config.optimizer.learning_rate = 0.1  # the highest (paper)
+    config.optimizer.boundaries = (64_000, 96_000)  # "step": updates after which it falls (paper)
+    config.optimizer.decay = 0.1  # "step": factor at each boundary (paper)
+    config.optimizer.momentum = 0.9  # (paper)
+    config.optimizer.weight_decay = 1e-4  # (paper)
+    config.optimizer.decay_norm_and_bias = True  # False: decays kernels only
+    config.optimizer.clip_norm = 0.0  # largest norm of the gradients; 0 does not clip
+    config.accumulate_steps = 1  # parts in which a device computes its share, to save memory
+    config.ema_decay = 0.0  # of averages of parameters and statistics, to evaluate; 0: none
 
     return config

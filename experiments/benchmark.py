@@ -86,10 +86,11 @@ def _train_step(name: str, depth: int, batch_size: int) -> tuple[Callable[[], ob
     import jax
 
     from experiments.flax_twin import FlaxTwin
-    from rattn_jax.augment import crop_and_flip
+    from rattn_jax.augment import augment_images
     from rattn_jax.describe import describe
+    from rattn_jax.feed import mean_image_normalization
     from rattn_jax.models import create_model
-    from rattn_jax.optimizer import sgd, step_schedule
+    from rattn_jax.optimizer import make_optimizer, make_schedule
     from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate
     from rattn_jax.steps import ResidentData, train_steps
     from rattn_jax.train_state import create_train_state
@@ -97,21 +98,23 @@ def _train_step(name: str, depth: int, batch_size: int) -> tuple[Callable[[], ob
     network = f"attention{depth}_cifar"
     ours = create_model(network, 10)
     model = ours if name == OURS else FlaxTwin(10, num_modules=_MODULES[depth])
-    optimizer = sgd(step_schedule(0.1, (), 1.0), momentum=0.9, weight_decay=1e-4)
+    schedule = make_schedule("step", learning_rate=0.1, num_train_steps=1)
+    optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
     mesh = make_mesh(jax.devices()[:1])
     function = partial(
         train_steps,
         loop=False,
         model=model,
         optimizer=optimizer,
-        augment=partial(crop_and_flip, crop_padding=4, flip=True),
+        augment=partial(augment_images, crop_padding=4, flip=True),
+        num_classes=10,
         seed=0,
         axis_name=AXIS,
     )
     generator = np.random.RandomState(0)
     images = generator.randint(0, 256, (10 * batch_size, 32, 32, 3)).astype(np.uint8)
     labels = generator.randint(0, 10, len(images)).astype(np.int32)
-    data = replicate(ResidentData(images, labels, images.mean(0, np.float32)), mesh)
+    data = replicate(ResidentData(images, labels, mean_image_normalization(images)), mesh)
     # The variables of both networks have the same names: only one needs to be initialised.
     initial = create_train_state(jax.random.key(0), ours, optimizer, (32, 32, 3))
     state = replicate(initial, mesh)

@@ -1,4 +1,4 @@
-"""The ranges of the config's numbers, checked before anything else happens."""
+"""The ranges of the config's values, checked before anything else happens."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,8 @@ Rule = tuple[str, Callable[[Any], bool]]
 
 _POSITIVE: Rule = ("at least 1", lambda value: value >= 1)
 _NOT_NEGATIVE: Rule = ("at least 0", lambda value: value >= 0)
+_SHARE: Rule = ("from 0 to 1", lambda value: 0 <= value <= 1)
+_BELOW_ONE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 _RATE: Rule = ("a finite number of at least 0", lambda value: 0 <= value < math.inf)
 
 _RULES: dict[str, Rule] = {
@@ -23,24 +25,55 @@ _RULES: dict[str, Rule] = {
     "checkpoint_every_steps": _POSITIVE,
     "keep_checkpoints": _POSITIVE,
     "steps_per_call": _NOT_NEGATIVE,
+    "parallel": ("'shard_map' or 'pmap'", lambda value: value in ("shard_map", "pmap")),
+    "dataset.test_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
+    "dataset.image_size": _POSITIVE,
+    "dataset.eval_image_size": _POSITIVE,
+    "dataset.eval_crop_fraction": ("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "dataset.max_resident_bytes": _NOT_NEGATIVE,
+    "dataset.num_threads": _NOT_NEGATIVE,
+    "dataset.max_bad_examples": _NOT_NEGATIVE,
+    "dataset.label_noise.clean_ratio": _SHARE,
+    "validation_examples": _NOT_NEGATIVE,
+    "normalization": ("'mean_image' or 'imagenet'", lambda v: v in ("mean_image", "imagenet")),
+    "augmentation.scale_crop": (
+        "two shares of the area, above 0, at most 1, and in ascending order",
+        lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1,
+    ),
     "augmentation.crop_padding": _NOT_NEGATIVE,
+    "augmentation.lighting": _RATE,
+    "regularization.cutout": _NOT_NEGATIVE,
+    "regularization.erasing": _SHARE,
+    "regularization.mixup": _RATE,
+    "regularization.cutmix": _RATE,
+    "label_smoothing": _BELOW_ONE,
+    "accumulate_steps": _POSITIVE,
+    "ema_decay": _BELOW_ONE,
+    "optimizer.warmup_steps": _NOT_NEGATIVE,
+    "optimizer.clip_norm": _RATE,
     "optimizer.learning_rate": _RATE,
     "optimizer.boundaries": (
         "steps of at least 1, each larger than the one before",
         lambda value: list(value) == sorted(set(value)) and all(step >= 1 for step in value),
     ),
     "optimizer.decay": _RATE,
-    "optimizer.momentum": ("at least 0 and below 1", lambda value: 0 <= value < 1),
+    "optimizer.momentum": _BELOW_ONE,
     "optimizer.weight_decay": _RATE,
 }
 
 
+# None where nothing is asked for.
+_OPTIONAL = frozenset({"dataset.image_size", "dataset.eval_image_size", "augmentation.scale_crop"})
+
+
 def check_config(config: ConfigDict) -> None:
-    """Raises UsageError if a number is missing or out of its range."""
+    """Raises UsageError if a value is missing or out of its range."""
     for key, (text, holds) in _RULES.items():
         value: Any = config
         for part in key.split("."):
             value = value[part]
+        if value is None and key in _OPTIONAL:
+            continue
         if value is None or not holds(value):
             shown = tuple(value) if isinstance(value, list | tuple) else value
             raise UsageError(f"config.{key}={shown!r} is out of range: it must be {text}")

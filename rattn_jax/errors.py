@@ -1,9 +1,15 @@
-"""The one exception for everything that a user can put right."""
+"""Errors that `main.py` prints as one line, without a traceback."""
 
 
 class UsageError(ValueError):
-    """A value that a user gave breaks a rule.
+    """A value that a user gave breaks a rule: exit status 2.
 
-    The message is one line that names the value, the rule and the remedy. `main.py` prints it
-    without a traceback and exits with status 2.
+    The message is one line that names the value, the rule and the remedy.
+    """
+
+
+class DataError(Exception):
+    """Examples of a dataset cannot be used: exit status 1.
+
+    The message is one line that names them and the remedy.
     """

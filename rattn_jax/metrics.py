@@ -19,7 +19,11 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 def measure(
-    logits: Array, labels: Array, mask: Array | None = None, axis_name: str | None = None
+    logits: Array,
+    labels: Array,
+    mask: Array | None = None,
+    axis_name: str | None = None,
+    losses: Array | None = None,
 ) -> Metrics:
     """Sums of cross entropy, top-1 and top-5 errors over a batch.
 
@@ -28,6 +32,7 @@ def measure(
         labels: int32 [B].
         mask: bool [B], False for examples that do not count; None counts all.
         axis_name: mapped axis over which to add up.
+        losses: float32 [B], where it is not the cross entropy that is minimised.
 
     Returns:
         "loss", "error_top1" and "error_top5". A class with the same logit as the true one
@@ -37,7 +42,7 @@ def measure(
     true_logit = jnp.take_along_axis(logits, labels[:, None], axis=1)
     rank = jnp.sum(~(logits < true_logit), axis=1)
     values = {
-        "loss": cross_entropy(logits, labels),
+        "loss": cross_entropy(logits, labels) if losses is None else losses,
         "error_top1": (rank > 1).astype(jnp.float32),
         "error_top5": (rank > 5).astype(jnp.float32),
     }

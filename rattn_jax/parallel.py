@@ -24,12 +24,14 @@ def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.asarray(devices), (AXIS,))
 
 
-def check_batch_size(batch_size: int, num_devices: int) -> None:
-    """Raises UsageError unless the global batch can be split evenly over the devices."""
-    if batch_size % num_devices:
+def check_batch_size(batch_size: int, num_devices: int, accumulate_steps: int = 1) -> None:
+    """Raises UsageError unless the batch can be split evenly over devices and parts."""
+    unit = num_devices * accumulate_steps
+    if batch_size % unit:
+        parts = f" in {accumulate_steps} parts each" if accumulate_steps > 1 else ""
         raise UsageError(
-            f"batch_size={batch_size} cannot be split over {num_devices} devices: "
-            f"use a multiple of {num_devices}"
+            f"batch_size={batch_size} cannot be split over {num_devices} devices{parts}: "
+            f"use a multiple of {unit}"
         )
 
 
@@ -45,13 +47,14 @@ def map_replicas(
 
     Args:
         function: gets `state` and `data` whole and, of each array in `batches`, the replica's
-            share [steps, B / replicas]. Its result must be the same on all replicas.
+            share [steps, B / replicas, ...]. Its result must be the same on all replicas.
         mesh: devices.
         mode: "shard_map" or "pmap"; the numbers are the same.
         donate_state: reuse the memory of `state` for the result.
 
     Returns:
-        Function of (state, data, *batches) with batches [steps, B] over the global batch.
+        Function of (state, data, *batches) with trees of arrays [steps, B, ...] over the global
+        batch.
 
     Raises:
         UsageError: unknown mode.
@@ -76,7 +79,9 @@ def map_replicas(
         num_replicas = mesh.devices.size
 
         def call_pmap(state: Any, data: Any, *batches: Any) -> Any:
-            shares = [b.reshape(b.shape[0], num_replicas, -1) for b in batches]
+            shares = jax.tree.map(
+                lambda b: b.reshape(b.shape[0], num_replicas, -1, *b.shape[2:]), batches
+            )
             mapped = jax.pmap(
                 function,
                 AXIS,

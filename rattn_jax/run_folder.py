@@ -9,6 +9,7 @@ tensorboard/     event files
 import json
 import platform
 import subprocess
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -23,6 +24,8 @@ FREE_KEYS = frozenset(
     {
         "checkpoint_every_steps",
         "data_dir",
+        "dataset.max_bad_examples",
+        "dataset.num_threads",
         "eval_every_steps",
         "keep_checkpoints",
         "log_every_steps",
@@ -64,25 +67,41 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
         ) from error
     record = folder / RECORD
     if record.exists():
-        _compare(folder, _read(record), _as_json(config))
+        _compare(folder, _read(record, "config"), _as_json(config))
     return folder
 
 
 def record_run(
-    folder: epath.Path, config: Mapping[str, Any], devices: Sequence[jax.Device]
+    folder: epath.Path,
+    config: Mapping[str, Any],
+    devices: Sequence[jax.Device],
+    dataset: Mapping[str, Any],
 ) -> None:
-    """Writes config.json, unless an earlier start of the run has.
+    """Writes config.json or, if an earlier start of the run has, compares the dataset with it.
 
     Args:
         folder: the run's folder.
         config: the resolved config, nested.
         devices: devices of the run.
+        dataset: its class names and sizes.
+
+    Raises:
+        UsageError: the dataset has changed since.
     """
     record = folder / RECORD
     if record.exists():
+        before = _read(record, "dataset")
+        for key, value in dataset.items():
+            if before.get(key) != value:
+                raise UsageError(
+                    f"workdir {folder} holds a run on a dataset with {key}="
+                    f"{_short(before.get(key))}, which now has {_short(value)}: use another "
+                    "workdir, or the dataset as it was"
+                )
         return
     description = {
         "config": _as_json(config),
+        "dataset": dict(dataset),
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in _LIBRARIES},
         "devices": [device.device_kind for device in devices],
@@ -103,9 +122,13 @@ def _as_json(config: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(config))
 
 
-def _read(record: epath.Path) -> Any:
+def _short(value: Any) -> str:
+    return textwrap.shorten(repr(value), 60)
+
+
+def _read(record: epath.Path, part: str) -> Any:
     try:
-        return json.loads(record.read_text())["config"]
+        return json.loads(record.read_text())[part]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{record} is not the record of a run: choose another workdir, or remove that file"

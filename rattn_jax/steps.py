@@ -1,7 +1,7 @@
 """Updates and evaluations, as pure functions of one replica.
 
 They run under a mapped axis (`parallel.py`) over which gradients, running averages and metrics
-are combined; `batch` is the replica's share of the global batch.
+are combined; batches are the replica's share of the global batch.
 """
 
 from collections.abc import Callable
@@ -13,133 +13,231 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rattn_jax.augment import example_rngs
-from rattn_jax.metrics import Metrics, cross_entropy, empty, measure, merge
-from rattn_jax.train_state import TrainState
+from rattn_jax.augment import example_rngs, one_hot_targets, regularize
+from rattn_jax.metrics import Metrics, empty, measure, merge
+from rattn_jax.train_state import TrainState, average
 
 Array = jax.Array
-Augment = Callable[[Array, Array], Array]  # (rngs [B], images [B, H, W, C]) -> images
+Augment = Callable[[Array, Array], Array]  # (rngs [B], uint8 images [B, H, W, C]) -> float32
+# (rngs [B], normalised images [B, H, W, C], targets [B, K]) -> images, targets
+Regularize = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
-class ResidentData(NamedTuple):
-    """A split that lives on the device, whole.
+class Normalization(NamedTuple):
+    """Images become (images - mean) * scale.
 
     Attributes:
-        images: uint8 [N, H, W, C].
-        labels: int32 [N].
-        mean_image: the training images' mean, to be subtracted, float32 [H, W, C].
+        mean: float32 that broadcasts with [H, W, C].
+        scale: likewise.
+    """
+
+    mean: Array | np.ndarray
+    scale: Array | np.ndarray
+
+
+class Batch(NamedTuple):
+    """Images and labels.
+
+    Attributes:
+        images: uint8 [B, H, W, C].
+        labels: int32 [B].
     """
 
     images: Array | np.ndarray
     labels: Array | np.ndarray
-    mean_image: Array | np.ndarray
+
+
+class ResidentData(NamedTuple):
+    """A split that lives on the device, whole; steps are told which examples to take.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int32 [N].
+        normalization: of the images.
+    """
+
+    images: Array | np.ndarray
+    labels: Array | np.ndarray
+    normalization: Normalization
+
+
+class StreamedData(NamedTuple):
+    """What stays on the device of a split that streams; steps are given the batches.
+
+    Attributes:
+        normalization: of the images.
+    """
+
+    normalization: Normalization
+
+
+Data = ResidentData | StreamedData
+
+
+def take(data: Data, row: Any) -> Batch:
+    """The batch of a step: `row` has the examples' numbers [B], or is the batch itself."""
+    if isinstance(data, ResidentData):
+        return Batch(data.images[row], data.labels[row])
+    return row
+
+
+def _normalize(images: Array, normalization: Normalization) -> Array:
+    return (images.astype(jnp.float32) - normalization.mean) * normalization.scale
+
+
+def prepare(
+    batch: Batch,
+    normalization: Normalization,
+    step: Array,
+    positions: Array,
+    *,
+    augment: Augment,
+    num_classes: int,
+    seed: int,
+    regularize: Regularize = regularize,
+    label_smoothing: float = 0.0,
+) -> tuple[Array, Array]:
+    """What the network is given in training, and what it is to answer.
+
+    Args:
+        batch: images and labels.
+        normalization: of the images.
+        step: number of updates done, int32 scalar.
+        positions: places of the examples in the global batch, int32 [B].
+        augment: augmentation of the uint8 images.
+        num_classes: number of classes.
+        seed: seed of the augmentation.
+        regularize: changes of normalised images and targets; none, as it is.
+        label_smoothing: share of the target that is spread over all classes.
+
+    Returns:
+        Images float32 [B, H, W, C], targets float32 [B, num_classes].
+    """
+    rngs = example_rngs(seed, step, positions)
+    images = _normalize(augment(rngs, jnp.asarray(batch.images)), normalization)
+    targets = one_hot_targets(jnp.asarray(batch.labels), num_classes, label_smoothing)
+    return regularize(rngs, images, targets)
 
 
 def train_step(
     state: TrainState,
-    data: ResidentData,
-    indices: Array,
+    data: Data,
+    row: Any,
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    augment: Augment,
-    seed: int,
     axis_name: str,
+    loop: bool,
+    accumulate_steps: int = 1,
+    ema_decay: float = 0.0,
+    **recipe: Any,
 ) -> TrainState:
     """State after one update.
 
     Args:
         state: state before it, the same on every replica.
         data: the training split.
-        indices: examples of the replica's share of the batch, int32 [B].
+        row: the replica's share of the batch: numbers of examples [B], or a `Batch`.
         model: network.
         optimizer: optimizer.
-        augment: augmentation of the uint8 images.
-        seed: seed of the augmentation.
         axis_name: mapped axis of the replicas.
+        loop: see `_fold`.
+        accumulate_steps: parts of equal size in which the share is computed, one after the other,
+            to save memory; batch norm sees them one by one.
+        ema_decay: see `average`.
+        **recipe: keywords of `prepare`.
     """
-    share = indices.shape[0]
+    batch = take(data, row)
+    share = batch.labels.shape[0]
     positions = jax.lax.axis_index(axis_name) * share + jnp.arange(share)
-    images = augment(example_rngs(seed, state.step, positions), data.images[indices])
-    images = images.astype(jnp.float32) - data.mean_image
-    labels = data.labels[indices]
+    images, targets = prepare(batch, data.normalization, state.step, positions, **recipe)
 
-    def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
+    def loss_fn(params: Any, batch_stats: Any, part: Any) -> tuple[Array, tuple[Any, Metrics]]:
+        images, targets, labels = part
+        variables = {"params": params, "batch_stats": batch_stats}
         logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        return jnp.mean(cross_entropy(logits, labels)), (logits, updated["batch_stats"])
+        losses = optax.softmax_cross_entropy(logits, targets)
+        sums = measure(logits, labels, losses=losses)
+        return jnp.mean(losses), (updated["batch_stats"], sums)
 
-    grads, (logits, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+    def add_part(carry: Any, part: Any) -> Any:
+        grads, batch_stats, sums = carry
+        more, (batch_stats, more_sums) = jax.grad(loss_fn, has_aux=True)(
+            state.params, batch_stats, part
+        )
+        grads = more if grads is None else jax.tree.map(jnp.add, grads, more)
+        return grads, batch_stats, merge(sums, more_sums)
+
+    whole = (images, targets, batch.labels)
+    if accumulate_steps == 1:
+        grads, batch_stats, sums = add_part((None, state.batch_stats, empty()), whole)
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), whole)
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        grads, batch_stats, sums = _fold(add_part, (zeros, state.batch_stats, empty()), parts, loop)
+        grads = jax.tree.map(lambda x: x / accumulate_steps, grads)
     grads, batch_stats = jax.lax.pmean((grads, batch_stats), axis_name)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
     return TrainState(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
-        metrics=merge(state.metrics, measure(logits, labels, axis_name=axis_name)),
+        ema=average(state.ema, params, batch_stats, state.step, ema_decay),
+        metrics=merge(state.metrics, jax.lax.psum(sums, axis_name)),
     )
 
 
 def train_steps(
-    state: TrainState, data: ResidentData, indices: Array, *, loop: bool, **keywords: Any
+    state: TrainState, data: Data, rows: Any, *, loop: bool, **keywords: Any
 ) -> TrainState:
-    """State after one `train_step` for each row of `indices` [steps, B].
+    """State after one `train_step` for each row of `rows`.
 
     Args:
         state: state before them.
         data: the training split.
-        indices: examples of the replica's share of each batch, int32 [steps, B].
+        rows: those of `train_step`, stacked: [steps, B, ...].
         loop: see `_fold`.
         **keywords: those of `train_step`.
     """
 
-    def step(state: TrainState, row: Array) -> TrainState:
-        return train_step(state, data, row, **keywords)
+    def step(state: TrainState, row: Any) -> TrainState:
+        return train_step(state, data, row, loop=loop, **keywords)
 
-    return _fold(step, state, indices, loop)
+    return _fold(step, state, rows, loop)
 
 
 def eval_step(
-    state: TrainState,
-    data: ResidentData,
-    indices: Array,
-    mask: Array,
-    *,
-    model: nn.Module,
-    axis_name: str,
+    state: TrainState, data: Data, row: Any, mask: Array, *, model: nn.Module, axis_name: str
 ) -> Metrics:
     """Metrics of a batch, normalised with the running averages, over all replicas.
+
+    Averages of parameters and statistics, where the state has them, are what is evaluated.
 
     Args:
         state: state, the same on every replica.
         data: the split.
-        indices: examples of the replica's share of the batch, int32 [B].
+        row: see `train_step`.
         mask: bool [B], False for examples that do not count.
         model: network.
         axis_name: mapped axis of the replicas.
     """
-    images = data.images[indices].astype(jnp.float32) - data.mean_image
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits: Any = model.apply(variables, images, train=False)
-    return measure(logits, data.labels[indices], mask, axis_name)
+    batch = take(data, row)
+    images = _normalize(jnp.asarray(batch.images), data.normalization)
+    logits: Any = model.apply(state.evaluated, images, train=False)
+    return measure(logits, jnp.asarray(batch.labels), mask, axis_name)
 
 
 def eval_steps(
-    state: TrainState,
-    data: ResidentData,
-    indices: Array,
-    mask: Array,
-    *,
-    loop: bool,
-    **keywords: Any,
+    state: TrainState, data: Data, rows: Any, mask: Array, *, loop: bool, **keywords: Any
 ) -> Metrics:
-    """Metrics over the rows of `indices` and `mask` [steps, B], as `eval_step` gives them."""
+    """Metrics over the rows of `rows` and `mask` [steps, B, ...], as `eval_step` gives them."""
 
-    def step(sums: Metrics, row: tuple[Array, Array]) -> Metrics:
+    def step(sums: Metrics, row: tuple[Any, Array]) -> Metrics:
         return merge(sums, eval_step(state, data, *row, **keywords))
 
-    return _fold(step, empty(), (indices, mask), loop)
+    return _fold(step, empty(), (rows, mask), loop)
 
 
 def _fold(function: Callable[[Any, Any], Any], carry: Any, rows: Any, loop: bool) -> Any:

@@ -3,26 +3,33 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
+from typing import Any
 
 import jax
-import numpy as np
 from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
 
 from rattn_jax import metrics
-from rattn_jax.augment import crop_and_flip
+from rattn_jax.build import (
+    build_dataset,
+    build_feed,
+    build_model,
+    build_optimizer,
+    build_recipe,
+    image_sizes,
+    is_resident,
+)
 from rattn_jax.checkpoint import Checkpoints
 from rattn_jax.config_rules import check_config
-from rattn_jax.data import Dataset, Split, dataset_spec, load_dataset
-from rattn_jax.data.order import evaluation_batches, training_indices
+from rattn_jax.data import Dataset, dataset_spec
 from rattn_jax.errors import UsageError
-from rattn_jax.models import create_model, stack_modules, unstack_modules
-from rattn_jax.optimizer import sgd, step_schedule
+from rattn_jax.models import stack_modules, unstack_modules
 from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas, replicate
 from rattn_jax.run_folder import open_run_folder, record_run, replace_text
-from rattn_jax.steps import ResidentData, eval_steps, train_steps
+from rattn_jax.steps import eval_steps, train_steps
 from rattn_jax.stop_signals import StopSignals
 from rattn_jax.throughput import Throughput
 from rattn_jax.train_state import TrainState, create_train_state
@@ -54,8 +61,9 @@ def train_and_evaluate(
     check_config(config)
     trainer = Trainer(config, devices)
     folder = open_run_folder(workdir, config.to_dict())
-    trainer.place(load_dataset(config.dataset.name, config.data_dir))
-    record_run(folder, config.to_dict(), devices)
+    dataset = build_dataset(config)
+    record_run(folder, config.to_dict(), devices, dataset.describe())
+    trainer.place(dataset)
 
     progress = Progress(config.num_train_steps, config.batch_size)
     progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
@@ -67,6 +75,7 @@ def train_and_evaluate(
     with (
         StopSignals() as stop,
         Checkpoints(folder / "checkpoints", config.keep_checkpoints) as checkpoints,
+        closing(trainer.feed),
     ):
         start = checkpoints.newest_step() or 0
         if start:
@@ -82,10 +91,12 @@ def train_and_evaluate(
             if start < config.num_train_steps:
                 progress.say(f"compiling for {len(devices)} x {devices[0].device_kind}")
                 state = _train(trainer, state, checkpoints, recorder, stop)
-            elif (recorder.newest("test") or {}).get("step") == start:
-                progress.say(f"nothing is left to do: {start} steps are done and evaluated")
             else:
-                trainer.evaluate(state, recorder)
+                splits = [s for s in trainer.due(start) if not recorder.has(s, start)]
+                for split in splits:
+                    trainer.evaluate(state, split, recorder)
+                if not splits:
+                    progress.say(f"nothing is left to do: {start} steps are done and evaluated")
             _say_result(recorder, progress, folder)
     if int(state.step) < config.num_train_steps:
         raise StoppedError(f"stopped after step {int(state.step)}, saved: run again to go on")
@@ -124,7 +135,8 @@ def _train(
             empty = replicate(metrics.empty(), trainer.mesh)
             state = dataclasses.replace(state, metrics=empty)
         if evaluate:
-            trainer.evaluate(state, recorder)
+            for split in trainer.due(step):
+                trainer.evaluate(state, split, recorder)
         if save:  # last, so that a checkpoint has all its lines before it
             checkpoints.save(unstack_modules(state))
     checkpoints.save(unstack_modules(state))
@@ -141,57 +153,60 @@ class Trainer:
     """
 
     def __init__(self, config: ConfigDict, devices: Sequence[jax.Device]) -> None:
-        check_batch_size(config.batch_size, len(devices))
+        check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
         self.config = config
         self.mesh = make_mesh(devices)
-        on_cpu = devices[0].platform == "cpu"
-        self.steps_per_call = config.steps_per_call or (1 if on_cpu else 100)
-        self._eval_batches_per_call = 1 if on_cpu else 100
-        self._spec = dataset_spec(config.dataset.name)
-        keywords = {k: v for k, v in config.model.items() if v is not None and k != "name"}
-        if config.sync_batch_norm:
-            keywords["norm_axis_name"] = AXIS
-        self._model = create_model(config.model.name, self._spec.num_classes, **keywords)
-        optimizer = config.optimizer
-        self._schedule = step_schedule(
-            optimizer.learning_rate, optimizer.boundaries, optimizer.decay
+        self._on_cpu = devices[0].platform == "cpu"
+        dataset = config.dataset
+        self._spec = dataset_spec(
+            dataset.name, config.data_dir, test_fraction=dataset.test_fraction
         )
-        self._optimizer = sgd(
-            self._schedule, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay
-        )
-        step = partial(
-            train_steps,
-            loop=not on_cpu,
-            model=self._model,
-            optimizer=self._optimizer,
-            augment=partial(crop_and_flip, **config.augmentation),
-            seed=config.seed,
-            axis_name=AXIS,
-        )
-        self._train = map_replicas(step, self.mesh, config.parallel, donate_state=True)
-        evaluate = partial(eval_steps, loop=not on_cpu, model=self._model, axis_name=AXIS)
-        self._evaluate = map_replicas(evaluate, self.mesh, config.parallel)
+        self._sizes = image_sizes(config, self._spec)
+        self._model = build_model(config, self._spec.num_classes)
+        self._schedule, self._optimizer = build_optimizer(config)
         self._compiled: set[int] = set()
+
+    def place(self, dataset: Dataset) -> None:
+        """Reads the dataset, or opens a stream of it, and prepares the compiled functions."""
+        config, loop = self.config, not self._on_cpu
+        self.resident = is_resident(config, dataset, self._sizes)
+        self.steps_per_call = config.steps_per_call or (100 if loop and self.resident else 1)
+        self.feed = build_feed(
+            config,
+            dataset,
+            self._sizes,
+            resident=self.resident,
+            mesh=self.mesh,
+            eval_batches=100 if loop else 1,
+        )
+        recipe = build_recipe(config, self._spec.num_classes, crops_on_device=self.resident)
+        keywords: dict[str, Any] = {"loop": loop, "model": self._model, "axis_name": AXIS}
+        train = partial(
+            train_steps,
+            optimizer=self._optimizer,
+            accumulate_steps=config.accumulate_steps,
+            ema_decay=config.ema_decay,
+            **recipe,
+            **keywords,
+        )
+        self._train = map_replicas(train, self.mesh, config.parallel, donate_state=True)
+        self._evaluate = map_replicas(partial(eval_steps, **keywords), self.mesh, config.parallel)
 
     def initial_state(self) -> TrainState:
         """State before the first update, whole on every device."""
         rng = jax.random.key(self.config.seed)
-        state = create_train_state(rng, self._model, self._optimizer, self._spec.image_shape)
+        state = create_train_state(
+            rng,
+            self._model,
+            self._optimizer,
+            (self._sizes[0], self._sizes[0], 3),
+            with_averages=self.config.ema_decay > 0,
+        )
         return replicate(self.arrange(state), self.mesh)
 
     def arrange(self, state: TrainState) -> TrainState:
         """The state in the form in which the network takes it."""
         return stack_modules(state) if self.config.model.scan_modules else state
-
-    def place(self, dataset: Dataset) -> None:
-        """Puts the dataset on every device."""
-        mean = np.mean(dataset.train.images, axis=0, dtype=np.float64)
-        mean_image = np.asarray(mean, np.float32)
-
-        def resident(split: Split) -> ResidentData:
-            return replicate(ResidentData(split.images, split.labels, mean_image), self.mesh)
-
-        self._train_data, self._test_data = resident(dataset.train), resident(dataset.test)
 
     def learning_rate(self, step: int) -> float:
         """Rate of the last of `step` updates."""
@@ -199,41 +214,42 @@ class Trainer:
 
     def train(self, state: TrainState, step: int, end: int, throughput: Throughput) -> TrainState:
         """State after updates `step` ... `end - 1`; does not wait for them to be computed."""
-        num_examples = len(self._train_data.labels)
-        seed, batch_size = self.config.seed, self.config.batch_size
-        indices = np.stack(
-            [training_indices(seed, s, batch_size, num_examples) for s in range(step, end)]
-        )
+        data, rows = self.feed.training(step, end)
+        if not self.resident:
+            jax.block_until_ready(state)  # or batches that wait for their turn would pile up
         if end - step in self._compiled:
             throughput.start()
-            throughput.add(indices.size)
-            return self._train(state, self._train_data, indices)
+            throughput.add((end - step) * self.config.batch_size)
+            return self._train(state, data, rows)
         # The first call with this many steps compiles: it says nothing about the speed.
         jax.block_until_ready(state)
         throughput.stop()
         self._compiled.add(end - step)
-        return jax.block_until_ready(self._train(state, self._train_data, indices))
+        return jax.block_until_ready(self._train(state, data, rows))
 
-    def evaluate(self, state: TrainState, recorder: Recorder) -> None:
-        """Evaluates the test split, every example once, and records it."""
+    def evaluate(self, state: TrainState, split: str, recorder: Recorder) -> None:
+        """Evaluates a split, every example once, and records it."""
         start = time.perf_counter()
-        num_examples = len(self._test_data.labels)
         sums = metrics.empty()
-        for indices, mask in evaluation_batches(
-            self.config.batch_size, num_examples, self._eval_batches_per_call
-        ):
-            sums = metrics.merge(sums, self._evaluate(state, self._test_data, indices, mask))
-        counted = metrics.count_examples(sums)
+        for data, rows, mask in self.feed.evaluation(split):
+            sums = metrics.merge(sums, self._evaluate(state, data, rows, mask))
+        counted, num_examples = metrics.count_examples(sums), self.feed.num_evaluated[split]
         if counted != num_examples:
-            raise RuntimeError(f"evaluated {counted} of {num_examples} test examples")
+            raise RuntimeError(f"evaluated {counted} of {num_examples} {split} examples")
         step = int(state.step)
         recorder.record(
             step,
-            "test",
+            split,
             metrics.summarize(sums),
             learning_rate=self.learning_rate(step),
             images_per_second=num_examples / (time.perf_counter() - start),
         )
+
+    def due(self, step: int) -> list[str]:
+        """Splits to evaluate after a step: the test split only at the end, if one is held out."""
+        if not self.config.validation_examples:
+            return ["test"]
+        return ["validation", "test"] if step >= self.config.num_train_steps else ["validation"]
 
 
 def _say_result(recorder: Recorder, progress: Progress, folder: epath.Path) -> None:

@@ -20,6 +20,8 @@ class TrainState:
         params: parameters of the network.
         batch_stats: running averages of its batch norms.
         opt_state: state of the optimizer.
+        ema: averages of params and batch_stats over the updates (`average`), by these names; None
+            if none are kept.
         metrics: sums over the training examples since the last line of metrics.
     """
 
@@ -27,7 +29,31 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
+    ema: Any
     metrics: Metrics
+
+    @property
+    def evaluated(self) -> Any:
+        """The variables to evaluate: the averages, where there are any."""
+        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def average(ema: Any, params: Any, batch_stats: Any, step: jax.Array, decay: float) -> Any:
+    """Exponential moving averages after an update.
+
+    Args:
+        ema: those before, or None.
+        params: parameters after the update.
+        batch_stats: running averages after it.
+        step: number of updates before it.
+        decay: weight of the averages before; less in the first updates, when it is
+            (1 + step) / (10 + step), so that the initial parameters are soon forgotten (as in
+            TensorFlow's ExponentialMovingAverage with num_updates).
+    """
+    if ema is None:
+        return None
+    weight = jnp.minimum(decay, (1 + step) / (10 + step))
+    return optax.incremental_update({"params": params, "batch_stats": batch_stats}, ema, 1 - weight)
 
 
 def create_train_state(
@@ -35,6 +61,8 @@ def create_train_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
+    *,
+    with_averages: bool = False,
 ) -> TrainState:
     """State of a run before its first update.
 
@@ -43,15 +71,19 @@ def create_train_state(
         model: network, called as `model(images, train=False)`.
         optimizer: optimizer of the run.
         image_shape: height, width, channels.
+        with_averages: whether to keep averages of parameters and statistics.
     """
     # Not compiled as a whole: on CPU that takes minutes (hundreds of random kernels). lazy_init
     # computes the parameters only, without the forward pass.
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = model.lazy_init(rng, images, train=False)
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    ema = {"params": params, "batch_stats": batch_stats} if with_averages else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        opt_state=optimizer.init(variables["params"]),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, ema),  # donated apart from the parameters
         metrics=empty(),
     )

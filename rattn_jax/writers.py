@@ -135,6 +135,10 @@ class Recorder:
         rows = self._metrics_file.rows
         return next((row for row in reversed(rows) if row["split"] == split), None)
 
+    def has(self, split: str, step: int) -> bool:
+        """Whether the split has a line of this step."""
+        return (self.newest(split) or {}).get("step") == step
+
     def record(
         self,
         step: int,

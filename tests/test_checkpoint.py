@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rattn_jax.checkpoint import Checkpoints
-from rattn_jax.optimizer import sgd, step_schedule
+from rattn_jax.optimizer import make_optimizer, make_schedule
 from rattn_jax.parallel import make_mesh, replicate
 from rattn_jax.train_state import create_train_state
 from tests.tiny import make_model
@@ -14,7 +14,7 @@ from tests.tiny import make_model
 
 @pytest.fixture(scope="module")
 def state():
-    optimizer = sgd(step_schedule(0.1, (), 1.0), momentum=0.9, weight_decay=0.0)
+    optimizer = make_optimizer("sgd", make_schedule("step", learning_rate=0.1, num_train_steps=9))
     return create_train_state(jax.random.key(1), make_model(), optimizer, (8, 8, 3))
 
 

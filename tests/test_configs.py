@@ -7,10 +7,22 @@ import pytest
 
 import configs
 from configs import default
+from rattn_jax.build import build_model, build_optimizer, image_sizes
 from rattn_jax.config_rules import check_config
 from rattn_jax.data import dataset_spec
-from rattn_jax.models import create_model
 
+# Networks, and the size of the images on which the paper tests them.
+TABLE_7 = {
+    "attention56": 224,
+    "attention92": 320,
+    "attentionnext56": 224,
+    "attentioninception56": 299,
+    "inception_resnet_v1": 299,
+    "inception_resnet_v2": 299,
+    "resnet152": 224,
+    "resnet200": 320,
+    "resnext101": 224,
+}
 NAMES = [module.name for module in pkgutil.iter_modules(configs.__path__)]
 
 
@@ -26,7 +38,13 @@ def test_every_paper_network_has_a_config():
     attention = [f"attention{depth}" for depth in (56, 92, 128, 164, 236, 452)]
     networks = [*attention, "resnet164", "resnet1001", "wrn16_8", "wrn28_10"]
     expected = {f"cifar{classes}_{network}" for classes in (10, 100) for network in networks}
-    assert expected | {"default", "digits"} <= set(NAMES)
+    expected |= {f"imagenet_{network}" for network in TABLE_7}
+    expected |= {
+        f"cifar10_noise{noise}_{network}"
+        for noise in (10, 30, 50, 70)
+        for network in ("attention92", "resnet164")
+    }
+    assert expected | {"default", "digits", "imagenet"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,32 +52,55 @@ def test_config(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     check_config(config)
     assert set(keys(config)) == set(keys(default.get_config()))
+    build_optimizer(config)
     spec = dataset_spec(config.dataset.name)
-    keywords = {key: value for key, value in config.model.items() if value is not None}
-    model = create_model(num_classes=spec.num_classes, **keywords)
-    images = jax.ShapeDtypeStruct((2, *spec.image_shape), jnp.float32)
-    logits = jax.eval_shape(
-        lambda rng, x: model.init_with_output(rng, x, train=False)[0], jax.random.key(0), images
-    )
-    assert logits.shape == (2, spec.num_classes)
+    model = build_model(config, spec.num_classes)
+    for size in set(image_sizes(config, spec)):
+        images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+        logits = jax.eval_shape(
+            lambda rng, x: model.init_with_output(rng, x, train=False)[0], jax.random.key(0), images
+        )
+        assert logits.shape == (2, spec.num_classes)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cifar")])
 def test_config_is_what_its_name_says(name):
-    dataset, network = name.split("_", maxsplit=1)
+    dataset, *kind, network = name.removesuffix("_modern").split(
+        "_", maxsplit=name.count("noise") + 1
+    )
     config = importlib.import_module(f"configs.{name}").get_config()
     assert config.dataset.name == dataset
     assert config.model.name == f"{network}_cifar"
+    noise = float(kind[0].removeprefix("noise")) / 100 if kind else 0
+    assert config.dataset.label_noise.clean_ratio == pytest.approx(1 - noise)
+
+
+@pytest.mark.parametrize(("network", "size"), TABLE_7.items())
+def test_imagenet_configs(network, size):
+    config = importlib.import_module(f"configs.imagenet_{network}").get_config()
+    assert (config.dataset.name, config.model.name) == ("imagenet2012", network)
+    assert image_sizes(config, dataset_spec("imagenet2012"))[1] == size
+    assert config.optimizer.boundaries == (200_000, 400_000, 500_000)
+    assert config.num_train_steps == 530_000
 
 
 def test_recipe_of_the_paper():
     config = default.get_config()
     assert (config.batch_size, config.num_train_steps) == (64, 160_000)
     assert config.optimizer.to_dict() == {
+        "name": "sgd",
+        "schedule": "step",
+        "warmup_steps": 0,
         "learning_rate": 0.1,
         "boundaries": (64_000, 96_000),
         "decay": 0.1,
         "momentum": 0.9,
         "weight_decay": 1e-4,
+        "decay_norm_and_bias": True,
+        "clip_norm": 0.0,
     }
-    assert config.augmentation.to_dict() == {"crop_padding": 4, "flip": True}
+    used = {key: value for key, value in config.augmentation.items() if value}
+    assert used == {"crop_padding": 4, "flip": True}
+    assert not any(config.regularization.values())
+    assert not any((config.label_smoothing, config.ema_decay, config.validation_examples))
+    assert config.accumulate_steps == 1

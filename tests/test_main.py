@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.test_folder import make_folder
+
 ROOT = Path(__file__).parents[1]
 TINY = "--config=tests/tiny.py"
 # One device, and quick compilation as in the other tests.
@@ -56,14 +58,17 @@ def read_rows(workdir):
         ),
         ([TINY, "--config.batch_size=four"], "--config.batch_size=four: invalid literal"),
         ([TINY, "--config.batch_size=0"], "config.batch_size=0 is out of range"),
-        ([TINY, "--config.dataset.name=mnist"], "dataset 'mnist' is unknown: .*cifar10"),
+        ([TINY, "--config.dataset.name=mnist"], "'mnist' is not prepared in .*cifar10"),
         ([TINY, "--config.model.name=vgg"], "model 'vgg' is unknown: .*attention56_cifar"),
         (
             [TINY, "--config.model.widths=(4,'a')"],
             r"widths=\(4, 'a'\): must be whole numbers|stage",
         ),
         ([TINY, "--config.model.mask_poolings=(4,)"], "cannot pool a map of 1x1"),
-        ([TINY, "--config.parallel=none"], "parallel='none' is unknown"),
+        (
+            [TINY, "--config.parallel=none"],
+            "config.parallel='none' is out of range: it must be 'shard_map' or 'pmap'",
+        ),
         ([TINY, "--config.num_train_steps=0"], "evaluates the newest checkpoint"),
         ([TINY, "--workdir=/proc/none"], "workdir /proc/none cannot be written"),
     ],
@@ -165,9 +170,43 @@ def test_run_that_was_stopped_goes_on_as_if_it_was_not(finished, tmp_path, numbe
         assert code == 0, err
     resumed, straight = (read_rows(path) for path in (tmp_path, tmp_path / "straight"))
 
-    def numbers(rows):
-        return [
-            {k: v for k, v in r.items() if k not in ("time", "images_per_second")} for r in rows
-        ]
-
     assert numbers(resumed) == numbers(straight)
+
+
+def numbers(rows):
+    return [{k: v for k, v in r.items() if k not in ("time", "images_per_second")} for r in rows]
+
+
+def test_stream_that_was_killed_goes_on_with_the_same_batches(tmp_path):
+    folder = make_folder(tmp_path / "images", count=20)
+    (folder / "train/cat/3.jpg").write_bytes(b"no image")
+    arguments = [
+        TINY,
+        f"--config.dataset.name=folder:{folder}",
+        "--config.dataset.image_size=8",
+        "--config.dataset.max_resident_bytes=0",
+        "--config.normalization=imagenet",
+        "--config.augmentation.scale_crop=(0.2,1.0)",
+    ]
+    process = start(*arguments, f"--workdir={tmp_path}/run", "--config.num_train_steps=100000")
+    wait_for_step(tmp_path / "run", 3)
+    process.kill()
+    process.communicate()
+    kept = [int(p.name) for p in (tmp_path / "run/checkpoints").iterdir() if p.name.isdigit()]
+    total = max([*kept, 0]) + 3
+    for workdir in ("run", "straight"):
+        status, _, err = run(
+            *arguments, f"--workdir={tmp_path / workdir}", f"--config.num_train_steps={total}"
+        )
+        assert status == 0, err
+        assert "skipping bad example 1: " in err
+    resumed, straight = (read_rows(tmp_path / workdir) for workdir in ("run", "straight"))
+    assert numbers(resumed) == numbers(straight)
+
+    status, _, err = run(
+        *arguments, f"--workdir={tmp_path}/strict", "--config.dataset.max_bad_examples=0"
+    )
+    assert status == 1
+    line = err.splitlines()[-1]
+    assert line.startswith("main.py: 1 training examples cannot be used, more than dataset.max_bad")
+    assert f"{folder}/train/cat/3.jpg (BadImageError" in line

@@ -1,8 +1,20 @@
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from rattn_jax.optimizer import sgd, step_schedule
+from rattn_jax.errors import UsageError
+from rattn_jax.models import stack_modules
+from rattn_jax.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+
+PARAMS = {"kernel": jnp.array([[2.0, -1.0]]), "bias": jnp.array([0.5]), "scale": jnp.array([1.5])}
+
+
+def constant(rate):
+    return make_schedule("step", learning_rate=rate, num_train_steps=100)
 
 
 @pytest.mark.parametrize(
@@ -17,13 +29,61 @@ from rattn_jax.optimizer import sgd, step_schedule
     ],
 )
 def test_step_schedule_at_the_boundaries(updates_done, rate):
-    schedule = step_schedule(0.1, (64_000, 96_000), 0.1)
+    schedule = make_schedule(
+        "step", learning_rate=0.1, num_train_steps=160_000, boundaries=(64_000, 96_000)
+    )
     np.testing.assert_allclose(schedule(updates_done), rate, rtol=1e-6)
+
+
+def test_warmup_then_steps():
+    schedule = make_schedule(
+        "step", learning_rate=0.4, num_train_steps=20, warmup_steps=4, boundaries=(10,), decay=0.5
+    )
+    rates = [float(schedule(step)) for step in range(12)]
+    np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, *[0.4] * 7, 0.2, 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_cosine(warmup):
+    schedule = make_schedule("cosine", learning_rate=0.4, num_train_steps=25, warmup_steps=warmup)
+    expected = [
+        0.4 * (step + 1) / warmup
+        if step < warmup
+        else 0.2 * (1 + math.cos(math.pi * (step - warmup) / (25 - warmup)))
+        for step in range(26)
+    ]
+    np.testing.assert_allclose([schedule(s) for s in range(26)], expected, rtol=1e-5, atol=1e-7)
+    assert expected[25] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("warmup", "peak"), [(0, 30), (14, 14), (20, 20)])
+def test_one_cycle(warmup, peak):
+    schedule = make_schedule(
+        "one_cycle", learning_rate=0.4, num_train_steps=100, warmup_steps=warmup
+    )
+    rates = np.array([schedule(step) for step in range(101)])
+    assert rates.argmax() == peak
+    np.testing.assert_allclose(rates[[0, peak, 100]], [0.4 / 25, 0.4, 0.4 / 25e4], rtol=1e-4)
+    assert (np.diff(rates[:peak]) > 0).all()
+    assert (np.diff(rates[peak:]) < 0).all()
+    short = make_schedule("one_cycle", learning_rate=1, num_train_steps=22, warmup_steps=15)
+    assert np.argmax([short(step) for step in range(22)]) == 15
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_in_compiled_steps_and_in_runs_that_only_evaluate(name):
+    schedule = make_schedule(name, learning_rate=0.1, num_train_steps=50, warmup_steps=3)
+    for step in (0, 2, 3, 49):
+        np.testing.assert_allclose(jax.jit(schedule)(step), schedule(step), rtol=1e-4)
+    assert math.isfinite(make_schedule(name, learning_rate=0.1, num_train_steps=0)(-1))
 
 
 def test_sgd_is_nesterov_with_decay_in_the_gradient():
     momentum, decay, boundary = 0.9, 0.01, 2
-    optimizer = sgd(step_schedule(0.5, (boundary,), 0.1), momentum=momentum, weight_decay=decay)
+    schedule = make_schedule(
+        "step", learning_rate=0.5, num_train_steps=4, boundaries=(boundary,), decay=0.1
+    )
+    optimizer = make_optimizer("sgd", schedule, momentum=momentum, weight_decay=decay)
     params = {"bias": jnp.array([2.0, -1.0])}
     state = optimizer.init(params)
     w, velocity = np.array([2.0, -1.0]), np.zeros(2)
@@ -35,3 +95,85 @@ def test_sgd_is_nesterov_with_decay_in_the_gradient():
         velocity = momentum * velocity + total
         w = w - (0.5 if step < boundary else 0.05) * (total + momentum * velocity)
         np.testing.assert_allclose(params["bias"], w, rtol=1e-6)
+
+
+def update(optimizer, gradients, params=PARAMS):
+    return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("all_decay", [True, False])
+def test_what_decays(name, all_decay):
+    """With a decay alone, what decays shrinks and the rest stays."""
+    optimizer = make_optimizer(name, constant(0.1), weight_decay=0.1, decay_norm_and_bias=all_decay)
+    updates = update(optimizer, jax.tree.map(jnp.zeros_like, PARAMS))
+    for key, value in updates.items():
+        shrinks = np.all(np.sign(value) == -np.sign(PARAMS[key]))
+        assert shrinks if all_decay or key == "kernel" else not np.any(value), key
+
+
+@pytest.mark.parametrize("name", ["lamb", "lars"])
+def test_norms_of_layers_do_not_fit_stacked_layers(name):
+    with pytest.raises(UsageError, match=f"optimizer.name='{name}' .* model.scan_modules=False"):
+        make_optimizer(name, constant(0.1), stacked=True)
+
+
+def test_stacked_biases_are_no_kernels():
+    module = {"conv": {"kernel": jnp.ones((1, 1, 2, 2))}, "norm": {"bias": jnp.ones(2)}}
+    params = stack_modules({"stage1": {"module1": module, "module2": module}})
+    optimizer = make_optimizer("sgd", constant(0.1), weight_decay=0.1, decay_norm_and_bias=False)
+    stacked = update(optimizer, jax.tree.map(jnp.zeros_like, params), params)["stage1"]["modules"]
+    assert np.all(stacked["conv"]["kernel"] < 0)
+    assert not np.any(stacked["norm"]["bias"])
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_optimizer_goes_down(name):
+    optimizer = make_optimizer(name, constant(0.01), weight_decay=1e-4)
+
+    def loss(params):
+        return sum(jnp.sum(value**2) for value in jax.tree.leaves(params))
+
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for _ in range(5):
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        params = optax.apply_updates(params, updates)
+    assert loss(params) < loss(PARAMS)
+
+
+def test_momentum_is_used():
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    for name in ("sgd", "lars", "rmsprop"):
+        found = []
+        for momentum in (0.0, 0.9):
+            optimizer = make_optimizer(name, constant(0.1), momentum=momentum)
+            state = optimizer.init(PARAMS)
+            for _ in range(2):
+                updates, state = optimizer.update(gradients, state, PARAMS)
+            found.append(updates["bias"])
+        assert abs(found[1]) > abs(found[0]), name
+
+
+def test_large_gradients_are_scaled_down_to_the_norm():
+    optimizer = make_optimizer("sgd", constant(1.0), momentum=0.0, clip_norm=2.0)
+    large = {"kernel": jnp.array([[3.0, 0.0]]), "bias": jnp.array([4.0]), "scale": jnp.zeros(1)}
+    found = update(optimizer, large)
+    np.testing.assert_allclose(found["kernel"], [[-1.2, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(found["bias"], [-1.6], rtol=1e-6)
+    small = jax.tree.map(lambda x: x / 5, large)
+    np.testing.assert_allclose(update(optimizer, small)["bias"], [-0.8], rtol=1e-6)
+
+
+def test_bad_values():
+    with pytest.raises(
+        UsageError, match=r"optimizer.name='adm' is unknown: choose one of adamw, l"
+    ):
+        make_optimizer("adm", constant(0.1))
+    with pytest.raises(
+        UsageError, match=r"optimizer.schedule='cos' is unknown: choose one of cosi"
+    ):
+        make_schedule("cos", learning_rate=0.1, num_train_steps=1)
+    with pytest.raises(
+        UsageError, match=r"optimizer.warmup_steps=9 must be below num_train_steps=9"
+    ):
+        make_schedule("cosine", learning_rate=0.1, num_train_steps=9, warmup_steps=9)

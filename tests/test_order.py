@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rattn_jax.data.order import evaluation_batches, training_indices
+from rattn_jax.data.order import evaluation_indices, training_indices
 
 
 def steps(seed, first, last, batch_size=4, num_examples=10):
@@ -62,8 +62,8 @@ def test_batch_larger_than_the_split():
 @pytest.mark.parametrize("num_examples", [1, 7, 8, 9, 360])
 @pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("batches_per_call", [1, 3, 100])
-def test_evaluation_batches_hold_every_example_once(num_examples, batch_size, batches_per_call):
-    calls = list(evaluation_batches(batch_size, num_examples, batches_per_call))
+def test_evaluation_indices_hold_every_example_once(num_examples, batch_size, batches_per_call):
+    calls = list(evaluation_indices(batch_size, num_examples, batches_per_call))
     seen = np.concatenate([indices[mask] for indices, mask in calls])
     np.testing.assert_array_equal(seen, np.arange(num_examples))
     assert len({indices.shape for indices, _ in calls}) == 1  # so one compilation

@@ -9,14 +9,18 @@ from rattn_jax.run_folder import open_run_folder, record_run
 CONFIG = {"seed": 0, "num_train_steps": 10, "model": {"name": "a", "widths": (4, 8), "p": None}}
 
 
-def start(workdir, config):
-    record_run(open_run_folder(workdir, config), config, jax.devices()[:2])
+DATASET = {"class_names": ["cat", "dog"], "num_train": 7}
+
+
+def start(workdir, config, dataset=DATASET):
+    record_run(open_run_folder(workdir, config), config, jax.devices()[:2], dataset)
 
 
 def test_record(tmp_path):
     start(tmp_path / "new" / "run", CONFIG)
     record = json.loads((tmp_path / "new" / "run" / "config.json").read_text())
     assert record["config"] == CONFIG | {"model": {"name": "a", "widths": [4, 8], "p": None}}
+    assert record["dataset"] == DATASET
     assert record["devices"] == ["cpu", "cpu"]
     assert record["versions"]["jax"] == jax.__version__
     assert record["git_commit"] is None or len(record["git_commit"].split("-")[0]) == 40
@@ -40,6 +44,19 @@ def test_another_config_is_refused(tmp_path, change, message):
     start(tmp_path, CONFIG)
     with pytest.raises(UsageError, match=message):
         open_run_folder(tmp_path, CONFIG | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_train": 8}, "with num_train=7, which now has 8: use another workdir, or the data"),
+        ({"class_names": ["cat"]}, r"class_names=\['cat', 'dog'\], which now has \['cat'\]"),
+    ],
+)
+def test_a_dataset_that_has_changed_is_refused(tmp_path, change, message):
+    start(tmp_path, CONFIG)
+    with pytest.raises(UsageError, match=message):
+        start(tmp_path, CONFIG, DATASET | change)
 
 
 def test_folder_that_cannot_be_written(tmp_path):

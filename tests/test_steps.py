@@ -3,13 +3,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from rattn_jax.errors import UsageError
 from rattn_jax.metrics import count_examples, summarize
 from rattn_jax.parallel import check_batch_size, make_mesh, map_replicas
-from rattn_jax.steps import _fold
-from tests.tiny import make_data, run_steps
+from rattn_jax.steps import Batch, StreamedData, _fold
+from rattn_jax.train_state import create_train_state
+from tests.tiny import make_data, make_model, run_steps
 
 INDICES = np.arange(32, dtype=np.int32).reshape(2, 16)  # two updates of 16 examples
 
@@ -99,3 +101,81 @@ def test_batch_that_devices_cannot_share():
 def test_unknown_way_to_map():
     with pytest.raises(UsageError, match="parallel='pjit' is unknown"):
         map_replicas(lambda state, data: state, make_mesh(jax.devices()[:1]), "pjit")
+
+
+def test_parts_of_a_batch_are_accumulated_into_one_update(data):
+    rate = 0.05
+    found = run_steps(INDICES[:1], data, accumulate_steps=2)
+    assert count_examples(found.metrics) == 16
+    model = make_model()
+    start = create_train_state(jax.random.key(0), model, optax.identity(), (8, 8, 3))
+    images = (data.images - data.normalization.mean).astype(np.float32)
+
+    def loss(params, stats, part):
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": stats},
+            images[part],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.labels[part])
+        return losses.mean(), updated["batch_stats"]
+
+    first, stats = jax.grad(loss, has_aux=True)(start.params, start.batch_stats, INDICES[0, :8])
+    second, stats = jax.grad(loss, has_aux=True)(start.params, stats, INDICES[0, 8:])
+    expected = jax.tree.map(
+        # The first step of Nesterov's momentum, and the decay.
+        lambda p, a, b: p - rate * 1.9 * ((a + b) / 2 + 1e-4 * p),
+        start.params,
+        first,
+        second,
+    )
+    assert_close(found.params, expected, rtol=1e-3, atol=1e-5)
+    assert_close(found.batch_stats, stats, rtol=1e-4, atol=1e-6)
+    looped = run_steps(INDICES[:1], data, accumulate_steps=2, loop=True)
+    assert_close(learned(looped), learned(found), rtol=1e-3, atol=1e-5)
+
+
+def test_averages_follow_the_parameters_and_are_what_is_evaluated(data):
+    assert run_steps(INDICES[:1], data).ema is None
+    states = [run_steps(INDICES[:1], data, calls=n, ema_decay=0.15) for n in range(4)]
+    expected = learned(states[0])
+    for done, state in enumerate(states[1:]):
+        weight = min(0.15, (1 + done) / (10 + done))  # 0.1, 0.15, 0.15
+        expected = jax.tree.map(
+            lambda old, new, w=weight: w * old + (1 - w) * new, expected, learned(state)
+        )
+        assert_close(state.ema, expected, rtol=1e-5, atol=1e-6)
+        assert state.evaluated is state.ema
+    assert states[0].evaluated.keys() == {"params", "batch_stats"}
+
+
+def test_loss_is_that_of_the_targets(data):
+    losses = {
+        smoothing: summarize(run_steps(INDICES[:1], data, label_smoothing=smoothing).metrics)
+        for smoothing in (0.0, 1.0)
+    }
+    assert losses[0.0]["error_top1"] == losses[1.0]["error_top1"]
+    model = make_model()
+    start = create_train_state(jax.random.key(0), model, optax.identity(), (8, 8, 3))
+    images = (data.images[:16] - data.normalization.mean).astype(np.float32)
+    logits = model.apply(learned(start), images, train=True, mutable=["batch_stats"])[0]
+    uniform = -jax.nn.log_softmax(logits).mean()
+    assert losses[1.0]["loss"] == pytest.approx(float(uniform), rel=1e-4)
+
+
+def test_images_are_regularized_with_their_targets(data):
+    seen = []
+
+    def regularize(rngs, images, targets):
+        seen.append((rngs.shape, images.shape, images.dtype, targets.shape))
+        return 0 * images, 0 * targets
+
+    state = run_steps(INDICES[:1], data, regularize=regularize)
+    assert seen[0] == ((16,), (16, 8, 8, 3), jnp.float32, (16, 10))
+    assert summarize(state.metrics)["loss"] == 0
+
+
+def test_batches_that_stream_give_the_numbers_of_resident_data(data, one_device):
+    rows = Batch(data.images[INDICES], data.labels[INDICES])
+    assert_equal(run_steps(rows, StreamedData(data.normalization)), one_device)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import rattn_jax.train
-from rattn_jax.data import Split, load_dataset
+from rattn_jax.data import open_dataset
+from rattn_jax.data.source import Subset
 from rattn_jax.errors import UsageError
 from rattn_jax.models import unstack_modules
 from rattn_jax.train import train_and_evaluate
@@ -126,11 +127,9 @@ def test_evaluation_alone_needs_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("num_test", [1, 17, 32])
 def test_every_test_example_counts_once_on_any_number_of_devices(monkeypatch, tmp_path, num_test):
-    digits = load_dataset("digits")
-    test = Split(digits.test.images[:num_test], digits.test.labels[:num_test])
-    monkeypatch.setattr(
-        rattn_jax.train, "load_dataset", lambda *_: dataclasses.replace(digits, test=test)
-    )
+    digits = open_dataset("digits")
+    part = dataclasses.replace(digits, test=Subset(digits.test, range(num_test)))
+    monkeypatch.setattr(rattn_jax.train, "build_dataset", lambda config: part)
     losses = []
     for devices in (1, 4):
         # Without updates of running averages the two would differ by training only.
@@ -149,7 +148,7 @@ def test_every_test_example_counts_once_on_any_number_of_devices(monkeypatch, tm
         ("batch_size", 0, "config.batch_size=0 is out of range: it must be at least 1"),
         ("seed", -1, "config.seed=-1 is out of range"),
         ("num_train_steps", -5, "config.num_train_steps=-5 is out of range"),
-        ("parallel", "pjit", "parallel='pjit' is unknown"),
+        ("parallel", "pjit", "config.parallel='pjit' is out of range: it must be 'sh"),
     ],
 )
 def test_bad_values_are_refused_before_the_folder_is_touched(tmp_path, key, value, message):

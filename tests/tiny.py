@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from configs import default
-from rattn_jax.augment import crop_and_flip
+from rattn_jax.augment import augment_images
+from rattn_jax.feed import mean_image_normalization
 from rattn_jax.models import create_model
-from rattn_jax.optimizer import sgd, step_schedule
+from rattn_jax.optimizer import make_optimizer, make_schedule
 from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate
 from rattn_jax.steps import ResidentData, train_steps
 from rattn_jax.train_state import create_train_state
@@ -47,11 +48,11 @@ def make_data(num_examples):
     generator = np.random.RandomState(0)
     images = generator.randint(0, 256, (num_examples, 8, 8, 3)).astype(np.uint8)
     labels = np.arange(num_examples, dtype=np.int32) % 10
-    return ResidentData(images, labels, images.mean(axis=0, dtype=np.float32))
+    return ResidentData(images, labels, mean_image_normalization(images))
 
 
 def run_steps(
-    indices,
+    rows,
     data,
     *,
     devices=1,
@@ -60,23 +61,29 @@ def run_steps(
     learning_rate=0.05,
     sync=False,
     loop=False,
+    **recipe,
 ):
-    """State after `calls` calls with the same indices [steps, batch]."""
+    """State after `calls` calls with the same rows: indices [steps, batch], or batches."""
     mesh = make_mesh(jax.devices()[:devices])
     model = make_model(norm_axis_name=AXIS if sync else None)
-    optimizer = sgd(step_schedule(learning_rate, (), 1.0), momentum=0.9, weight_decay=1e-4)
+    schedule = make_schedule("step", learning_rate=learning_rate, num_train_steps=100)
+    optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
     function = partial(
         train_steps,
         loop=loop,
         model=model,
         optimizer=optimizer,
-        augment=partial(crop_and_flip, crop_padding=0, flip=False),
-        seed=0,
-        axis_name=AXIS,
+        **{"augment": augment_images, "num_classes": 10, "seed": 0, "axis_name": AXIS, **recipe},
     )
     step = map_replicas(function, mesh, mode, donate_state=True)
-    state = create_train_state(jax.random.key(0), model, optimizer, (8, 8, 3))
+    state = create_train_state(
+        jax.random.key(0),
+        model,
+        optimizer,
+        (8, 8, 3),
+        with_averages=bool(recipe.get("ema_decay")),
+    )
     state, data = replicate((state, data), mesh)
     for _ in range(calls):
-        state = step(state, data, indices)
+        state = step(state, data, rows)
     return state

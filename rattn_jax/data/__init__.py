@@ -1,12 +1,14 @@
-"""Datasets: `load_dataset(name, data_dir)`, `dataset_spec(name)`."""
+"""Datasets: `open_dataset(name, data_dir)`, `dataset_spec(name)`, and how to read them."""
 
-from rattn_jax.data.dataset import (
-    DATASETS,
-    Dataset,
-    DatasetSpec,
-    Split,
-    dataset_spec,
-    load_dataset,
-)
+from rattn_jax.data.dataset import KNOWN, Dataset, DatasetSpec, dataset_spec, open_dataset
+from rattn_jax.data.loading import Split, load_split
 
-__all__ = ["DATASETS", "Dataset", "DatasetSpec", "Split", "dataset_spec", "load_dataset"]
+__all__ = [
+    "KNOWN",
+    "Dataset",
+    "DatasetSpec",
+    "Split",
+    "dataset_spec",
+    "load_split",
+    "open_dataset",
+]

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 through tensorflow-datasets (TFDS), without TensorFlow.
+"""Prepares CIFAR-10 and CIFAR-100 with tensorflow-datasets (TFDS), without TensorFlow.
 
 Download, checksums, atomic preparation, features and file format are TFDS's, and the result is an
 ordinary TFDS folder, which `tfds.builder("cifar10", file_format="array_record")` opens. Only the
@@ -9,7 +9,6 @@ import contextlib
 import io
 import sys
 import tarfile
-import textwrap
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -24,10 +23,9 @@ from tensorflow_datasets.core.download import download_manager, resource
 from tensorflow_datasets.core.utils import tqdm_utils
 from tensorflow_datasets.image_classification import cifar as tfds_cifar
 
-from rattn_jax.data.dataset import Dataset, Split
+from rattn_jax.data.tfds_sets import FILE_FORMAT, check_prepared, damaged, one_line, tfds_root
 from rattn_jax.errors import UsageError
 
-_FILE_FORMAT = "array_record"  # the format that TFDS reads and writes without TensorFlow
 _TIMEOUT_SECONDS = 20.0  # for the server's first answer
 
 
@@ -85,11 +83,11 @@ class Cifar100(  # type: ignore[call-arg]  # as above
     url_infos = tfds_cifar.Cifar100.url_infos
 
 
-_BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
+BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
 
 
-def load_cifar(name: str, data_dir: str | None) -> Dataset:
-    """Reads CIFAR, preparing it on first use.
+def open_cifar(name: str, data_dir: str | None) -> Cifar10:
+    """A builder for reading CIFAR, which is prepared on first use.
 
     Data that is prepared in `data_dir` is taken as it is. Otherwise the archive is taken from
     `data_dir`/downloads or `data_dir`/downloads/manual if it was put there under its own name, from
@@ -100,16 +98,12 @@ def load_cifar(name: str, data_dir: str | None) -> Dataset:
         data_dir: TFDS's folder; None for TFDS's default ($TFDS_DATA_DIR or
             ~/tensorflow_datasets).
 
-    Returns:
-        Images uint8 [N, 32, 32, 3], in the order in which they were prepared, which TFDS derives
-        from the examples' numbers alone.
-
     Raises:
         UsageError: neither prepared data nor archive nor network; an archive or a prepared folder
             that is damaged or of another format; a folder that cannot be read or written.
     """
-    root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    builder_class = _BUILDERS[name]
+    root = tfds_root(data_dir)
+    builder_class = BUILDERS[name]
     folder = root / name / str(builder_class.VERSION)
     try:
         if not folder.exists():
@@ -120,10 +114,14 @@ def load_cifar(name: str, data_dir: str | None) -> Dataset:
         lost_race = isinstance(error, FileExistsError) and folder.exists()
         if not lost_race:
             raise UsageError(
-                f"cannot prepare {name} in data_dir {root} ({_one_line(error)}): choose a data_dir "
+                f"cannot prepare {name} in data_dir {root} ({one_line(error)}): choose a data_dir "
                 "that can be written and has 500 MB free"
             ) from error
-    return _read(builder_class, root, folder)
+    try:
+        builder = builder_class(data_dir=root)
+    except Exception as error:  # TFDS and protobuf have each their own
+        raise damaged(folder, error) from error
+    return check_prepared(builder)
 
 
 def _prepare(builder: Cifar10, folder: epath.Path) -> None:
@@ -141,7 +139,7 @@ def _prepare(builder: Cifar10, folder: epath.Path) -> None:
                 response.raise_for_status()
         with _progress_bars_only_on_terminals():
             builder.download_and_prepare(
-                file_format=_FILE_FORMAT,
+                file_format=FILE_FORMAT,
                 download_config=tfds.download.DownloadConfig(
                     manual_dir=place, force_checksums_validation=True
                 ),
@@ -151,7 +149,7 @@ def _prepare(builder: Cifar10, folder: epath.Path) -> None:
         other = f" (only version {', '.join(others)}, not {folder.name})" if others else ""
         raise UsageError(
             f"{builder.name} is not prepared in {builder.data_dir_root}{other} and cannot be "
-            f"downloaded ({_one_line(error)}): fetch {url} elsewhere, put {published.filename} "
+            f"downloaded ({one_line(error)}): fetch {url} elsewhere, put {published.filename} "
             f"into {downloads} or {manual}, and run again"
         ) from None
     except download_manager.NonMatchingChecksumError:
@@ -177,41 +175,8 @@ def _read_archive(archive: epath.Path) -> dict[str, bytes]:
             return {name: file.read() for name, file in members if file is not None}
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise UsageError(
-            f"the archive {archive} is damaged ({_one_line(error)}): remove it and run again"
+            f"the archive {archive} is damaged ({one_line(error)}): remove it and run again"
         ) from error
-
-
-def _read(builder_class: type[Cifar10], root: epath.Path, folder: epath.Path) -> Dataset:
-    """Reads what is prepared in `folder`."""
-    try:
-        builder = builder_class(data_dir=root)
-        if not (folder / tfds.core.constants.DATASET_INFO_FILENAME).exists():
-            raise FileNotFoundError(tfds.core.constants.DATASET_INFO_FILENAME)
-        formats = sorted(known.value for known in builder.info.available_file_formats())
-        if _FILE_FORMAT not in formats:
-            raise UsageError(
-                f"{folder} is prepared as {', '.join(formats)}: must be {_FILE_FORMAT}; move it "
-                "away or choose another data_dir, and run again"
-            )
-        train, test = (_read_split(builder, split) for split in ("train", "test"))
-        class_names = tuple(builder.info.features["label"].names)
-    except UsageError:
-        raise
-    except Exception as error:  # TFDS, protobuf, array_record and OpenCV have each their own
-        raise UsageError(
-            f"cannot read the prepared folder {folder} ({_one_line(error)}): check its "
-            "permissions, or remove it and run again"
-        ) from error
-    return Dataset(builder.name, class_names, train, test)
-
-
-def _read_split(builder: Cifar10, split: str) -> Split:
-    source = builder.as_data_source(split, file_format=_FILE_FORMAT)
-    examples = source.__getitems__(range(len(source)))  # in one batch: 3 s for 50,000 images
-    return Split(
-        images=np.stack([example["image"] for example in examples]),
-        labels=np.array([example["label"] for example in examples], np.int32),
-    )
 
 
 @contextlib.contextmanager
@@ -223,7 +188,3 @@ def _progress_bars_only_on_terminals() -> Iterator[None]:
         yield
     finally:
         tfds.display_progress_bar(enabled)
-
-
-def _one_line(error: Exception) -> str:
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 120)

@@ -1,91 +1,52 @@
-"""Small datasets that fit in memory, by name.
+"""Datasets by name, opened but not yet read.
 
-dataset = load_dataset("cifar10", data_dir=None)
-dataset.train.images        # uint8 [50000, 32, 32, 3]
-dataset_spec("cifar10")     # classes, sizes and image size, without reading anything
+dataset = open_dataset("cifar10")          # also any prepared TFDS set, or "folder:PATH"
+dataset.class_names                        # ("airplane", ...)
+dataset.train[3]                           # Example
+dataset_spec("cifar10")                    # classes, sizes and image size
 """
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 from absl import logging
 
+from rattn_jax.data import holdout
+from rattn_jax.data.source import Source, Subset
 from rattn_jax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Images and their labels, in a fixed order.
-
-    Attributes:
-        images: uint8 [N, H, W, 3], RGB, 0..255.
-        labels: int32 [N].
-
-    Raises:
-        UsageError: a shape or dtype other than these, different lengths, or no example at all.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise UsageError(
-                f"images are {images.dtype} {list(images.shape)}: must be uint8 [N, H, W, 3]; "
-                "convert them to 8-bit RGB"
-            )
-        if labels.dtype != np.int32 or labels.ndim != 1:
-            raise UsageError(
-                f"labels are {labels.dtype} {list(labels.shape)}: must be int32 [N]; "
-                "give one class index an image"
-            )
-        if len(images) != len(labels) or len(labels) == 0:
-            raise UsageError(
-                f"a split has {len(images)} images and {len(labels)} labels: must be as many of "
-                "each, and at least one; check how it was built"
-            )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split over the same classes.
+    """Splits over the same classes.
 
     Attributes:
-        name: a key of `DATASETS`, or any other for one's own data.
+        name: as it was asked for.
         class_names: one name a class, in the order of the labels.
         train: the examples to learn from.
         test: the held-out examples.
-
-    Raises:
-        UsageError: a label outside [0, num_classes). Training would not notice by itself: the
-            loss becomes NaN above and silently takes the last class for -1.
+        image_size: height and width, where all images are squares of one size; else None.
     """
 
     name: str
     class_names: tuple[str, ...]
-    train: Split
-    test: Split
-
-    def __post_init__(self) -> None:
-        for split_name, split in (("train", self.train), ("test", self.test)):
-            low, high = int(split.labels.min()), int(split.labels.max())
-            if low < 0 or high >= self.num_classes:
-                raise UsageError(
-                    f"{self.name}: labels of {split_name} span {low}..{high}: must lie in "
-                    f"0..{self.num_classes - 1}; correct the labels or the {self.num_classes} "
-                    "class names"
-                )
+    train: Source
+    test: Source
+    image_size: int | None
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    def describe(self) -> dict[str, Any]:
+        """Class names and sizes, as they are written to a run's config.json."""
+        return {
+            "class_names": list(self.class_names),
+            "num_train": len(self.train),
+            "num_test": len(self.test),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,101 +55,152 @@ class DatasetSpec:
 
     Attributes:
         num_classes: number of classes.
-        image_size: height and width in pixels.
-        num_train: training examples in the published dataset.
-        num_test: test examples in the published dataset.
-        load: reads it, given `data_dir`.
+        image_size: height and width in pixels for which its networks are made; None: not known.
+        num_train: training examples.
+        num_test: test examples.
     """
 
     num_classes: int
-    image_size: int
+    image_size: int | None
     num_train: int
     num_test: int
-    load: Callable[[str | None], Dataset]
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Shape (H, W, C) of one image."""
-        return (self.image_size, self.image_size, 3)
 
 
-# The loaders are imported when called: scikit-learn and tensorflow-datasets take 2 s and 1 s to
-# import, which a config check or `--help` should not pay.
-def _load_digits(data_dir: str | None) -> Dataset:
-    del data_dir  # bundled with scikit-learn
-    from rattn_jax.data import digits
-
-    return digits.load_digits()
-
-
-def _load_cifar10(data_dir: str | None) -> Dataset:
-    from rattn_jax.data import cifar
-
-    return cifar.load_cifar("cifar10", data_dir)
-
-
-def _load_cifar100(data_dir: str | None) -> Dataset:
-    from rattn_jax.data import cifar
-
-    return cifar.load_cifar("cifar100", data_dir)
-
-
-DATASETS: dict[str, DatasetSpec] = {
-    "cifar10": DatasetSpec(10, 32, 50_000, 10_000, _load_cifar10),
-    "cifar100": DatasetSpec(100, 32, 50_000, 10_000, _load_cifar100),
-    "digits": DatasetSpec(10, 8, 1_437, 360, _load_digits),
+# Those whose published sizes are known without a look at the files.
+KNOWN = {
+    "cifar10": DatasetSpec(10, 32, 50_000, 10_000),
+    "cifar100": DatasetSpec(100, 32, 50_000, 10_000),
+    "digits": DatasetSpec(10, 8, 1_437, 360),
+    "imagenet2012": DatasetSpec(1_000, 224, 1_281_167, 50_000),
 }
 
 
-def dataset_spec(name: str) -> DatasetSpec:
-    """Classes, example counts and image size of the dataset called `name`; reads no data.
-
-    Raises:
-        UsageError: unknown name.
-    """
-    if name not in DATASETS:
-        close = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UsageError(
-            f"dataset {name!r} is unknown: {hint}choose one of {', '.join(sorted(DATASETS))}"
-        )
-    return DATASETS[name]
-
-
-def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
-    """Reads a whole dataset into memory, preparing it first where needed.
+def dataset_spec(
+    name: str, data_dir: str | None = None, *, test_fraction: float = 0.1
+) -> DatasetSpec:
+    """Classes, example counts and image size of a dataset; reads no data of those in `KNOWN`.
 
     Args:
-        name: a key of `DATASETS`.
+        name: see `open_dataset`.
+        data_dir: see `open_dataset`.
+        test_fraction: see `open_dataset`.
+
+    Raises:
+        UsageError: see `open_dataset`.
+    """
+    if name in KNOWN:
+        return KNOWN[name]
+    opened = open_dataset(name, data_dir, test_fraction=test_fraction)
+    return DatasetSpec(opened.num_classes, opened.image_size, len(opened.train), len(opened.test))
+
+
+def open_dataset(
+    name: str,
+    data_dir: str | None = None,
+    *,
+    train_split: str = "train",
+    test_split: str | None = None,
+    test_fraction: float = 0.1,
+) -> Dataset:
+    """Finds a dataset, preparing it first where that is possible.
+
+    Args:
+        name: "digits", "cifar10", "cifar100"; any image classification set that TFDS has prepared
+            in `data_dir`, such as "imagenet2012" or "oxford_flowers102:2.1.1"; or "folder:PATH",
+            see `folder.py`.
         data_dir: TFDS's folder, a path or URL such as "gs://bucket/tfds"; None for TFDS's default
-            ($TFDS_DATA_DIR or ~/tensorflow_datasets). Datasets that come with a package ignore it.
+            ($TFDS_DATA_DIR or ~/tensorflow_datasets). Others than TFDS's sets ignore it.
+        train_split: the split of a TFDS set to learn from.
+        test_split: the split to test on; None: "test", or else "validation".
+        test_fraction: share of each class that is held out where there is nothing to test on.
 
     Returns:
-        The dataset, in the same order every time.
+        The dataset, its examples in the same order every time.
 
     Raises:
         UsageError: unknown name; data that is missing and cannot be fetched; data that is damaged
             or is not what the name says. The message tells what to do.
     """
-    spec = dataset_spec(name)
-    dataset = spec.load(data_dir)
+    if name == "digits":
+        from rattn_jax.data import digits
+
+        dataset = digits.open_digits()
+    elif name.startswith("folder:"):
+        dataset = _open_folder(name, test_fraction)
+    else:
+        dataset = _open_tfds(name, data_dir, train_split, test_split, test_fraction)
+    if name in KNOWN:
+        _compare(dataset, KNOWN[name], data_dir)
+    return dataset
+
+
+# The readers are imported when called: scikit-learn and tensorflow-datasets take 2 s and 1 s to
+# import, which a config check or `--help` should not pay.
+def _open_folder(name: str, test_fraction: float) -> Dataset:
+    from rattn_jax.data import folder
+
+    class_names, train, test = folder.open_folder(name.removeprefix(folder.PREFIX))
+    return _complete(name, class_names, train, test, None, test_fraction)
+
+
+def _open_tfds(
+    name: str, data_dir: str | None, train_split: str, test_split: str | None, test_fraction: float
+) -> Dataset:
+    from rattn_jax.data import cifar, tfds_sets
+
+    if name in cifar.BUILDERS:
+        builder = cifar.open_cifar(name, data_dir)
+    else:
+        close = difflib.get_close_matches(name, KNOWN, n=1)
+        hint = f"did you mean {close[0]!r}? " if close and close[0] != name else ""
+        hint += "cifar10, cifar100 and digits need no preparation; "
+        builder = tfds_sets.open_prepared(name, data_dir, hint)
+    names = tfds_sets.class_names(builder)
+    train = tfds_sets.TfdsSource(builder, train_split)
+    if test_split is None:
+        known = ("test", "validation")
+        test_split = next((split for split in known if split in builder.info.splits), None)
+    test = tfds_sets.TfdsSource(builder, test_split) if test_split else None
+    return _complete(name, names, train, test, tfds_sets.image_size(builder), test_fraction)
+
+
+def _complete(
+    name: str,
+    class_names: tuple[str, ...],
+    train: Source,
+    test: Source | None,
+    image_size: int | None,
+    test_fraction: float,
+) -> Dataset:
+    """The dataset, with a part of the training examples as test examples if there are no others."""
+    if test is None:
+        held_out = holdout.hold_out_fraction(train.labels(), test_fraction, len(class_names))
+        rest = holdout.remaining(len(train), held_out)
+        train, test = Subset(train, rest), Subset(train, held_out)
+    if not len(train) or not len(test):
+        raise UsageError(
+            f"dataset.name={name!r} has {len(train)} training and {len(test)} test images: must be "
+            "at least one of each; add images"
+        )
+    return Dataset(name, class_names, train, test, image_size)
+
+
+def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
+    """Refuses other data under a known name; announces a subset, for its errors mean less."""
+    if dataset.num_classes != spec.num_classes:
+        raise UsageError(
+            f"{dataset.name} in data_dir {data_dir!r} has {dataset.num_classes} classes: must be "
+            f"{spec.num_classes}; choose another data_dir"
+        )
     for split_name, split, published in (
         ("train", dataset.train, spec.num_train),
         ("test", dataset.test, spec.num_test),
     ):
-        if dataset.num_classes != spec.num_classes or split.images.shape[1:] != spec.image_shape:
-            raise UsageError(
-                f"{name} in data_dir {data_dir!r} has {dataset.num_classes} classes and "
-                f"{split_name} images of {split.images.shape[1:]}: must be {spec.num_classes} and "
-                f"{spec.image_shape}; choose another data_dir"
-            )
         if len(split) != published:
-            # A subset is legitimate in a trial, but its errors are not comparable.
             logging.warning(
                 "%s: the %s split has %d examples, the published dataset %d",
-                name,
+                dataset.name,
                 split_name,
                 len(split),
                 published,
             )
-    return dataset

@@ -6,10 +6,11 @@ pixels with values 0..16.
 
 import numpy as np
 
-from rattn_jax.data.dataset import Dataset, Split
+from rattn_jax.data.dataset import Dataset
+from rattn_jax.data.source import ArraySource
 
 
-def load_digits() -> Dataset:
+def open_digits() -> Dataset:
     """The digits as RGB with equal channels: images uint8 [N, 8, 8, 3], classes "0".."9".
 
     1,437 training and 360 test examples. With the examples sorted by class, and in the file's
@@ -18,9 +19,9 @@ def load_digits() -> Dataset:
     one example. As with a random split, writers occur on both sides: errors are lower than on
     unseen writers.
     """
-    from sklearn.datasets import load_digits as load_bundled
+    from sklearn.datasets import load_digits
 
-    bundled = load_bundled()
+    bundled = load_digits()
     values = bundled.images.astype(np.int32)  # [1797, 8, 8], 0..16
     gray = ((values * 255 + 8) // 16).astype(np.uint8)  # nearest integer
     images = np.repeat(gray[..., None], 3, axis=-1)
@@ -32,6 +33,7 @@ def load_digits() -> Dataset:
     return Dataset(
         name="digits",
         class_names=tuple(str(digit) for digit in range(10)),
-        train=Split(images[~is_test], labels[~is_test]),
-        test=Split(images[is_test], labels[is_test]),
+        train=ArraySource("digits/train", images[~is_test], labels[~is_test]),
+        test=ArraySource("digits/test", images[is_test], labels[is_test]),
+        image_size=8,
     )

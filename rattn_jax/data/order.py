@@ -40,7 +40,13 @@ def training_indices(seed: int, step: int, batch_size: int, num_examples: int) -
     return indices
 
 
-def evaluation_batches(
+def training_index(seed: int, place: int, num_examples: int) -> int:
+    """Example at one place of the endless sequence of epochs; see `training_indices`."""
+    epoch, offset = divmod(place, num_examples)
+    return int(_epoch_order(seed, epoch, num_examples)[offset])
+
+
+def evaluation_indices(
     batch_size: int, num_examples: int, batches_per_call: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches that hold every example exactly once, padded to equal shapes.

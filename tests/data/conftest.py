@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from rattn_jax.data import Dataset, cifar
+from rattn_jax.data import cifar
+from tests.data.images import Whole
 
 FILENAMES = {"cifar10": "cifar-10-binary.tar.gz", "cifar100": "cifar-100-binary.tar.gz"}
 COUNTS = {"train": 20, "test": 6}
@@ -40,7 +41,7 @@ class Archive:
 
     def publish(self, host: str) -> None:
         """Makes the data package expect this archive, at a URL on `host`."""
-        builder = cifar._BUILDERS[self.name]
+        builder = cifar.BUILDERS[self.name]
         url = f"{host}/{self.filename}"
         checksum = hashlib.sha256(self.content).hexdigest()
         layout = builder(data_dir="/nonexistent")._cifar_info._replace(url=url)
@@ -49,7 +50,7 @@ class Archive:
             builder, "url_infos", {url: UrlInfo(len(self.content), checksum, self.filename)}
         )
 
-    def check(self, dataset: Dataset) -> None:
+    def check(self, dataset: Whole) -> None:
         """Asserts that `dataset` holds each example once, with its pixels and class."""
         assert dataset.name == self.name
         assert dataset.class_names == self.class_names

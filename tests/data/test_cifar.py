@@ -14,8 +14,9 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 
-from rattn_jax.data import cifar, dataset_spec, load_dataset
-from rattn_jax.errors import UsageError
+from rattn_jax.data import cifar, dataset_spec
+from rattn_jax.errors import DataError, UsageError
+from tests.data.images import load_dataset
 
 PREPARED = "cifar10/3.0.2"
 TRAIN_FILE = "cifar10-train.array_record-00000-of-00001"
@@ -23,7 +24,7 @@ TRAIN_FILE = "cifar10-train.array_record-00000-of-00001"
 
 def refuse(name: str, data_dir: Path) -> str:
     """The one line with which loading fails."""
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises((UsageError, DataError)) as caught:
         load_dataset(name, str(data_dir))
     message = str(caught.value)
     assert "\n" not in message
@@ -50,7 +51,7 @@ def test_stock_tfds_opens_the_result(archive, tmp_path):
     dataset = load_dataset(archive.name, str(tmp_path))
     stock = tfds.builder(archive.name, data_dir=tmp_path, file_format="array_record")
     assert type(stock).__module__ == "tensorflow_datasets.image_classification.cifar"
-    assert stock.info.features.keys() == cifar._BUILDERS[archive.name]().info.features.keys()
+    assert stock.info.features.keys() == cifar.BUILDERS[archive.name]().info.features.keys()
     for split_name, split in (("train", dataset.train), ("test", dataset.test)):
         examples = list(stock.as_data_source(split_name))
         np.testing.assert_array_equal([e["image"] for e in examples], split.images)
@@ -220,7 +221,7 @@ def change_the_info(folder: Path, **fields: object) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flip_a_bit, "cannot read the prepared folder {}"),
+        (flip_a_bit, "cifar10/train[0] cannot be evaluated (RuntimeError: Corrupted"),
         (cut_the_end, "cannot read the prepared folder {}"),
         (lose_a_file, "cannot read the prepared folder {}"),
         (lose_the_info, "cannot read the prepared folder {} (FileNotFoundError: dataset_info.json"),
@@ -249,13 +250,13 @@ def refuse(*args):
 
 socket.socket.connect = socket.getaddrinfo = refuse
 
-from rattn_jax.data import cifar, load_dataset
+from rattn_jax.data import cifar, open_dataset
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
 (url,) = (url for url in cifar.Cifar10.url_infos if url.endswith("cifar-10-binary.tar.gz"))
 cifar.Cifar10.url_infos = {url: compute_url_info(sys.argv[1])}
-assert len(load_dataset("cifar10").train) == 20
-assert len(load_dataset("digits").train) == 1437
+assert len(open_dataset("cifar10").train) == 20
+assert len(open_dataset("digits").train) == 1437
 assert "tensorflow" not in sys.modules
 """
 

@@ -1,100 +1,56 @@
-"""Datasets by name, their validation, and the bundled digits."""
+"""Datasets by name, and the bundled digits."""
 
-import dataclasses
 import hashlib
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from rattn_jax.data import DATASETS, Dataset, Split, dataset_spec, load_dataset
+from rattn_jax.data import KNOWN, dataset_spec, open_dataset
 from rattn_jax.errors import UsageError
+from tests.data.images import Whole, load_dataset
 
 
-def split(labels=(0, 1, 1), **images) -> Split:
-    shape = images.get("shape", (len(labels), 4, 4, 3))
-    return Split(np.zeros(shape, images.get("dtype", np.uint8)), np.array(labels, np.int32))
-
-
-def test_specs():
+def test_specs_of_what_is_known_need_no_data():
     table = {
-        name: (spec.num_classes, spec.image_shape, spec.num_train, spec.num_test)
-        for name, spec in DATASETS.items()
+        name: (spec.num_classes, spec.image_size, spec.num_train, spec.num_test)
+        for name, spec in KNOWN.items()
     }
     assert table == {
-        "cifar10": (10, (32, 32, 3), 50_000, 10_000),
-        "cifar100": (100, (32, 32, 3), 50_000, 10_000),
-        "digits": (10, (8, 8, 3), 1_437, 360),
+        "cifar10": (10, 32, 50_000, 10_000),
+        "cifar100": (100, 32, 50_000, 10_000),
+        "digits": (10, 8, 1_437, 360),
+        "imagenet2012": (1_000, 224, 1_281_167, 50_000),
     }
-    assert dataset_spec("digits") is DATASETS["digits"]
+    assert dataset_spec("imagenet2012", "/nonexistent") is KNOWN["imagenet2012"]
 
 
-@pytest.mark.parametrize("ask", [dataset_spec, load_dataset])
-def test_unknown_dataset(ask):
-    with pytest.raises(UsageError) as caught:
-        ask("cifar-10")
-    assert str(caught.value) == (
-        "dataset 'cifar-10' is unknown: did you mean 'cifar10'? choose one of "
-        "cifar10, cifar100, digits"
-    )
-    with pytest.raises(UsageError, match="'mnist' is unknown: choose one of"):
-        ask("mnist")
+@pytest.mark.parametrize("ask", [dataset_spec, open_dataset])
+def test_unknown_dataset(ask, tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'cifar10'"):
+        ask("cifar-10", str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("labels", "span"), [((0, 1, 2), "0..2"), ((-1, 0, 1), "-1..1"), ((7, 0, 1), "0..7")]
-)
-def test_labels_out_of_range(labels, span):
-    good = split()
-    dataset = Dataset("mine", ("a", "b"), train=good, test=good)
-    assert dataset.num_classes == 2
-    for name in ("train", "test"):
-        with pytest.raises(UsageError, match=f"labels of {name} span {span}: must lie in 0..1"):
-            dataclasses.replace(dataset, **{name: split(labels)})
+def test_a_subset_under_a_known_name_is_announced(cifar10_archive, tmp_path, caplog):
+    """A trial with a part of the data is legitimate, but its errors mean less."""
+    cifar10_archive.put(tmp_path / "downloads")
+    open_dataset("cifar10", str(tmp_path))
+    assert "the train split has 20 examples, the published dataset 50000" in caplog.text
+    caplog.clear()
+    open_dataset("digits")
+    assert not caplog.records
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: split(dtype=np.float32), r"images are float32 \[3, 4, 4, 3\]: must be uint8"),
-        (lambda: split(shape=(3, 4, 4)), r"images are uint8 \[3, 4, 4\]"),
-        (lambda: split(shape=(3, 4, 4, 1)), r"images are uint8 \[3, 4, 4, 1\]"),
-        (lambda: split(shape=(2, 4, 4, 3)), "2 images and 3 labels"),
-        (lambda: split(labels=()), "0 images and 0 labels"),
-        (lambda: Split(split().images, np.zeros(3, np.int64)), r"labels are int64 \[3\]"),
-        (lambda: Split(split().images, np.zeros((3, 2), np.int32)), r"labels are int32 \[3, 2\]"),
-    ],
-)
-def test_malformed_split(build, message):
-    with pytest.raises(UsageError, match=message):
-        build()
-
-
-def test_length_of_a_split():
-    assert len(split()) == 3
-
-
-def test_other_data_under_a_known_name(monkeypatch, caplog):
-    """Other classes or sizes are refused; a subset is announced, for its errors mean less."""
-    loaded = Dataset("digits", tuple("0123456789"), *[split(shape=(3, 8, 8, 3))] * 2)
-
-    def pretend(dataset):
-        spec = dataclasses.replace(DATASETS["digits"], load=lambda data_dir: dataset)
-        monkeypatch.setitem(DATASETS, "digits", spec)
-
-    pretend(loaded)
-    assert load_dataset("digits") is loaded
-    assert "the train split has 3 examples, the published dataset 1437" in caplog.text
-    pretend(dataclasses.replace(loaded, class_names=("0", "1")))
-    with pytest.raises(UsageError, match="digits in data_dir 'x' has 2 classes and train images"):
-        load_dataset("digits", "x")
-    pretend(dataclasses.replace(loaded, test=split()))
-    with pytest.raises(UsageError, match=r"test images of \(4, 4, 3\): must be 10 and \(8, 8, 3\)"):
-        load_dataset("digits", "x")
+def test_description_for_reports():
+    assert open_dataset("digits").describe() == {
+        "class_names": list("0123456789"),
+        "num_train": 1437,
+        "num_test": 360,
+    }
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
+def digits() -> Whole:
     return load_dataset("digits")
 
 

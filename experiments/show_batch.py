@@ -1,0 +1,93 @@
+"""A picture of what the network is given: the first training images of a run, augmented.
+
+    python -m experiments.show_batch --config=configs/cifar10_attention92_modern.py \
+        --output=batch.png [--step=0] [--config.data_dir=DIR]
+
+Images are as the train step has them, normalisation undone; below each, its classes with their
+shares in the target.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+from PIL import Image, ImageDraw, ImageFont
+
+from rattn_jax.build import build_dataset, build_feed, build_recipe, image_sizes, is_resident
+from rattn_jax.config_rules import check_config
+from rattn_jax.data import dataset_spec
+from rattn_jax.parallel import make_mesh
+from rattn_jax.steps import prepare, take
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
+_OUTPUT = flags.DEFINE_string("output", "batch.png", "The picture.")
+_STEP = flags.DEFINE_integer("step", 0, "Number of updates done before.", lower_bound=0)
+_COUNT = flags.DEFINE_integer("count", 40, "Images to show, at most.", lower_bound=1)
+
+_COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an image in the picture
+
+
+def training_batch(config: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images uint8 [B, H, W, 3] and targets [B, K] of an update, and the names of the classes."""
+    check_config(config)
+    dataset = build_dataset(config)
+    sizes = image_sizes(config, dataset_spec(config.dataset.name, config.data_dir))
+    resident = is_resident(config, dataset, sizes)
+    mesh = make_mesh(jax.devices()[:1])
+    feed = build_feed(config, dataset, sizes, resident=resident, mesh=mesh, eval_batches=1)
+    recipe = build_recipe(config, dataset.num_classes, crops_on_device=resident)
+    data, rows = feed.training(step, step + 1)
+    feed.close()
+    batch = take(data, jax.tree.map(lambda x: x[0], rows))
+    images, targets = prepare(
+        batch, data.normalization, jnp.int32(step), jnp.arange(len(batch.labels)), **recipe
+    )
+    shown = images / data.normalization.scale + data.normalization.mean
+    pixels = np.asarray(jnp.clip(jnp.round(shown), 0, 255).astype(jnp.uint8))
+    return pixels, np.asarray(targets), list(dataset.class_names)
+
+
+def caption(target: np.ndarray, class_names: list[str]) -> str:
+    """The classes with the largest shares; shares of less than 5 % are left out."""
+    order = [i for i in np.argsort(-target)[:2] if target[i] >= 0.05]
+    if len(order) == 1:
+        return class_names[order[0]]
+    return "\n".join(f"{target[i]:.0%} {class_names[i]}" for i in order)
+
+
+def draw(images: np.ndarray, captions: list[str]) -> Image.Image:
+    """A grid of images with captions."""
+    size = images.shape[1]
+    scale = max(1, round(_SMALLEST / size))
+    font = ImageFont.load_default(11)
+    side, text = size * scale, 30
+    rows = -(-len(images) // _COLUMNS)
+    width = _COLUMNS * (side + _MARGIN) + _MARGIN
+    sheet = Image.new("RGB", (width, rows * (side + text + _MARGIN) + _MARGIN), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (image, words) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(place, _COLUMNS)
+        x = _MARGIN + column * (side + _MARGIN)
+        y = _MARGIN + row * (side + text + _MARGIN)
+        sheet.paste(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST), (x, y))
+        for line, part in enumerate(words.split("\n")):
+            while pen.textlength(part, font) > side:
+                part = f"{part.rstrip('…')[:-1]}…"
+            pen.text((x, y + side + 1 + 13 * line), part, "black", font)
+    return sheet
+
+
+def main(argv: list[str]) -> None:
+    """Writes the picture."""
+    del argv
+    images, targets, class_names = training_batch(_CONFIG.value, _STEP.value)
+    count = min(_COUNT.value, len(images))
+    captions = [caption(target, class_names) for target in targets[:count]]
+    draw(images[:count], captions).save(_OUTPUT.value)
+    print(f"{count} of {len(images)} images of update {_STEP.value}: {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

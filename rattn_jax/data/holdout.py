@@ -1,0 +1,75 @@
+"""Which examples are held out: always the same ones, whatever the seed of the run."""
+
+import numpy as np
+
+from rattn_jax.errors import DataError, UsageError
+
+_SEED = 2017  # fixed: what is held out must not change between runs that are compared
+
+
+def hold_out_count(labels: np.ndarray, count: int, num_classes: int) -> np.ndarray:
+    """Examples for validation, as many of each class as of every other, to within one.
+
+    Args:
+        labels: classes, int32 [N].
+        count: how many examples to hold out.
+        num_classes: number of classes; the first ones get one more if `count` is no multiple.
+
+    Returns:
+        Positions, ascending, int64 [count].
+
+    Raises:
+        UsageError: a class has too few examples to leave one for training.
+    """
+    sizes = _class_sizes(labels, num_classes)
+    wanted = np.full(num_classes, count // num_classes)
+    wanted[: count % num_classes] += 1
+    scarce = np.flatnonzero((wanted > 0) & (wanted >= sizes))
+    if scarce.size:
+        most = num_classes * max(int(sizes.min()) - 1, 0)
+        raise UsageError(
+            f"validation_examples={count} takes {wanted[scarce[0]]} of the {sizes[scarce[0]]} "
+            f"training examples of class {scarce[0]}: each class must keep one; use at most {most}"
+        )
+    return _pick(labels, wanted)
+
+
+def hold_out_fraction(labels: np.ndarray, fraction: float, num_classes: int) -> np.ndarray:
+    """Examples for testing: `fraction` of each class, at least one, and never all.
+
+    Args:
+        labels: classes, int32 [N].
+        fraction: above 0 and below 1.
+        num_classes: number of classes.
+
+    Returns:
+        Positions, ascending, int64. Classes with a single example keep it for training.
+    """
+    sizes = _class_sizes(labels, num_classes)
+    wanted = np.clip(np.rint(sizes * fraction).astype(int), 1, None)
+    return _pick(labels, np.minimum(wanted, np.maximum(sizes - 1, 0)))
+
+
+def remaining(total: int, held_out: np.ndarray) -> np.ndarray:
+    """Positions below `total` that are not held out, ascending."""
+    keep = np.ones(total, bool)
+    keep[held_out] = False
+    return np.flatnonzero(keep)
+
+
+def _class_sizes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise DataError(
+            f"labels span {low}..{high}: must lie in 0..{num_classes - 1}; correct the labels or "
+            "choose another split"
+        )
+    return np.bincount(labels, minlength=num_classes)
+
+
+def _pick(labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    order = np.random.RandomState(_SEED).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    starts = np.searchsorted(labels[by_class], np.arange(len(wanted)))
+    picked = [by_class[s : s + n] for s, n in zip(starts, wanted, strict=True)]
+    return np.sort(np.concatenate(picked))

@@ -1,0 +1,97 @@
+"""Examples by number, as they are stored: what every kind of dataset offers.
+
+source[3]            # Example(index=3, name="cifar10/train[3]", image=b"...", label=7, ...)
+source.labels()      # int32 [N]
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+    """One image and its class.
+
+    Attributes:
+        index: number of the example in the split as it is stored.
+        name: what to call it in a message.
+        file_name: name of the file that it comes from, without folders; "" if not known.
+        image: an encoded file (JPEG, PNG, WebP), or uint8 [H, W, 3].
+        label: its class.
+        clean_label: its class before label noise; equal to `label` without.
+    """
+
+    index: int
+    name: str
+    file_name: str
+    image: bytes | np.ndarray
+    label: int
+    clean_label: int
+
+
+class Source(Protocol):
+    """A split. Reading one example must be safe from several threads, and may raise any error."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> Example: ...
+
+    def name(self, position: int) -> str:
+        """What to call an example that cannot be read."""
+        ...
+
+    def labels(self) -> np.ndarray:
+        """Classes of all examples, before label noise, int32 [N]; may have to read them all."""
+        ...
+
+
+class ArraySource:
+    """Images that are in memory already.
+
+    Args:
+        name: what to call the split in messages.
+        images: uint8 [N, H, W, 3].
+        labels: int32 [N].
+    """
+
+    def __init__(self, name: str, images: np.ndarray, labels: np.ndarray) -> None:
+        self._name, self._images, self._labels = name, images, labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, position: int) -> Example:
+        label = int(self._labels[position])
+        return Example(position, self.name(position), "", self._images[position], label, label)
+
+    def name(self, position: int) -> str:
+        """See `Source`."""
+        return f"{self._name}[{position}]"
+
+    def labels(self) -> np.ndarray:
+        """See `Source`."""
+        return self._labels
+
+
+class Subset:
+    """Some examples of a source, in the order of `positions`."""
+
+    def __init__(self, source: Source, positions: Sequence[int] | np.ndarray) -> None:
+        self._source, self._positions = source, np.asarray(positions, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, position: int) -> Example:
+        return self._source[int(self._positions[position])]
+
+    def name(self, position: int) -> str:
+        """See `Source`."""
+        return self._source.name(int(self._positions[position]))
+
+    def labels(self) -> np.ndarray:
+        """See `Source`."""
+        return self._source.labels()[self._positions]

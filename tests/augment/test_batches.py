@@ -1,0 +1,109 @@
+"""What the train step calls."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rattn_jax.augment import augment_images, example_rngs, pca_lighting, regularize
+from rattn_jax.augment.color import _EIGENVALUES, _EIGENVECTORS
+from rattn_jax.errors import UsageError
+
+IMAGES = np.random.RandomState(0).randint(1, 256, (64, 6, 5, 3)).astype(np.uint8)
+NORMALISED = IMAGES.astype(np.float32) / 64 - 2
+TARGETS = np.eye(8, dtype=np.float32)[np.arange(64) % 8]
+
+
+def numpy_crop(image, padding, row, column):
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    return padded[row : row + image.shape[0], column : column + image.shape[1]]
+
+
+def test_crops_and_flips_treat_images_on_their_own(rng):
+    out = augment_images(jax.random.split(rng, 64), IMAGES, crop_padding=1, flip=True)
+    assert out.dtype == jnp.float32
+    chosen = []
+    for image, result in zip(IMAGES, out, strict=True):
+        candidates = {
+            (row, column, flip): numpy_crop(image, 1, row, column)[:, :: -1 if flip else 1]
+            for row in range(3)
+            for column in range(3)
+            for flip in (False, True)
+        }
+        (match,) = [key for key, value in candidates.items() if np.array_equal(value, result)]
+        chosen.append(match)
+    assert len(set(chosen)) > 12  # of 18
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"scale_crop": (0.3, 0.9)},
+        {"crop_padding": 1},
+        {"flip": True},
+        {"trivial_augment": True},
+        {"lighting": 0.1},
+    ],
+)
+def test_each_augmentation_can_be_switched_on_and_off(rng, option):
+    rngs = jax.random.split(rng, 64)
+    np.testing.assert_array_equal(augment_images(rngs, IMAGES), IMAGES)
+    off = jax.make_jaxpr(augment_images)(rngs, IMAGES)
+    on = jax.make_jaxpr(lambda *args: augment_images(*args, **option))(rngs, IMAGES)
+    assert len(on.eqns) > len(off.eqns)
+    changed = jax.jit(lambda *args: augment_images(*args, **option))(rngs, IMAGES)
+    assert (changed.shape, changed.dtype) == (IMAGES.shape, jnp.float32)
+    assert 20 < np.any(changed != IMAGES, axis=(1, 2, 3)).sum() <= 64
+
+
+@pytest.mark.parametrize(
+    "option", [{"cutout": 3}, {"erasing": 0.9}, {"mixup": 0.5}, {"cutmix": 50.0}]
+)
+def test_each_regularization_can_be_switched_on_and_off(rng, option):
+    rngs = jax.random.split(rng, 64)
+    images, targets = regularize(rngs, NORMALISED, TARGETS)
+    assert images is NORMALISED
+    assert targets is TARGETS
+    images, targets = jax.jit(lambda *args: regularize(*args, **option))(rngs, NORMALISED, TARGETS)
+    assert (images != NORMALISED).any()
+    mixes = {"mixup", "cutmix"} & set(option)
+    assert (targets != TARGETS).any() == bool(mixes)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_with_both_kinds_of_mixing_a_batch_takes_one(rng):
+    both = jax.jit(lambda rngs: regularize(rngs, NORMALISED, TARGETS, mixup=0.5, cutmix=0.5))
+    pasted = []
+    for key in jax.random.split(rng, 40):
+        images, _ = both(jax.random.split(key, 64))
+        # Pasting copies pixels; mixing makes new ones.
+        pasted.append(np.isin(np.asarray(images), NORMALISED).all())
+    assert 8 < sum(pasted) < 32
+
+
+def test_rng_of_an_example_depends_on_seed_step_and_position_only():
+    def key_data(seed, step, positions):
+        rngs = example_rngs(seed, jnp.int32(step), jnp.asarray(positions))
+        return [tuple(data) for data in np.asarray(jax.random.key_data(rngs))]
+
+    whole = key_data(0, 5, [0, 1, 2, 3])
+    assert len(set(whole)) == 4
+    assert key_data(0, 5, [2, 3]) == whole[2:]
+    assert not set(key_data(0, 6, [0, 1, 2, 3])) & set(whole)
+    assert not set(key_data(1, 5, [0, 1, 2, 3])) & set(whole)
+
+
+def test_lighting_adds_principal_components(rng):
+    image = IMAGES[0].astype(np.float32)
+    draws = np.asarray(jax.random.normal(rng, (3,)), np.float64)
+    shift = sum(
+        255 * 0.1 * draws[i] * _EIGENVALUES[i] * np.array(_EIGENVECTORS)[:, i] for i in range(3)
+    )
+    np.testing.assert_allclose(pca_lighting(rng, image, 0.1), image + shift, rtol=1e-5)
+    vectors = np.array(_EIGENVECTORS)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=2e-3)
+
+
+def test_lighting_wants_colours(rng):
+    with pytest.raises(UsageError, match=r"lighting=0.1 needs images of 3 channels, not 1"):
+        pca_lighting(rng, IMAGES[0, ..., :1].astype(np.float32), 0.1)

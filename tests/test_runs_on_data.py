@@ -1,0 +1,255 @@
+"""Whole runs on the kinds of data that users have: streams, folders, noise, held-out examples."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from rattn_jax.data import load_split, open_dataset
+from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
+from rattn_jax.errors import DataError, UsageError
+from rattn_jax.train import Trainer, build_dataset, train_and_evaluate
+from tests.data.images import encode, pixels
+from tests.data.test_folder import make_folder
+from tests.test_train import assert_equal, read_rows, without_times
+from tests.tiny import make_config
+
+ONE, FOUR = jax.devices()[:1], jax.devices()
+
+
+def changed(**changes):
+    """The smallest run, with dotted keys as `dataset__name`."""
+    config = make_config()
+    for key, value in changes.items():
+        config.update_from_flattened_dict({key.replace("__", "."): value})
+    return config
+
+
+def streaming(**changes):
+    return changed(normalization="imagenet", dataset__max_resident_bytes=0, **changes)
+
+
+@pytest.fixture(scope="module")
+def resident(tmp_path_factory):
+    """A run with its data on the device: its folder and final state."""
+    workdir = tmp_path_factory.mktemp("resident")
+    return workdir, train_and_evaluate(changed(normalization="imagenet"), workdir, ONE)
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_a_stream_gives_the_numbers_of_resident_data(resident, tmp_path, steps_per_call):
+    state = train_and_evaluate(streaming(steps_per_call=steps_per_call), tmp_path, ONE)
+    if steps_per_call == 1:
+        assert_equal(state, resident[1])
+        assert without_times(read_rows(tmp_path)) == without_times(read_rows(resident[0]))
+    else:  # several updates are compiled together
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, resident[1]
+        )
+
+
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_a_stream_feeds_several_devices(tmp_path, parallel):
+    states = [
+        train_and_evaluate(config, tmp_path / name, FOUR)
+        for name, config in (
+            ("resident", changed(normalization="imagenet", parallel=parallel)),
+            ("stream", streaming(parallel=parallel)),
+        )
+    ]
+    assert_equal(*states)
+    rows = [without_times(read_rows(tmp_path / name)) for name in ("resident", "stream")]
+    assert rows[0] == rows[1]
+
+
+def test_a_stream_resumes_bit_for_bit(resident, tmp_path):
+    train_and_evaluate(streaming(num_train_steps=3), tmp_path, ONE)
+    assert_equal(train_and_evaluate(streaming(), tmp_path, ONE), resident[1])
+
+
+def folder_config(folder, **changes):
+    return changed(dataset__name=f"folder:{folder}", dataset__image_size=8, batch_size=4, **changes)
+
+
+@pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
+def test_bad_training_images_are_skipped_up_to_a_limit(tmp_path, max_resident_bytes, caplog):
+    folder = make_folder(tmp_path / "images", count=6)
+    (folder / "train/dog/2.webp").write_bytes(b"")
+    (folder / "train/cat/0.jpg").write_bytes(encode(pixels())[:200])
+    keywords = {
+        "dataset__max_resident_bytes": max_resident_bytes,
+        "normalization": "imagenet",
+    }
+    train_and_evaluate(folder_config(folder, **keywords), tmp_path / "run", ONE)
+    assert read_rows(tmp_path / "run")[-1]["step"] == 6
+    named = [r.getMessage() for r in caplog.records if "skipping bad example" in r.getMessage()]
+    assert len(named) == 2
+    assert all(any(name in line for line in named) for name in ("cat/0.jpg", "dog/2.webp"))
+
+    strict = folder_config(folder, dataset__max_bad_examples=1, **keywords)
+    with pytest.raises(DataError, match="2 training examples cannot be used, more than dataset"):
+        train_and_evaluate(strict, tmp_path / "strict", ONE)
+
+
+@pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
+def test_a_bad_test_image_ends_the_run(tmp_path, max_resident_bytes):
+    folder = make_folder(tmp_path / "images")
+    (folder / "test/cat/1.PNG").write_bytes(b"")
+    config = folder_config(
+        folder, dataset__max_resident_bytes=max_resident_bytes, normalization="imagenet"
+    )
+    with pytest.raises(DataError, match=r"test/cat/1.PNG cannot be evaluated"):
+        train_and_evaluate(config, tmp_path / "run", ONE)
+
+
+def test_class_names_are_recorded_and_a_changed_folder_is_refused(tmp_path):
+    folder = make_folder(tmp_path / "images")
+    train_and_evaluate(folder_config(folder), tmp_path / "run", ONE)
+    record = json.loads((tmp_path / "run/config.json").read_text())["dataset"]
+    assert record == {"class_names": ["cat", "dog"], "num_train": 6, "num_test": 6}
+    (folder / "train/cat/new.png").write_bytes(encode(pixels(), "PNG"))
+    with pytest.raises(UsageError, match="num_train=6, which now has 7: use another workdir"):
+        train_and_evaluate(folder_config(folder, num_train_steps=9), tmp_path / "run", ONE)
+
+
+def trainer_of(config):
+    trainer = Trainer(config, ONE)
+    trainer.place(build_dataset(config))
+    return trainer
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_noise_reaches_training_labels_only(stream):
+    make = streaming if stream else changed
+    config = make(dataset__label_noise__clean_ratio=0.3, validation_examples=50, seed=3)
+    feed = trainer_of(config).feed
+    digits = open_dataset("digits")
+    noise = LabelNoise(symmetric_matrix(10, 0.3), seed=3)
+    clean = {
+        digits.train[i].image.tobytes(): (digits.train[i].label, noise(i, digits.train[i].label))
+        for i in range(len(digits.train))
+    }
+    data, rows = feed.training(0, 2)
+    if stream:
+        images, labels = (x.reshape(-1, *x.shape[2:]) for x in rows)
+    else:
+        images, labels = (np.asarray(x)[rows.reshape(-1)] for x in data[:2])
+    expected = [clean[image.tobytes()] for image in images]
+    assert list(labels) == [noisy for _, noisy in expected]
+    assert 10 < sum(label != noisy for label, noisy in expected) < 32
+
+    held_out = []
+    for data, rows, mask in feed.evaluation("validation"):
+        images = rows.images[mask] if stream else np.asarray(data.images)[rows[mask]]
+        labels = rows.labels[mask] if stream else np.asarray(data.labels)[rows[mask]]
+        assert list(labels) == [clean[image.tobytes()][0] for image in images]
+        held_out += labels.tolist()
+    np.testing.assert_array_equal(np.bincount(held_out), [5] * 10)
+    feed.close()
+
+
+def test_test_split_is_used_once_where_examples_are_held_out(tmp_path):
+    train_and_evaluate(changed(validation_examples=30), tmp_path, ONE)
+    splits = [(row["step"], row["split"]) for row in read_rows(tmp_path) if row["split"] != "train"]
+    expected = [(step, "validation") for step in (2, 4, 6)] + [(6, "test")]
+    assert splits == expected
+    # As if it had been killed between the last two lines.
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[:-1]))
+    for _ in range(2):
+        train_and_evaluate(changed(validation_examples=30), tmp_path, ONE)
+        assert without_times(read_rows(tmp_path)) == without_times(map(json.loads, lines))
+
+
+def test_what_is_held_out_is_not_trained_on():
+    config = changed(validation_examples=200)
+    feed = trainer_of(config).feed
+    train = {image.tobytes() for image in np.asarray(feed.training(0, 1)[0].images)}
+    whole = load_split(open_dataset("digits").train, size=8, num_classes=10)
+    held_out = [
+        image.tobytes()
+        for data, rows, mask in feed.evaluation("validation")
+        for image in np.asarray(data.images)[rows[mask]]
+    ]
+    assert len(held_out) == 200
+    every = [image.tobytes() for image in whole.images]
+    assert sorted([*held_out, *train]) == sorted({*every})
+
+
+@pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
+def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes):
+    folder = make_folder(tmp_path / "images", count=4)
+    (tmp_path / "list.txt").write_text("0.jpg\n2.webp\n")
+    config = folder_config(
+        folder,
+        dataset__max_resident_bytes=max_resident_bytes,
+        dataset__validation_blacklist=str(tmp_path / "list.txt"),
+        normalization="imagenet",
+    )
+    trainer = trainer_of(config)
+    masks = [mask for _, _, mask in trainer.feed.evaluation("test")]
+    assert sum(mask.sum() for mask in masks) == trainer.feed.num_evaluated["test"] == 4
+
+
+def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
+    changes = {
+        "augmentation__scale_crop": (0.5, 1.0),
+        "augmentation__trivial_augment": True,
+        "augmentation__lighting": 0.1,
+        "regularization__cutout": 2,
+        "regularization__erasing": 0.5,
+        "regularization__mixup": 0.2,
+        "regularization__cutmix": 1.0,
+        "label_smoothing": 0.1,
+        "ema_decay": 0.99,
+        "accumulate_steps": 2,
+        "optimizer__name": "adamw",
+        "optimizer__schedule": "cosine",
+        "optimizer__warmup_steps": 2,
+        "optimizer__decay_norm_and_bias": False,
+        "optimizer__clip_norm": 1.0,
+        "optimizer__learning_rate": 1e-3,
+    }
+    config = changed(**changes)
+    straight = train_and_evaluate(config, tmp_path / "straight", ONE)
+    # A shorter run would have another schedule: go back to step 4 by hand.
+    shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed/checkpoints/6")
+    resumed = train_and_evaluate(config, tmp_path / "resumed", ONE)
+    assert_equal(resumed, straight)
+    rows = [without_times(read_rows(tmp_path / name)) for name in ("straight", "resumed")]
+    assert rows[0] == rows[1]
+    assert all(np.isfinite(row["loss"]) for row in rows[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset__max_resident_bytes": 0}, "normalization='mean_image' needs all images of"),
+        ({"dataset__eval_image_size": 16}, "eval_image_size=16 is not the image size 8"),
+        ({"dataset__image_size": 0}, "config.dataset.image_size=0 is out of range"),
+        ({"dataset__label_noise__clean_ratio": 1.5}, "clean_ratio=1.5 is out of range: it must be"),
+        ({"dataset__label_noise__matrix": "none.csv"}, r"none.csv is not a matrix of numbers"),
+        ({"dataset__validation_blacklist": "none"}, "validation_blacklist='none' cannot be read"),
+        ({"augmentation__scale_crop": (0.9, 0.1)}, r"scale_crop=\(0.9, 0.1\) is out of range"),
+        ({"validation_examples": 1430}, "validation_examples=1430 takes 143 of the"),
+        ({"accumulate_steps": 3}, "batch_size=16 cannot be split over 1 devices in 3 parts"),
+        ({"optimizer__warmup_steps": 6}, "optimizer.warmup_steps=6 must be below num_train_steps"),
+        ({"ema_decay": 1.0}, "config.ema_decay=1.0 is out of range: it must be at least 0 and"),
+        ({"normalization": "none"}, "config.normalization='none' is out of range"),
+    ],
+)
+def test_bad_values(tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        train_and_evaluate(changed(**changes), tmp_path, ONE)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_of_different_sizes_need_a_size(tmp_path):
+    config = folder_config(make_folder(tmp_path / "images"))
+    config.dataset.image_size = None
+    with pytest.raises(UsageError, match=r"image_size is not set, and images of folder:"):
+        train_and_evaluate(config, tmp_path / "run", ONE)
+    assert not (tmp_path / "run").exists()
