@@ -10,6 +10,7 @@ failed, 2 bad usage or config, 75 stopped by a signal after saving (run again).
 import os
 import re
 import sys
+import traceback
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -17,6 +18,15 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Join the other processes of the job: found by JAX on TPU pods, SLURM, Open MPI and GKE, or "
+    "through the next three flags.",
+)
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 _FAILED, _BAD_USAGE, _STOPPED = 1, 2, 75  # 75 is EX_TEMPFAIL of sysexits.h
 
@@ -49,6 +59,41 @@ def _parse_flags(argv: list[str]) -> list[str]:
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
+    if not _DISTRIBUTED.value:
+        _train()
+        return
+    import jax
+
+    timeout = _CONFIG.value.process_timeout_seconds
+    try:
+        jax.distributed.initialize(
+            _COORDINATOR.value,
+            _NUM_PROCESSES.value,
+            _PROCESS_ID.value,
+            heartbeat_timeout_seconds=timeout,
+            shutdown_timeout_seconds=timeout,
+        )
+    except (RuntimeError, ValueError) as error:
+        _fail(f"--distributed: {' '.join(str(error).split())}", _BAD_USAGE)
+    try:
+        _train()
+    # Leaving in order would wait for the others, and they for this process: a failure ends it at
+    # once, so that they notice.
+    except SystemExit as error:
+        _leave(error.code if isinstance(error.code, int) else _FAILED)
+    except BaseException:
+        traceback.print_exc()
+        _leave(_FAILED)
+
+
+def _leave(status: int) -> NoReturn:
+    if status != _STOPPED:
+        print(f"main.py: process {_PROCESS_ID.value} ends the job", file=sys.stderr, flush=True)
+        os._exit(status)
+    sys.exit(status)
+
+
+def _train() -> None:
     # JAX takes seconds to import; a wrong flag should not wait for it.
     from rattn_jax.errors import DataError, UsageError
     from rattn_jax.train import StoppedError, train_and_evaluate

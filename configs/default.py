@@ -23,6 +23,8 @@ def get_config() -> ConfigDict:
 
     config.parallel = "shard_map"  # or "pmap", with the same numbers
     config.sync_batch_norm = False  # statistics over all devices; False: of each one's images
+    config.compilation_cache_dir = config_dict.placeholder(str)  # None: in the workdir
+    config.process_timeout_seconds = 60  # after which a process that died ends the others
     config.steps_per_call = 0  # updates a dispatch; 0: 1 on CPU, 100 on accelerators
 
     config.dataset = ConfigDict()

@@ -121,7 +121,7 @@ def _train_step(name: str, depth: int, batch_size: int) -> tuple[Callable[[], ob
     indices = np.arange(batch_size, dtype=np.int32)[None]
 
     start = time.perf_counter()
-    mapped: Any = map_replicas(function, mesh, "shard_map", donate_state=True)
+    mapped: Any = map_replicas(function, mesh, "shard_map", num_batches=1, donate_state=True)
     step = mapped.lower(state, data, indices).compile()
     seconds = time.perf_counter() - start
     plan = step.memory_analysis()

@@ -26,7 +26,7 @@ from rattn_jax.feed import (
 )
 from rattn_jax.models import create_model
 from rattn_jax.optimizer import make_optimizer, make_schedule
-from rattn_jax.parallel import AXIS
+from rattn_jax.parallel import AXIS, process_share
 
 
 def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
@@ -133,6 +133,7 @@ def build_feed(
             "batch_size": config.batch_size,
             "num_classes": dataset.num_classes,
             "num_threads": num_threads,
+            "share": process_share(),
         }
         return StreamingFeed(
             partial(

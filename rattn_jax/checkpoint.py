@@ -31,8 +31,9 @@ class Checkpoints:
         self.directory = epath.Path(directory).absolute()
         # What a killed process has left of a save. Orbax's own option for this works in the
         # background, and fails loudly in a process that ends at once.
-        for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            leftover.rmtree()
+        if jax.process_index() == 0:
+            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                leftover.rmtree()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 

@@ -25,6 +25,7 @@ _RULES: dict[str, Rule] = {
     "checkpoint_every_steps": _POSITIVE,
     "keep_checkpoints": _POSITIVE,
     "steps_per_call": _NOT_NEGATIVE,
+    "process_timeout_seconds": _POSITIVE,
     "parallel": ("'shard_map' or 'pmap'", lambda value: value in ("shard_map", "pmap")),
     "dataset.test_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
     "dataset.image_size": _POSITIVE,

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from rattn_jax.data.loading import BadExamples, Split
 from rattn_jax.data.order import evaluation_indices, training_indices
 from rattn_jax.data.streaming import EvaluationBatch, TrainingBatch
-from rattn_jax.parallel import replicate
+from rattn_jax.parallel import add_up, join_shares, process_share, replicate
 from rattn_jax.steps import Batch, Data, Normalization, ResidentData, StreamedData
 
 # Of ImageNet's training images scaled to [0, 1], by colour (facebook/fb.resnet.torch), as the
@@ -96,6 +96,7 @@ class ResidentFeed:
         batch_size: int,
         eval_batches_per_call: int,
     ) -> None:
+        self._mesh, self._share = mesh, process_share()
         self._seed, self._batch_size, self._batches = seed, batch_size, eval_batches_per_call
         self.num_evaluated = {name: len(split) for name, split in evaluated.items()}
         self._num_train = len(train)
@@ -111,13 +112,16 @@ class ResidentFeed:
             training_indices(self._seed, step, self._batch_size, self._num_train)
             for step in range(first, last)
         ]
-        return self._train, np.stack(rows)
+        return self._train, join_shares(self._share.of(np.stack(rows)), self._mesh)
 
     def evaluation(self, split: str) -> Iterator[Evaluation]:
         """See `Feed`."""
         count = self.num_evaluated[split]
         for indices, mask in evaluation_indices(self._batch_size, count, self._batches):
-            yield Evaluation(self._evaluated[split], indices, mask)
+            yield Evaluation(
+                self._evaluated[split],
+                *join_shares((self._share.of(indices), self._share.of(mask)), self._mesh),
+            )
 
     def close(self) -> None:
         """See `Feed`."""
@@ -147,7 +151,7 @@ class StreamingFeed:
         num_train_steps: int,
         bad_examples: BadExamples,
     ) -> None:
-        self._train, self._evaluated = train, evaluated
+        self._train, self._evaluated, self._mesh = train, evaluated, mesh
         self._data = replicate(StreamedData(normalization), mesh)
         self._num_examples, self._num_train_steps = num_examples, num_train_steps
         self._bad_examples = bad_examples
@@ -167,16 +171,17 @@ class StreamingFeed:
             rows.append(Batch(batch.images, batch.labels))
         self._next_step = last
         images, labels = zip(*rows, strict=True)
-        return self._data, Batch(np.stack(images), np.stack(labels))
+        stacked = Batch(np.stack(images), np.stack(labels))
+        return self._data, join_shares(stacked, self._mesh)
 
     def evaluation(self, split: str) -> Iterator[Evaluation]:
         """See `Feed`."""
         num_excluded = 0
         for batch in self._evaluated[split]():
             num_excluded += batch.num_excluded
-            rows = Batch(batch.images[None], batch.labels[None])
-            yield Evaluation(self._data, rows, batch.mask[None])
-        self.num_evaluated[split] = self._num_examples[split] - num_excluded
+            rows = (Batch(batch.images[None], batch.labels[None]), batch.mask[None])
+            yield Evaluation(self._data, *join_shares(rows, self._mesh))
+        self.num_evaluated[split] = self._num_examples[split] - add_up(num_excluded)
 
     def close(self) -> None:
         """See `Feed`."""

@@ -1,7 +1,7 @@
 """Data parallelism: a mesh of devices, and two ways to map a per-replica function over it.
 
     mesh = make_mesh(jax.devices())
-    step = map_replicas(function, mesh, "shard_map", donate_state=True)
+    step = map_replicas(function, mesh, "shard_map", num_batches=1, donate_state=True)
     state = step(replicate(state, mesh), replicate(data, mesh), indices)
 
 The function combines what it computes over the axis AXIS itself (`jax.lax.pmean`, ...).
@@ -12,8 +12,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rattn_jax.data.order import Share
 from rattn_jax.errors import UsageError
 
 AXIS = "replicas"
@@ -36,13 +38,55 @@ def check_batch_size(batch_size: int, num_devices: int, accumulate_steps: int = 
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The arrays of the tree, whole on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """The arrays of the tree, whole on every device of the mesh; all processes have the same."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x)), tree
+    )
+
+
+def join_shares(rows: Any, mesh: Mesh) -> Any:
+    """Global arrays [steps, B, ...] of what each process has of them, its `process_share`."""
+    if jax.process_count() == 1:
+        return rows
+    sharding = NamedSharding(mesh, PartitionSpec(None, AXIS))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
+
+
+def process_share() -> Share:
+    """This process's part of each global batch: devices are in the order of their processes."""
+    return Share(jax.process_index(), jax.process_count())
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def add_up(count: int) -> int:
+    """The sum of the processes' counts."""
+    if jax.process_count() == 1:
+        return count
+    return int(np.sum(multihost_utils.process_allgather(np.array(count))))
+
+
+def agree(values: Sequence[bool]) -> list[bool]:
+    """The main process's values, in all processes."""
+    if jax.process_count() == 1:
+        return list(values)
+    return multihost_utils.broadcast_one_to_all(np.array(values)).tolist()
 
 
 def map_replicas(
-    function: Callable[..., Any], mesh: Mesh, mode: str, *, donate_state: bool = False
-) -> Callable[..., Any]:
+    function: Callable[..., Any],
+    mesh: Mesh,
+    mode: str,
+    *,
+    num_batches: int,
+    donate_state: bool = False,
+) -> Any:
     """Compiles `function(state, data, *batches)` of one replica for all devices of the mesh.
 
     Args:
@@ -50,47 +94,64 @@ def map_replicas(
             share [steps, B / replicas, ...]. Its result must be the same on all replicas.
         mesh: devices.
         mode: "shard_map" or "pmap"; the numbers are the same.
+        num_batches: number of `batches`.
         donate_state: reuse the memory of `state` for the result.
 
     Returns:
         Function of (state, data, *batches) with trees of arrays [steps, B, ...] over the global
-        batch.
+        batch; it can be lowered and compiled ahead of time, as those of `jax.jit`.
 
     Raises:
         UsageError: unknown mode.
     """
     donated = (0,) if donate_state else ()
     if mode == "shard_map":
-
-        def call(state: Any, data: Any, *batches: Any) -> Any:
-            whole, share = PartitionSpec(), PartitionSpec(None, AXIS)
-            mapped = jax.shard_map(
-                function,
-                mesh=mesh,
-                in_specs=(whole, whole, *(share for _ in batches)),
-                out_specs=whole,
-                # The function's own collectives make its result the same on all replicas.
-                check_vma=False,
-            )
-            return mapped(state, data, *batches)
-
-        return jax.jit(call, donate_argnums=donated)
+        whole, share = PartitionSpec(), PartitionSpec(None, AXIS)
+        mapped = jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=(whole, whole, *[share] * num_batches),
+            out_specs=whole,
+            # The function's own collectives make its result the same on all replicas.
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=donated)
     if mode == "pmap":
-        num_replicas = mesh.devices.size
-
-        def call_pmap(state: Any, data: Any, *batches: Any) -> Any:
-            shares = jax.tree.map(
-                lambda b: b.reshape(b.shape[0], num_replicas, -1, *b.shape[2:]), batches
+        if jax.process_count() > 1:
+            raise UsageError(
+                f"parallel='pmap' runs in one process, and there are {jax.process_count()}: use "
+                "'shard_map'"
             )
-            mapped = jax.pmap(
-                function,
-                AXIS,
-                in_axes=(None, None, *(1 for _ in batches)),
-                out_axes=None,
-                devices=list(mesh.devices),
-                donate_argnums=donated,
-            )
-            return mapped(state, data, *shares)
-
-        return call_pmap
+        mapped = jax.pmap(
+            function,
+            AXIS,
+            in_axes=(None, None, *[1] * num_batches),
+            out_axes=None,
+            devices=list(mesh.devices),
+            donate_argnums=donated,
+        )
+        return _SplitBatches(mapped, mesh.devices.size)
     raise UsageError(f"parallel={mode!r} is unknown: choose 'shard_map' or 'pmap'")
+
+
+class _SplitBatches:
+    """A function of (state, data, *batches) that gets batches as [steps, replicas, B, ...]."""
+
+    def __init__(self, function: Any, num_replicas: int) -> None:
+        self._function, self._num_replicas = function, num_replicas
+
+    def __call__(self, state: Any, data: Any, *batches: Any) -> Any:
+        return self._function(state, data, *self._split(batches))
+
+    def lower(self, state: Any, data: Any, *batches: Any) -> Any:
+        return _SplitBatches(
+            self._function.lower(state, data, *self._split(batches)), self._num_replicas
+        )
+
+    def compile(self) -> Any:
+        return _SplitBatches(self._function.compile(), self._num_replicas)
+
+    def _split(self, batches: Any) -> Any:
+        return jax.tree.map(
+            lambda b: b.reshape(b.shape[0], self._num_replicas, -1, *b.shape[2:]), batches
+        )

@@ -4,6 +4,7 @@ config.json      the resolved config, library versions, devices, git commit
 metrics.jsonl    see `writers.py`
 checkpoints/     see `checkpoint.py`
 tensorboard/     event files
+compilation_cache/   compiled functions, see `compilation.py`
 """
 
 import json
@@ -23,6 +24,7 @@ from rattn_jax.errors import UsageError
 FREE_KEYS = frozenset(
     {
         "checkpoint_every_steps",
+        "compilation_cache_dir",
         "data_dir",
         "dataset.max_bad_examples",
         "dataset.num_threads",
@@ -33,6 +35,7 @@ FREE_KEYS = frozenset(
         "model.scan_modules",
         "num_train_steps",
         "parallel",
+        "process_timeout_seconds",
         "steps_per_call",
     }
 )
@@ -57,7 +60,7 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
     folder = epath.Path(workdir).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write_probe"
+        probe = folder / f".write_probe{jax.process_index()}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
@@ -98,6 +101,8 @@ def record_run(
                     f"{_short(before.get(key))}, which now has {_short(value)}: use another "
                     "workdir, or the dataset as it was"
                 )
+        return
+    if jax.process_index() != 0:
         return
     description = {
         "config": _as_json(config),

@@ -230,14 +230,34 @@ def eval_step(
 
 
 def eval_steps(
-    state: TrainState, data: Data, rows: Any, mask: Array, *, loop: bool, **keywords: Any
+    state_and_sums: tuple[TrainState, Metrics],
+    data: Data,
+    rows: Any,
+    mask: Array,
+    *,
+    loop: bool,
+    **keywords: Any,
 ) -> Metrics:
-    """Metrics over the rows of `rows` and `mask` [steps, B, ...], as `eval_step` gives them."""
+    """Sums of metrics, with those over the rows of `rows` and `mask` [steps, B, ...] added.
+
+    That each call takes the last one's sums keeps calls in one order on all processes: on CPU,
+    where calls that do not need each other run at the same time, they would wait for each other's
+    collectives in different orders, for ever.
+
+    Args:
+        state_and_sums: the state, and the sums so far.
+        data: the split.
+        rows: see `train_steps`.
+        mask: bool [steps, B], False for examples that do not count.
+        loop: see `_fold`.
+        **keywords: those of `eval_step`.
+    """
+    state, sums = state_and_sums
 
     def step(sums: Metrics, row: tuple[Any, Array]) -> Metrics:
         return merge(sums, eval_step(state, data, *row, **keywords))
 
-    return _fold(step, empty(), (rows, mask), loop)
+    return _fold(step, sums, (rows, mask), loop)
 
 
 def _fold(function: Callable[[Any, Any], Any], carry: Any, rows: Any, loop: bool) -> Any:

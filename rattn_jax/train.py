@@ -23,11 +23,20 @@ from rattn_jax.build import (
     is_resident,
 )
 from rattn_jax.checkpoint import Checkpoints
+from rattn_jax.compilation import compile_for, use_cache
 from rattn_jax.config_rules import check_config
 from rattn_jax.data import Dataset, dataset_spec
 from rattn_jax.errors import UsageError
 from rattn_jax.models import stack_modules, unstack_modules
-from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas, replicate
+from rattn_jax.parallel import (
+    AXIS,
+    agree,
+    check_batch_size,
+    is_main_process,
+    make_mesh,
+    map_replicas,
+    replicate,
+)
 from rattn_jax.run_folder import open_run_folder, record_run, replace_text
 from rattn_jax.steps import eval_steps, train_steps
 from rattn_jax.stop_signals import StopSignals
@@ -59,18 +68,20 @@ def train_and_evaluate(
     """
     devices = jax.devices() if devices is None else devices
     check_config(config)
-    trainer = Trainer(config, devices)
+    progress = Progress(config.num_train_steps, config.batch_size, quiet=not is_main_process())
+    trainer = Trainer(config, devices, progress)
     folder = open_run_folder(workdir, config.to_dict())
     dataset = build_dataset(config)
     record_run(folder, config.to_dict(), devices, dataset.describe())
+    use_cache(config.compilation_cache_dir or folder / "compilation_cache")
     trainer.place(dataset)
 
-    progress = Progress(config.num_train_steps, config.batch_size)
     progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
     state = trainer.initial_state()
     params = unstack_modules(state.params)
     table = partial(parameter_overview.get_parameter_overview, params, include_stats=False)
-    replace_text(folder / "parameters.txt", table() + "\n")
+    if is_main_process():
+        replace_text(folder / "parameters.txt", table() + "\n")
     progress.say(table(max_lines=12))
     with (
         StopSignals() as stop,
@@ -89,10 +100,12 @@ def train_and_evaluate(
             )
         with Recorder(folder, start, progress) as recorder:
             if start < config.num_train_steps:
-                progress.say(f"compiling for {len(devices)} x {devices[0].device_kind}")
+                progress.say(f"training on {len(devices)} x {devices[0].device_kind}")
                 state = _train(trainer, state, checkpoints, recorder, stop)
             else:
-                splits = [s for s in trainer.due(start) if not recorder.has(s, start)]
+                due = trainer.due(start)
+                done = agree([recorder.has(split, start) for split in due])
+                splits = [split for split, is_done in zip(due, done, strict=True) if not is_done]
                 for split in splits:
                     trainer.evaluate(state, split, recorder)
                 if not splits:
@@ -116,7 +129,7 @@ def _train(
     periods = (config.log_every_steps, config.eval_every_steps, config.checkpoint_every_steps)
     throughput = Throughput()
     step = int(state.step)
-    while step < total and not stop.requested:
+    while step < total and not stop.requested(step):
         end = min(step + trainer.steps_per_call, total, *(p * (step // p + 1) for p in periods))
         state = trainer.train(state, step, end, throughput)
         step = end
@@ -152,10 +165,13 @@ class Trainer:
         steps_per_call: updates a dispatch, at most.
     """
 
-    def __init__(self, config: ConfigDict, devices: Sequence[jax.Device]) -> None:
+    def __init__(
+        self, config: ConfigDict, devices: Sequence[jax.Device], progress: Progress
+    ) -> None:
         check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
         self.config = config
         self.mesh = make_mesh(devices)
+        self._progress = progress
         self._on_cpu = devices[0].platform == "cpu"
         dataset = config.dataset
         self._spec = dataset_spec(
@@ -164,7 +180,7 @@ class Trainer:
         self._sizes = image_sizes(config, self._spec)
         self._model = build_model(config, self._spec.num_classes)
         self._schedule, self._optimizer = build_optimizer(config)
-        self._compiled: set[int] = set()
+        self._compiled: dict[int, Any] = {}  # by the number of updates in a call
 
     def place(self, dataset: Dataset) -> None:
         """Reads the dataset, or opens a stream of it, and prepares the compiled functions."""
@@ -189,8 +205,12 @@ class Trainer:
             **recipe,
             **keywords,
         )
-        self._train = map_replicas(train, self.mesh, config.parallel, donate_state=True)
-        self._evaluate = map_replicas(partial(eval_steps, **keywords), self.mesh, config.parallel)
+        self._train = map_replicas(
+            train, self.mesh, config.parallel, num_batches=1, donate_state=True
+        )
+        self._evaluate = map_replicas(
+            partial(eval_steps, **keywords), self.mesh, config.parallel, num_batches=2
+        )
 
     def initial_state(self) -> TrainState:
         """State before the first update, whole on every device."""
@@ -217,22 +237,32 @@ class Trainer:
         data, rows = self.feed.training(step, end)
         if not self.resident:
             jax.block_until_ready(state)  # or batches that wait for their turn would pile up
-        if end - step in self._compiled:
-            throughput.start()
-            throughput.add((end - step) * self.config.batch_size)
-            return self._train(state, data, rows)
-        # The first call with this many steps compiles: it says nothing about the speed.
-        jax.block_until_ready(state)
-        throughput.stop()
-        self._compiled.add(end - step)
-        return jax.block_until_ready(self._train(state, data, rows))
+        count = end - step
+        if count not in self._compiled:  # which says nothing about the speed
+            throughput.stop()
+            return self._first_call(jax.block_until_ready(state), data, rows, count)
+        throughput.start()
+        throughput.add(count * self.config.batch_size)
+        return self._compiled[count](state, data, rows)
+
+    def _first_call(self, state: TrainState, data: Any, rows: Any, count: int) -> TrainState:
+        """State after `count` updates, for which there is no compiled function yet."""
+        self._compiled[count], seconds = compile_for(self._train, state, data, rows)
+        start = time.perf_counter()
+        state = jax.block_until_ready(self._compiled[count](state, data, rows))
+        self._progress.say(
+            f"{'an update' if count == 1 else f'{count} updates'}: traced in "
+            f"{seconds.tracing:.1f} s, compiled in {seconds.compiling:.1f} s, run in "
+            f"{time.perf_counter() - start:.1f} s"
+        )
+        return state
 
     def evaluate(self, state: TrainState, split: str, recorder: Recorder) -> None:
         """Evaluates a split, every example once, and records it."""
         start = time.perf_counter()
-        sums = metrics.empty()
+        sums = replicate(metrics.empty(), self.mesh)
         for data, rows, mask in self.feed.evaluation(split):
-            sums = metrics.merge(sums, self._evaluate(state, data, rows, mask))
+            sums = self._evaluate((state, sums), data, rows, mask)
         counted, num_examples = metrics.count_examples(sums), self.feed.num_evaluated[split]
         if counted != num_examples:
             raise RuntimeError(f"evaluated {counted} of {num_examples} {split} examples")

@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
+import jax
 from etils import epath
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -74,9 +75,18 @@ class Progress:
         num_train_steps: updates of the whole run.
         batch_size: images an update.
         stream: where to write; None is standard output.
+        quiet: write nothing.
     """
 
-    def __init__(self, num_train_steps: int, batch_size: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        num_train_steps: int,
+        batch_size: int,
+        stream: TextIO | None = None,
+        *,
+        quiet: bool = False,
+    ) -> None:
+        self._quiet = quiet
         self._num_train_steps = num_train_steps
         self._batch_size = batch_size
         self._stream = stream or sys.stdout
@@ -108,16 +118,19 @@ class Progress:
         self.say(text)
 
     def _write(self, *texts: str) -> None:
-        print(*texts, sep="", end="", file=self._stream, flush=True)
+        if not self._quiet:
+            print(*texts, sep="", end="", file=self._stream, flush=True)
 
 
 class Recorder:
-    """Writes each line of metrics to all three places."""
+    """Writes each line of metrics to all three places; of several processes, the main one does."""
 
     def __init__(self, folder: epath.Path, last_step: int, progress: Progress) -> None:
-        self._metrics_file = MetricsFile(folder / "metrics.jsonl", last_step)
-        self._events = EventFile(folder / "tensorboard", last_step)
         self._progress = progress
+        self._writes = jax.process_index() == 0
+        if self._writes:
+            self._metrics_file = MetricsFile(folder / "metrics.jsonl", last_step)
+            self._events = EventFile(folder / "tensorboard", last_step)
 
     def __enter__(self) -> "Recorder":
         return self
@@ -128,11 +141,12 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._events.close()
+        if self._writes:
+            self._events.close()
 
     def newest(self, split: str) -> dict[str, Any] | None:
         """The newest line of the split; None if there is none."""
-        rows = self._metrics_file.rows
+        rows = self._metrics_file.rows if self._writes else []
         return next((row for row in reversed(rows) if row["split"] == split), None)
 
     def has(self, split: str, step: int) -> bool:
@@ -157,6 +171,8 @@ class Recorder:
             learning_rate: rate of the last update.
             images_per_second: throughput; None if it was not measured.
         """
+        if not self._writes:
+            return
         row = {
             "step": step,
             "split": split,

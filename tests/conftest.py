@@ -1,11 +1,11 @@
-"""Four devices and quick compilation in every test. Must come before the first use of JAX."""
+"""Eight devices and quick compilation in every test. Must come before the first use of JAX."""
 
 import os
 
 import jax
 import pytest
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_disable_most_optimizations", True)
 

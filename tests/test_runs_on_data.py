@@ -11,12 +11,13 @@ from rattn_jax.data import load_split, open_dataset
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.train import Trainer, build_dataset, train_and_evaluate
+from rattn_jax.writers import Progress
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder
 from tests.test_train import assert_equal, read_rows, without_times
 from tests.tiny import make_config
 
-ONE, FOUR = jax.devices()[:1], jax.devices()
+ONE, FOUR = jax.devices()[:1], jax.devices()[:4]
 
 
 def changed(**changes):
@@ -115,7 +116,7 @@ def test_class_names_are_recorded_and_a_changed_folder_is_refused(tmp_path):
 
 
 def trainer_of(config):
-    trainer = Trainer(config, ONE)
+    trainer = Trainer(config, ONE, Progress(1, 1))
     trainer.place(build_dataset(config))
     return trainer
 

@@ -51,19 +51,10 @@ def make_data(num_examples):
     return ResidentData(images, labels, mean_image_normalization(images))
 
 
-def run_steps(
-    rows,
-    data,
-    *,
-    devices=1,
-    mode="shard_map",
-    calls=1,
-    learning_rate=0.05,
-    sync=False,
-    loop=False,
-    **recipe,
+def compile_steps(
+    *, devices=1, mode="shard_map", learning_rate=0.05, sync=False, loop=False, **recipe
 ):
-    """State after `calls` calls with the same rows: indices [steps, batch], or batches."""
+    """The compiled train step, and the state before it."""
     mesh = make_mesh(jax.devices()[:devices])
     model = make_model(norm_axis_name=AXIS if sync else None)
     schedule = make_schedule("step", learning_rate=learning_rate, num_train_steps=100)
@@ -75,7 +66,7 @@ def run_steps(
         optimizer=optimizer,
         **{"augment": augment_images, "num_classes": 10, "seed": 0, "axis_name": AXIS, **recipe},
     )
-    step = map_replicas(function, mesh, mode, donate_state=True)
+    step = map_replicas(function, mesh, mode, num_batches=1, donate_state=True)
     state = create_train_state(
         jax.random.key(0),
         model,
@@ -83,7 +74,13 @@ def run_steps(
         (8, 8, 3),
         with_averages=bool(recipe.get("ema_decay")),
     )
-    state, data = replicate((state, data), mesh)
+    return step, replicate(state, mesh)
+
+
+def run_steps(rows, data, *, devices=1, calls=1, **options):
+    """State after `calls` calls with the same rows: indices [steps, batch], or batches."""
+    step, state = compile_steps(devices=devices, **options)
+    data = replicate(data, make_mesh(jax.devices()[:devices]))
     for _ in range(calls):
         state = step(state, data, rows)
     return state

@@ -5,7 +5,6 @@ no state of an iterator: a resumed run starts its stream at its step, and each p
 own share of every batch, and nothing else.
 """
 
-import dataclasses
 from collections.abc import Generator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,23 +14,12 @@ import numpy as np
 
 from rattn_jax.data.images import center_box, random_box
 from rattn_jax.data.loading import BadExample, Loaded, bad_test_example, load
-from rattn_jax.data.order import training_index
+from rattn_jax.data.order import WHOLE, Share, training_index
 from rattn_jax.data.source import Source
 
 _CROP_STREAM = 0x43524F50  # keeps crops apart from the order of examples, which has the same seed
 _CROP_TRIES = 10
 _BLOCK = 256  # places whose random numbers are drawn together
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """Part `index` of `count` equal, contiguous parts of each global batch."""
-
-    index: int
-    count: int
-
-
-WHOLE = Share(0, 1)
 
 
 class TrainingBatch(NamedTuple):

@@ -1,0 +1,71 @@
+"""The persistent compilation cache of a run."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rattn_jax.compilation import compile_for, use_cache
+from rattn_jax.train import train_and_evaluate
+from tests.test_train import read_rows, without_times
+from tests.tiny import make_config
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What JAX says about its cache, which here takes everything."""
+    seen = []
+
+    def listen(event, **_):
+        seen.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield seen
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+    jax.monitoring.unregister_event_listener(listen)
+
+
+def hits(events):
+    return events.count("/jax/compilation_cache/cache_hits")
+
+
+def test_second_start_reads_what_the_first_has_compiled(tmp_path, events, capsys):
+    config = make_config(num_train_steps=2, log_every_steps=1)
+    rows = []
+    for workdir in ("first", "second"):  # the second with another folder, for the same numbers
+        config.compilation_cache_dir = str(tmp_path / "cache")
+        before = hits(events)
+        jax.clear_caches()
+        train_and_evaluate(config, tmp_path / workdir, ONE)
+        rows.append(without_times(read_rows(tmp_path / workdir)))
+        found = hits(events) - before
+    assert found >= 2, "training and evaluation"
+    assert rows[0] == rows[1]
+    assert any((tmp_path / "cache").iterdir())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "traced in" in line]
+    assert len(lines) == 2
+    assert all(line.startswith("an update: traced in ") for line in lines)
+
+
+def test_cache_is_in_the_workdir_by_default(tmp_path, events):
+    jax.clear_caches()
+    train_and_evaluate(make_config(num_train_steps=1), tmp_path, ONE)
+    assert any((tmp_path / "compilation_cache").iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache entry")
+def test_damaged_cache_does_not_matter(tmp_path, events):
+    double = jax.jit(lambda x: 2 * x + 41)
+    for _ in range(2):
+        use_cache(tmp_path)
+        jax.clear_caches()
+        compiled, seconds = compile_for(double, jnp.float32(1))
+        assert float(compiled(jnp.float32(1))) == 43
+        assert min(seconds) >= 0
+        entries = [path for path in tmp_path.iterdir() if path.name.endswith("-cache")]
+        assert entries
+        for path in entries:
+            path.write_bytes(path.read_bytes()[:20])

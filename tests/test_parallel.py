@@ -1,0 +1,79 @@
+"""One step on many devices: the same numbers, and no more communication than it needs."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from rattn_jax.metrics import count_examples, summarize
+from rattn_jax.parallel import make_mesh, replicate
+from rattn_jax.steps import Batch, StreamedData
+from tests.test_steps import assert_close, assert_equal, learned
+from tests.tiny import compile_steps, make_data
+
+INDICES = np.arange(80, dtype=np.int32).reshape(5, 16) % 48  # five updates of 16 examples
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_data(48)
+
+
+def train(data, rows, *, devices=8, **options):
+    """State after the updates, each in a call of its own."""
+    step, state = compile_steps(devices=devices, learning_rate=0.01, **options)
+    data = replicate(data, make_mesh(jax.devices()[:devices]))
+    for row in rows:
+        state = step(state, data, jax.tree.map(lambda x: x[None], row))
+    return state
+
+
+@pytest.fixture(scope="module")
+def in_sync(data):
+    return train(data, INDICES, sync=True)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_pmap_and_shard_map_give_the_same_numbers(data, sync, in_sync):
+    mapped = in_sync if sync else train(data, INDICES)
+    assert_equal(train(data, INDICES, sync=sync, mode="pmap"), mapped)
+
+
+def test_synchronised_batch_norm_makes_devices_invisible(data, in_sync):
+    one = train(data, INDICES, devices=1)
+    assert_close(learned(in_sync), learned(one), rtol=1e-5, atol=1e-5)
+    assert summarize(in_sync.metrics) == pytest.approx(summarize(one.metrics), rel=1e-5)
+    assert count_examples(in_sync.metrics) == 80
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_streams_feed_eight_devices(data, mode, in_sync):
+    rows = [Batch(data.images[row], data.labels[row]) for row in INDICES]
+    found = train(StreamedData(data.normalization), rows, sync=True, mode=mode)
+    assert_equal(found, in_sync)
+
+
+def all_reduces(data, **options):
+    """Numbers of arrays in each all-reduce of the compiled step, in ascending order."""
+    step, state = compile_steps(devices=8, **options)
+    text = step.lower(state, data, INDICES[:1]).compile().as_text()
+    lines = [line for line in text.splitlines() if re.search(r" all-reduce(-start)?\(", line)]
+    assert not re.search(r" (all-gather|all-to-all|collective-permute|reduce-scatter)", text)
+    return sorted(len(re.findall(r"[fs]32\[", line.split(" all-reduce")[0])) for line in lines)
+
+
+def test_an_update_has_one_all_reduce_of_everything_and_one_of_a_count(data):
+    step, state = compile_steps(devices=8)
+    del step
+    arrays = len(jax.tree.leaves(state.params)) + len(jax.tree.leaves(state.batch_stats))
+    # Gradients, statistics and the three sums of the metrics; they share their count of examples.
+    assert all_reduces(data) == [1, arrays + 3]
+
+
+def test_synchronised_batch_norm_adds_two_all_reduces_for_each_layer_at_most(data):
+    _, state = compile_steps(devices=8, sync=True)
+    norms = len(jax.tree.leaves(state.batch_stats)) // 2
+    found = all_reduces(data, sync=True)
+    # Of the mean and of the variance forward; of the two sums of its gradient backward.
+    assert len(found) <= 3 * norms + 2

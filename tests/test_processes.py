@@ -1,0 +1,121 @@
+"""Several processes on this machine, as on the hosts of a pod: the same run, and no hang."""
+
+import re
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.data.test_folder import make_folder
+from tests.test_main import TINY, numbers, read_rows, run, start, wait_for_step
+
+
+def start_job(workdir, *arguments, processes=2, devices=2):
+    """A process for each host, each with so many devices."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    return [
+        start(
+            TINY,
+            f"--workdir={workdir}",
+            "--distributed",
+            f"--coordinator_address={address}",
+            f"--num_processes={processes}",
+            f"--process_id={index}",
+            *arguments,
+            XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}",
+        )
+        for index in range(processes)
+    ]
+
+
+def finish(job, seconds=200):
+    """Exit status and what was written to standard output and error, of each process."""
+    end = time.monotonic() + seconds
+    outputs = [process.communicate(timeout=max(end - time.monotonic(), 1)) for process in job]
+    return [(process.returncode, *output) for process, output in zip(job, outputs, strict=True)]
+
+
+def run_alone(workdir, *arguments, devices):
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    status, _, err = run(TINY, f"--workdir={workdir}", *arguments, XLA_FLAGS=flag)
+    assert status == 0, err
+
+
+def assert_same_run(one, other):
+    rows = [numbers(read_rows(workdir)) for workdir in (one, other)]
+    assert len(rows[0]) == len(rows[1])
+    for a, b in zip(*rows, strict=True):
+        assert a.pop("split") == b.pop("split")
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_two_processes_do_what_one_does_and_others_go_on(tmp_path):
+    job = finish(start_job(tmp_path / "two"))
+    assert [status for status, _, _ in job] == [0, 0], job
+    assert "test error" in job[0][1]
+    assert "step" not in job[1][1], "one process reports"
+    run_alone(tmp_path / "one", devices=4)
+    assert_same_run(tmp_path / "two", tmp_path / "one")
+    for name in ("two", "one"):
+        # Statistics are each replica's own: as many devices go on, in one process.
+        run_alone(tmp_path / name, "--config.num_train_steps=8", devices=4)
+    assert_same_run(tmp_path / "two", tmp_path / "one")
+    job = finish(start_job(tmp_path / "two", "--config.num_train_steps=8", processes=1, devices=8))
+    assert job[0][0] == 0
+    assert "nothing is left to do: 8 steps are done" in job[0][1]
+
+
+def test_four_processes_stream_their_shares(tmp_path):
+    folder = make_folder(tmp_path / "images", count=9)
+    (tmp_path / "list.txt").write_text("0.jpg\n")
+    arguments = [
+        f"--config.dataset.name=folder:{folder}",
+        "--config.dataset.image_size=8",
+        "--config.dataset.max_resident_bytes=0",
+        f"--config.dataset.validation_blacklist={tmp_path}/list.txt",
+        "--config.normalization=imagenet",
+    ]
+    job = finish(start_job(tmp_path / "four", *arguments, processes=4, devices=1))
+    assert [status for status, _, _ in job] == [0] * 4, job
+    run_alone(tmp_path / "one", *arguments, devices=4)
+    assert_same_run(tmp_path / "four", tmp_path / "one")
+
+
+def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes(tmp_path):
+    short = "--config.process_timeout_seconds=10"
+    job = start_job(tmp_path, "--config.num_train_steps=100000", short)
+    wait_for_step(tmp_path, 3)
+    job[1].kill()
+    since = time.monotonic()
+    (status, _, err), _ = finish(job)
+    assert time.monotonic() - since < 60
+    assert status != 0
+    assert err.strip(), "it says why"
+    steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    total = max([*steps, 0]) + 2
+    job = finish(start_job(tmp_path, f"--config.num_train_steps={total}", short))
+    assert [status for status, _, _ in job] == [0, 0], job
+    run_alone(tmp_path / "one", f"--config.num_train_steps={total}", devices=4)
+    assert_same_run(tmp_path, tmp_path / "one")
+
+
+def test_sigterm_to_one_stops_all_after_the_same_step(tmp_path):
+    job = start_job(tmp_path, "--config.num_train_steps=100000")
+    wait_for_step(tmp_path, 3)
+    job[1].send_signal(signal.SIGTERM)
+    results = finish(job)
+    assert [status for status, _, _ in results] == [75, 75], results
+    stopped = {re.search(r"stopped after step (\d+), saved", err)[1] for _, _, err in results}
+    assert len(stopped) == 1
+    assert (tmp_path / "checkpoints" / stopped.pop()).is_dir()
+
+
+def test_pmap_and_a_wrong_address_are_refused(tmp_path):
+    (status, _, err), _ = finish(start_job(tmp_path, "--config.parallel=pmap"))
+    assert status == 2
+    assert "parallel='pmap' runs in one process, and there are 2: use 'shard_map'" in err
+    status, _, err = run(TINY, f"--workdir={tmp_path}", "--distributed")
+    assert status == 2
+    assert "main.py: --distributed: " in err
