@@ -1,0 +1,147 @@
+"""What a run needs on TPUs, before there are any: memory, work, step time, scaling.
+
+    pip install -e '.[tpu]'
+    python -m experiments.plan_pod --config=configs/imagenet_attention92.py \
+        --config.batch_size=1024 --topology=v5e:4x4 [--largest_batch] [--json]
+
+Compiles the train step of the config ahead of time, with libtpu on a machine without TPUs; reads
+no data and runs nothing. `--topology=cpu:8` compiles for eight devices of this machine. Times are
+estimates under the assumptions of `experiments/pod/predict.py`, not measurements. A compilation
+takes minutes; `--largest_batch` takes a few, a network with `scan_modules` two more.
+"""
+
+import dataclasses
+import json
+import sys
+from typing import NoReturn
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments.pod.chips import Chip, open_topology
+from experiments.pod.plan import Plan, plan
+from experiments.pod.predict import StepTime
+from rattn_jax.errors import UsageError
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and sides, or cpu:N.")
+_LARGEST = flags.DEFINE_boolean("largest_batch", False, "Search the largest batch that fits.")
+_JSON = flags.DEFINE_boolean("json", False, "Machine-readable, on one line.")
+
+
+def table(found: Plan, topology: str, chip: Chip | None) -> str:
+    """The plan to read."""
+    rows = [
+        ("network", found.model),
+        ("topology", f"{topology}, {found.devices} x {found.device_kind}"),
+        ("batch", f"{found.batch_size:,}, {found.batch_size // found.devices:,} a device"),
+        ("data", "on every device" if found.resident else "streamed"),
+        ("compilation", f"{found.compile_seconds:.0f} s"),
+    ]
+    if found.refusal:
+        rows.append(("refused by the compiler", found.refusal))
+    if found.memory:
+        sizes = found.memory
+        rows += [
+            ("memory a device", ""),
+            ("  state, data, batch", _mib(sizes.arguments)),
+            ("  temporary", _mib(sizes.temporary)),
+            ("  results", _mib(sizes.results)),
+            ("  program", _mib(sizes.program)),
+            ("  data to evaluate", _mib(found.evaluated_bytes)),
+            ("  together", _mib(sizes.total + found.evaluated_bytes)),
+        ]
+    if chip:
+        verdict = "fits" if found.fits else "does not fit"
+        rows.append(("  of", f"{_mib(chip.hbm_bytes)}: {verdict}"))
+    if found.costs:
+        work = found.costs
+        rows += [
+            ("a step of a device", ""),
+            ("  operations", f"{work.flops / 1e9:,.3f} GFLOP"),
+            ("  memory traffic", f"{work.bytes_accessed / 1e9:,.2f} GB"),
+            ("  all-reduced", f"{work.all_reduce_bytes / 1e6:,.2f} MB in {work.all_reduces:.0f}"),
+            ("  other collectives", f"{work.other_collective_bytes / 1e6:,.2f} MB"),
+        ]
+    if found.largest:
+        largest = found.largest
+        refused = "" if largest.refused is None else f"; {largest.refused:,} do not fit"
+        rows.append(
+            (
+                "largest batch a device",
+                f"{largest.batch:,} ({_mib(largest.total_bytes)}{refused}; "
+                f"{largest.compilations} batches tried)",
+            )
+        )
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
+    if found.step_time:
+        lines += ["", *_times(found)]
+    return "\n".join(lines)
+
+
+def _times(found: Plan) -> list[str]:
+    lines = [
+        "Estimates, not measurements (assumptions: experiments/pod/predict.py); ms a step:",
+        f"{'chips':>8}{'products':>10}{'traffic':>10}{'all-reduce':>12}{'step':>10}"
+        f"{'images/s':>12}{'efficiency':>12}",
+    ]
+    share = found.batch_size / found.devices
+    times = {time.chips: time for time in [*found.scaling, found.step_time] if time}
+    for _, time in sorted(times.items()):
+        lines.append(_time(time, share))
+    return lines
+
+
+def _time(time: StepTime, share: float) -> str:
+    alone = max(time.compute, time.memory_traffic)
+    return (
+        f"{time.chips:>8}{1e3 * time.compute:>10.2f}{1e3 * time.memory_traffic:>10.2f}"
+        f"{1e3 * time.all_reduce:>12.3f}{1e3 * time.step:>10.2f}"
+        f"{time.chips * share / time.step:>12,.0f}{alone / time.step:>11.1%} "
+    ).rstrip()
+
+
+def _mib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"
+
+
+def _fail(message: object) -> NoReturn:
+    print(f"plan_pod: {message}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is None:
+            _fail("--config is missing: see --help")
+    except (flags.Error, AttributeError, KeyError, OSError) as error:
+        _fail(str(error).splitlines()[-1].strip())
+    return rest
+
+
+def main(argv: list[str]) -> None:
+    """Prints the plan."""
+    del argv
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        devices, chip = open_topology(_TOPOLOGY.value)
+        found = plan(
+            _CONFIG.value,
+            devices,
+            chip,
+            search=_LARGEST.value,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    except UsageError as error:
+        _fail(error)
+    if _JSON.value:
+        print(json.dumps({"topology": _TOPOLOGY.value, **dataclasses.asdict(found)}))
+    else:
+        print(table(found, _TOPOLOGY.value, chip))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,1 @@
+"""What `experiments.plan_pod` computes: chips, topologies, the compiled step, predictions."""

@@ -1,0 +1,182 @@
+"""A run's train step, compiled for a topology: what it takes and how long it may last."""
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.pod.chips import Chip
+from experiments.pod.costs import Costs, Memory, costs, memory
+from experiments.pod.predict import CHIP_COUNTS, LargestBatch, StepTime, largest_batch, step_time
+from experiments.pod.step import PlannedStep
+from rattn_jax.build import build_model
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What was found for a config and a topology; sizes and costs are those of one device.
+
+    Attributes:
+        model: network.
+        batch_size: of all devices together.
+        devices: number of devices.
+        device_kind: their kind.
+        resident: whether the data lives on every device.
+        fits: whether the memory suffices; None where there are no figures of the chip.
+        refusal: the compiler's words, where it refused for lack of memory.
+        memory: of the step; None if refused.
+        evaluated_bytes: resident data of the splits to evaluate, without padding.
+        costs: of the step; None if refused.
+        compile_seconds: of the step.
+        step_time: on these devices; None where there are no figures of the chip.
+        scaling: on other numbers of chips with the same batch a chip.
+        largest: the largest batch a device, if it was asked for.
+    """
+
+    model: str
+    batch_size: int
+    devices: int
+    device_kind: str
+    resident: bool
+    fits: bool | None
+    refusal: str | None
+    memory: Memory | None
+    evaluated_bytes: int
+    costs: Costs | None
+    compile_seconds: float
+    step_time: StepTime | None
+    scaling: list[StepTime]
+    largest: LargestBatch | None
+
+
+class _RefusedError(Exception):
+    """The compiler finds no way to keep within the memory."""
+
+
+def plan(
+    config: ConfigDict,
+    devices: Sequence[jax.Device],
+    chip: Chip | None,
+    *,
+    search: bool = False,
+    say: Say = lambda text: None,
+) -> Plan:
+    """Compiles the step and, if asked, searches the largest batch.
+
+    Args:
+        config: the keys of `configs/default.py`.
+        devices: devices to compile for.
+        chip: their figures, if there are any.
+        search: whether to search; takes three to six more compilations.
+        say: told what is being done, for it takes minutes.
+
+    Raises:
+        UsageError: the config cannot be used.
+    """
+    step = PlannedStep(config, devices)
+    used: Memory | None = None
+    work, refusal = None, None
+    start = time.perf_counter()
+    say(f"compiling {config.model.name}, batch {config.batch_size}, for {len(devices)} devices")
+    try:
+        compiled = _compile(step)
+        seconds = time.perf_counter() - start
+        used = memory(compiled)
+        work = costs_of_loops(config, devices, say) or costs(compiled)
+    except _RefusedError as error:
+        seconds, refusal = time.perf_counter() - start, str(error)
+    resident = step.evaluated_bytes
+    now, scaling = None, []
+    if chip and work:
+        now = step_time(work, chip, len(devices))
+        scaling = [step_time(work, chip, count) for count in CHIP_COUNTS]
+    return Plan(
+        model=config.model.name,
+        batch_size=config.batch_size,
+        devices=len(devices),
+        device_kind=devices[0].device_kind,
+        resident=step.resident,
+        fits=None if chip is None else used is not None and used.total + resident <= chip.hbm_bytes,
+        refusal=refusal,
+        memory=used,
+        evaluated_bytes=resident,
+        costs=work,
+        compile_seconds=seconds,
+        step_time=now,
+        scaling=scaling,
+        largest=_search(config, devices, chip, used, say) if search and chip else None,
+    )
+
+
+def _compile(step: PlannedStep) -> jax.stages.Compiled:
+    try:
+        return step.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise _RefusedError(" ".join(str(error).split())[:300]) from None
+
+
+def _changed(config: ConfigDict, **changes: object) -> ConfigDict:
+    changed = copy.deepcopy(config)
+    changed.update_from_flattened_dict(changes)
+    return changed
+
+
+def costs_of_loops(config: ConfigDict, devices: Sequence[jax.Device], say: Say) -> Costs | None:
+    """Costs of a network whose modules run in a loop, which XLA would count once; None if none do.
+
+    Costs are linear in the number of modules of a stage, so two short networks without the loop
+    give those of the long one.
+    """
+    if not config.model.scan_modules:
+        return None
+    counts: Sequence[int] = getattr(build_model(config, 1), "modules_per_stage", ())
+    more = [count - 1 for count in counts]
+    distance = math.gcd(*more)
+    if not distance:
+        return None
+    found = []
+    for part in (0, 1):
+        modules = tuple(1 + part * count // distance for count in more)
+        short = _changed(
+            config, **{"model.modules_per_stage": modules, "model.scan_modules": False}
+        )
+        say(f"compiling with {modules} modules for the costs")
+        found.append(costs(_compile(PlannedStep(short, devices))))
+    return found[0].towards(found[1], distance)
+
+
+def _search(
+    config: ConfigDict, devices: Sequence[jax.Device], chip: Chip, used: Memory | None, say: Say
+) -> LargestBatch:
+    """The largest batch a device; `used` is what the config's own takes."""
+    unit = len(devices) * config.accumulate_steps
+
+    def total_bytes(parts: int) -> int | None:
+        batch_size = parts * unit
+        if batch_size == config.batch_size:
+            size = used
+        else:
+            say(f"compiling with batch {batch_size}")
+            try:
+                step = PlannedStep(_changed(config, batch_size=batch_size), devices)
+                size = memory(_compile(step))
+            except _RefusedError:
+                size = None
+        evaluated = PlannedStep(config, devices).evaluated_bytes
+        return None if size is None else size.total + evaluated
+
+    found = largest_batch(total_bytes, config.batch_size // unit, chip.hbm_bytes)
+    parts = config.accumulate_steps
+    return dataclasses.replace(
+        found,
+        batch=found.batch * parts,
+        refused=None if found.refused is None else found.refused * parts,
+    )

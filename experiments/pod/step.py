@@ -1,0 +1,150 @@
+"""The train step of a config for devices that need not exist, from shapes alone.
+
+step = PlannedStep(config, devices)
+step.lower()                               # as train.py's first call would lower it
+
+Nothing is read or initialised: sizes of data sets are those of `dataset_spec`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from rattn_jax.build import (
+    build_model,
+    build_optimizer,
+    build_recipe,
+    image_sizes,
+    is_resident,
+)
+from rattn_jax.config_rules import check_config
+from rattn_jax.data import Dataset, dataset_spec
+from rattn_jax.data.source import Source
+from rattn_jax.errors import UsageError
+from rattn_jax.feed import imagenet_normalization
+from rattn_jax.models import stack_modules
+from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas
+from rattn_jax.steps import Batch, Data, Normalization, ResidentData, StreamedData, train_steps
+from rattn_jax.train_state import create_train_state
+
+
+class PlannedStep:
+    """One update of a run, and the shapes of what it is given.
+
+    Attributes:
+        state, data, rows: abstract arguments, with their shardings.
+        resident: whether the data lives on every device.
+        evaluated_bytes: data of the splits to evaluate, which is on every device as well.
+
+    Args:
+        config: the keys of `configs/default.py`.
+        devices: devices to compile for.
+
+    Raises:
+        UsageError: the config cannot be used.
+    """
+
+    def __init__(self, config: ConfigDict, devices: Sequence[jax.Device]) -> None:
+        check_config(config)
+        check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
+        if config.parallel != "shard_map":
+            raise UsageError(
+                f"config.parallel={config.parallel!r} cannot be compiled ahead of time: "
+                "use 'shard_map', whose numbers are the same"
+            )
+        mesh = make_mesh(devices)
+        spec = dataset_spec(
+            config.dataset.name, config.data_dir, test_fraction=config.dataset.test_fraction
+        )
+        sizes = image_sizes(config, spec)
+        train, test = (cast(Source, range(count)) for count in (spec.num_train, spec.num_test))
+        # Only the numbers of examples count.
+        dataset = Dataset(config.dataset.name, (), train, test, spec.image_size)
+        self.resident = is_resident(config, dataset, sizes)
+        if not self.resident and config.normalization == "mean_image":
+            raise UsageError(
+                f"config.normalization='mean_image' needs all images of {dataset.name} on the "
+                "device, and they stream: use 'imagenet', or a larger dataset.max_resident_bytes"
+            )
+        model = build_model(config, spec.num_classes)
+        optimizer = build_optimizer(config)[1]
+        recipe = build_recipe(config, spec.num_classes, crops_on_device=self.resident)
+        function = partial(
+            train_steps,
+            loop=False,  # a single update; the costs of a loop would count its body once
+            model=model,
+            axis_name=AXIS,
+            optimizer=optimizer,
+            accumulate_steps=config.accumulate_steps,
+            ema_decay=config.ema_decay,
+            **recipe,
+        )
+        self._call: Any = map_replicas(
+            function, mesh, "shard_map", num_batches=1, donate_state=True
+        )
+
+        size = sizes[0]
+
+        def initial(rng: jax.Array) -> Any:
+            state = create_train_state(
+                rng, model, optimizer, (size, size, 3), with_averages=config.ema_decay > 0
+            )
+            return stack_modules(state) if config.model.scan_modules else state
+
+        whole = NamedSharding(mesh, PartitionSpec())
+        share = NamedSharding(mesh, PartitionSpec(None, AXIS))
+        num_train = spec.num_train - config.validation_examples
+        self.state = _with(whole, jax.eval_shape(initial, jax.eval_shape(jax.random.key, 0)))
+        self.data = _with(whole, _data(config, size, num_train if self.resident else None))
+        self.rows = _with(share, _rows(config.batch_size, size, self.resident))
+        self.evaluated_bytes = 0
+        if self.resident:
+            counts = filter(None, (spec.num_test, config.validation_examples))
+            self.evaluated_bytes = sum(num_bytes(_data(config, sizes[1], n)) for n in counts)
+
+    def lower(self) -> Any:
+        """The step, lowered for the devices."""
+        return self._call.lower(self.state, self.data, self.rows)
+
+
+def num_bytes(tree: Any) -> int:
+    """Bytes of the arrays of a tree, without padding."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _with(sharding: NamedSharding, tree: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
+def _data(config: ConfigDict, size: int, num_examples: int | None) -> Data:
+    """A split that is resident, of so many examples, or one that streams."""
+    if config.normalization == "mean_image":
+        mean: Any = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
+        scale: Any = jax.ShapeDtypeStruct((), jnp.float32)
+        normalization = Normalization(mean, scale)
+    else:
+        normalization = imagenet_normalization()
+    if num_examples is None:
+        return StreamedData(normalization)
+    images, labels = _examples(num_examples, size=size)
+    return ResidentData(images, labels, normalization)
+
+
+def _examples(*shape: int, size: int) -> Any:
+    return (
+        jax.ShapeDtypeStruct((*shape, size, size, 3), jnp.uint8),
+        jax.ShapeDtypeStruct(shape, jnp.int32),
+    )
+
+
+def _rows(batch_size: int, size: int, resident: bool) -> Any:
+    if resident:
+        return jax.ShapeDtypeStruct((1, batch_size), jnp.int32)
+    return Batch(*_examples(1, batch_size, size=size))
