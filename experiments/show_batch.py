@@ -20,11 +20,6 @@ from rattn_jax.data import dataset_spec
 from rattn_jax.parallel import make_mesh
 from rattn_jax.steps import prepare, take
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
-_OUTPUT = flags.DEFINE_string("output", "batch.png", "The picture.")
-_STEP = flags.DEFINE_integer("step", 0, "Number of updates done before.", lower_bound=0)
-_COUNT = flags.DEFINE_integer("count", 40, "Images to show, at most.", lower_bound=1)
-
 _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an image in the picture
 
 
@@ -81,13 +76,18 @@ def draw(images: np.ndarray, captions: list[str]) -> Image.Image:
 def main(argv: list[str]) -> None:
     """Writes the picture."""
     del argv
-    images, targets, class_names = training_batch(_CONFIG.value, _STEP.value)
-    count = min(_COUNT.value, len(images))
+    options = flags.FLAGS
+    images, targets, class_names = training_batch(options.config, options.step)
+    count = min(options.count, len(images))
     captions = [caption(target, class_names) for target in targets[:count]]
-    draw(images[:count], captions).save(_OUTPUT.value)
-    print(f"{count} of {len(images)} images of update {_STEP.value}: {_OUTPUT.value}")
+    draw(images[:count], captions).save(options.output)
+    print(f"{count} of {len(images)} images of update {options.step}: {options.output}")
 
 
 if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
+    flags.DEFINE_string("output", "batch.png", "The picture.")
+    flags.DEFINE_integer("step", 0, "Number of updates done before.", lower_bound=0)
+    flags.DEFINE_integer("count", 40, "Images to show, at most.", lower_bound=1)
     flags.mark_flag_as_required("config")
     app.run(main)
