@@ -73,6 +73,13 @@ def test_enhancers(image, factor, operation, enhancer):
     check(operation(image, factor), expected, tolerance=1 if factor != 1 else 0)
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_grey_is_exact(image):
+    pillow = Image.fromarray(np.asarray(image))
+    check(color(image, 0.0), ImageEnhance.Color(pillow).enhance(0.0))
+    check(contrast(image, 0.0), ImageEnhance.Contrast(pillow).enhance(0.0))
+
+
 def differing(found, expected):
     """Share of pixels that differ: where a coordinate falls between two, either may be taken."""
     return (np.asarray(found) != np.asarray(expected)).any(axis=-1).mean()
