@@ -88,7 +88,9 @@ def main(argv: list[str]) -> None:
 
 def _leave(status: int) -> NoReturn:
     if status != _STOPPED:
-        print(f"main.py: process {_PROCESS_ID.value} ends the job", file=sys.stderr, flush=True)
+        import jax
+
+        print(f"main.py: process {jax.process_index()} ends the job", file=sys.stderr, flush=True)
         os._exit(status)
     sys.exit(status)
 

@@ -118,7 +118,9 @@ def build_feed(
     train, evaluated = _splits(config, dataset)
     size, eval_size = sizes
     blacklist = config.dataset.validation_blacklist
-    excluded = read_blacklist(blacklist) if blacklist else frozenset()
+    excluded: dict[str, frozenset[str]] = dict.fromkeys(evaluated, frozenset())
+    if blacklist:
+        excluded["test"] = read_blacklist(blacklist)
     num_threads = config.dataset.num_threads or os.cpu_count() or 1
     max_bad_examples = config.dataset.max_bad_examples
     crop_fraction = config.dataset.eval_crop_fraction
@@ -151,7 +153,7 @@ def build_feed(
                     source,
                     size=eval_size,
                     crop_fraction=crop_fraction,
-                    excluded=excluded if name == "test" else frozenset(),
+                    excluded=excluded[name],
                     **common,
                 )
                 for name, source in evaluated.items()
@@ -174,7 +176,7 @@ def build_feed(
             source,
             size=eval_size,
             crop_fraction=crop_fraction,
-            excluded=excluded if name == "test" else frozenset(),
+            excluded=excluded[name],
         )
         for name, source in evaluated.items()
     }

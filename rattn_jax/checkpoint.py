@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization
 
+from rattn_jax.parallel import is_main_process
 from rattn_jax.train_state import TrainState
 
 
@@ -31,7 +32,7 @@ class Checkpoints:
         self.directory = epath.Path(directory).absolute()
         # What a killed process has left of a save. Orbax's own option for this works in the
         # background, and fails loudly in a process that ends at once.
-        if jax.process_index() == 0:
+        if is_main_process():
             for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 leftover.rmtree()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)

@@ -1,7 +1,7 @@
 """What a compiled step is given: data that lives on the device, or batches that stream to it.
 
 feed.training(first, last)       # (data, rows [last - first, B, ...]) of the updates in between
-feed.evaluation("test")          # the split's batches: (data, rows, mask), and how many it excludes
+feed.evaluation("test")          # the split's batches: (data, rows, mask)
 
 Both kinds see the same examples in the same order: it is a function of (seed, step) alone.
 """

@@ -19,6 +19,7 @@ import jax
 from etils import epath
 
 from rattn_jax.errors import UsageError
+from rattn_jax.parallel import is_main_process
 
 # Keys that a run may change when it is resumed: none of them changes what it computes.
 FREE_KEYS = frozenset(
@@ -102,7 +103,7 @@ def record_run(
                     "workdir, or the dataset as it was"
                 )
         return
-    if jax.process_index() != 0:
+    if not is_main_process():
         return
     description = {
         "config": _as_json(config),

@@ -7,11 +7,11 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
-import jax
 from etils import epath
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from rattn_jax.parallel import is_main_process
 from rattn_jax.run_folder import replace_text
 
 
@@ -127,7 +127,7 @@ class Recorder:
 
     def __init__(self, folder: epath.Path, last_step: int, progress: Progress) -> None:
         self._progress = progress
-        self._writes = jax.process_index() == 0
+        self._writes = is_main_process()
         if self._writes:
             self._metrics_file = MetricsFile(folder / "metrics.jsonl", last_step)
             self._events = EventFile(folder / "tensorboard", last_step)

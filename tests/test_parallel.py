@@ -71,9 +71,8 @@ def test_an_update_has_one_all_reduce_of_everything_and_one_of_a_count(data):
     assert all_reduces(data) == [1, arrays + 3]
 
 
-def test_synchronised_batch_norm_adds_two_all_reduces_for_each_layer_at_most(data):
+def test_synchronised_batch_norm_adds_three_all_reduces_for_each_layer_at_most(data):
     _, state = compile_steps(devices=8, sync=True)
     norms = len(jax.tree.leaves(state.batch_stats)) // 2
     found = all_reduces(data, sync=True)
-    # Of the mean and of the variance forward; of the two sums of its gradient backward.
     assert len(found) <= 3 * norms + 2
