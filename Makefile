@@ -1,12 +1,13 @@
 # Needs Python >= 3.11 with venv, and make. Everything else goes into .venv.
 #   make demo    train a small attention network on handwritten digits (3 minutes)
 #   make test    formatting, lint, types and all tests
+#   make faults  hundreds of faults on purpose, counted; goes on where it was stopped
 #   make lock    resolve the versions of requirements.lock again
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lock clean
+.PHONY: demo test faults lock clean
 
 demo: .venv/installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
@@ -16,6 +17,9 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+faults: .venv/installed
+	$(BIN)/pytest tests/faults --counted --dist=load
 
 # uv installs in seconds what pip installs in a minute; either gives the same versions.
 .venv/installed: pyproject.toml requirements.lock

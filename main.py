@@ -18,6 +18,9 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_SELFTEST = flags.DEFINE_bool(
+    "selftest", False, "Try devices, data, memory, checkpoints and speed, and train nothing."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
@@ -97,15 +100,17 @@ def _leave(status: int) -> NoReturn:
 
 def _train() -> None:
     # JAX takes seconds to import; a wrong flag should not wait for it.
-    from rattn_jax.errors import DataError, UsageError
+    from rattn_jax.errors import DataError, NonfiniteError, SaveError, UsageError
+    from rattn_jax.selftest import selftest
     from rattn_jax.train import StoppedError, train_and_evaluate
 
     logging.set_verbosity(logging.WARNING)
+    run = selftest if _SELFTEST.value else train_and_evaluate
     try:
-        train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+        run(_CONFIG.value, _WORKDIR.value)
     except UsageError as error:
         _fail(error, _BAD_USAGE)
-    except DataError as error:
+    except (DataError, NonfiniteError, SaveError) as error:
         _fail(error, _FAILED)
     except StoppedError as error:
         _fail(error, _STOPPED)

@@ -25,6 +25,10 @@ def get_config() -> ConfigDict:
     config.sync_batch_norm = False  # statistics over all devices; False: of each one's images
     config.compilation_cache_dir = config_dict.placeholder(str)  # None: in the workdir
     config.process_timeout_seconds = 60  # after which a process that died ends the others
+    config.preemption_grace_seconds = 25  # to leave in order after SIGTERM
+    config.on_save_error = "stop"  # when a checkpoint cannot be written; or "continue"
+    config.on_nonfinite = "stop"  # when an update gives NaN or infinity; or "skip" it
+    config.profile_steps = config_dict.placeholder(tuple)  # (a, b) traces the updates from a to b
     config.steps_per_call = 0  # updates a dispatch; 0: 1 on CPU, 100 on accelerators
 
     config.dataset = ConfigDict()

@@ -26,6 +26,13 @@ _RULES: dict[str, Rule] = {
     "keep_checkpoints": _POSITIVE,
     "steps_per_call": _NOT_NEGATIVE,
     "process_timeout_seconds": _POSITIVE,
+    "preemption_grace_seconds": _POSITIVE,
+    "on_save_error": ("'stop' or 'continue'", lambda value: value in ("stop", "continue")),
+    "on_nonfinite": ("'stop' or 'skip'", lambda value: value in ("stop", "skip")),
+    "profile_steps": (
+        "two numbers of updates, at least 0 and in ascending order",
+        lambda value: len(value) == 2 and 0 <= value[0] < value[1],
+    ),
     "parallel": ("'shard_map' or 'pmap'", lambda value: value in ("shard_map", "pmap")),
     "dataset.test_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
     "dataset.image_size": _POSITIVE,
@@ -64,7 +71,14 @@ _RULES: dict[str, Rule] = {
 
 
 # None where nothing is asked for.
-_OPTIONAL = frozenset({"dataset.image_size", "dataset.eval_image_size", "augmentation.scale_crop"})
+_OPTIONAL = frozenset(
+    {
+        "dataset.image_size",
+        "dataset.eval_image_size",
+        "augmentation.scale_crop",
+        "profile_steps",
+    }
+)
 
 
 def check_config(config: ConfigDict) -> None:

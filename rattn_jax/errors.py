@@ -13,3 +13,17 @@ class DataError(Exception):
 
     The message is one line that names them and the remedy.
     """
+
+
+class SaveError(Exception):
+    """A checkpoint could not be written: exit status 1.
+
+    The message is one line that names the step, the reason and the remedy.
+    """
+
+
+class NonfiniteError(Exception):
+    """An update gave NaN or infinity: exit status 1.
+
+    The message is one line that names the step, where its batch was kept, and the remedy.
+    """

@@ -6,7 +6,8 @@ feed.evaluation("test")          # the split's batches: (data, rows, mask)
 Both kinds see the same examples in the same order: it is a function of (seed, step) alone.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -51,8 +52,12 @@ class Feed(Protocol):
         """What updates `first` ... `last - 1` are given; `rows` is [last - first, B, ...]."""
         ...
 
-    def evaluation(self, split: str) -> Iterator[Evaluation]:
+    def evaluation(self, split: str) -> Generator[Evaluation]:
         """The batches of a split, each example once."""
+        ...
+
+    def batch(self, step: int) -> Batch:
+        """This process's share of what update `step` is given, on the host."""
         ...
 
     def close(self) -> None:
@@ -114,7 +119,7 @@ class ResidentFeed:
         ]
         return self._train, join_shares(self._share.of(np.stack(rows)), self._mesh)
 
-    def evaluation(self, split: str) -> Iterator[Evaluation]:
+    def evaluation(self, split: str) -> Generator[Evaluation]:
         """See `Feed`."""
         count = self.num_evaluated[split]
         for indices, mask in evaluation_indices(self._batch_size, count, self._batches):
@@ -122,6 +127,13 @@ class ResidentFeed:
                 self._evaluated[split],
                 *join_shares((self._share.of(indices), self._share.of(mask)), self._mesh),
             )
+
+    def batch(self, step: int) -> Batch:
+        """See `Feed`."""
+        indices = training_indices(self._seed, step, self._batch_size, self._num_train)
+        mine = self._share.of(indices[None])[0]
+        images, labels = np.asarray(self._train.images), np.asarray(self._train.labels)
+        return Batch(images[mine], labels[mine])
 
     def close(self) -> None:
         """See `Feed`."""
@@ -174,7 +186,7 @@ class StreamingFeed:
         stacked = Batch(np.stack(images), np.stack(labels))
         return self._data, join_shares(stacked, self._mesh)
 
-    def evaluation(self, split: str) -> Iterator[Evaluation]:
+    def evaluation(self, split: str) -> Generator[Evaluation]:
         """See `Feed`."""
         num_excluded = 0
         for batch in self._evaluated[split]():
@@ -182,6 +194,12 @@ class StreamingFeed:
             rows = (Batch(batch.images[None], batch.labels[None]), batch.mask[None])
             yield Evaluation(self._data, *join_shares(rows, self._mesh))
         self.num_evaluated[split] = self._num_examples[split] - add_up(num_excluded)
+
+    def batch(self, step: int) -> Batch:
+        """See `Feed`."""
+        with closing(self._train(range(step, step + 1))) as stream:
+            batch = next(stream)
+        return Batch(batch.images, batch.labels)
 
     def close(self) -> None:
         """See `Feed`."""

@@ -7,11 +7,13 @@ tensorboard/     event files
 compilation_cache/   compiled functions, see `compilation.py`
 """
 
+import contextlib
+import fcntl
 import json
 import platform
 import subprocess
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -35,8 +37,12 @@ FREE_KEYS = frozenset(
         "model.remat",
         "model.scan_modules",
         "num_train_steps",
+        "on_nonfinite",
+        "on_save_error",
         "parallel",
+        "preemption_grace_seconds",
         "process_timeout_seconds",
+        "profile_steps",
         "steps_per_call",
     }
 )
@@ -80,7 +86,7 @@ def record_run(
     config: Mapping[str, Any],
     devices: Sequence[jax.Device],
     dataset: Mapping[str, Any],
-) -> None:
+) -> Any:
     """Writes config.json or, if an earlier start of the run has, compares the dataset with it.
 
     Args:
@@ -89,31 +95,56 @@ def record_run(
         devices: devices of the run.
         dataset: its class names and sizes.
 
+    Returns:
+        What makes it this run, for JSON: config and dataset.
+
     Raises:
         UsageError: the dataset has changed since.
     """
     record = folder / RECORD
+    run = {"config": _as_json(config), "dataset": _as_json(dataset)}
     if record.exists():
-        before = _read(record, "dataset")
-        for key, value in dataset.items():
-            if before.get(key) != value:
-                raise UsageError(
-                    f"workdir {folder} holds a run on a dataset with {key}="
-                    f"{_short(before.get(key))}, which now has {_short(value)}: use another "
-                    "workdir, or the dataset as it was"
-                )
-        return
+        _compare_dataset(folder, _read(record, "dataset"), run["dataset"])
+        return run
     if not is_main_process():
-        return
-    description = {
-        "config": _as_json(config),
-        "dataset": dict(dataset),
+        return run
+    description = run | {
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in _LIBRARIES},
         "devices": [device.device_kind for device in devices],
         "git_commit": _git_commit(),
     }
     replace_text(record, json.dumps(description, indent=2) + "\n")
+    return run
+
+
+def check_same_run(path: epath.Path, before: Any, now: Any) -> None:
+    """Raises UsageError unless what `record_run` has returned was the same before, at `path`."""
+    _compare(path, before["config"], now["config"])
+    _compare_dataset(path, before["dataset"], now["dataset"])
+
+
+@contextlib.contextmanager
+def lock_run_folder(folder: epath.Path) -> Generator[None]:
+    """While the block runs, no other process can train in the folder.
+
+    The lock ends with the process, however it ends. Object stores have none.
+
+    Raises:
+        UsageError: another process trains there.
+    """
+    if not is_main_process() or "://" in str(folder):
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"workdir {folder} is in use by another process: wait for it, or choose another "
+                "workdir"
+            ) from error
+        yield
 
 
 def replace_text(path: epath.Path, text: str) -> None:
@@ -146,8 +177,17 @@ def _compare(folder: epath.Path, old: Any, new: Any) -> None:
     for key in sorted(before.keys() | now.keys()):
         if key not in FREE_KEYS and before.get(key) != now.get(key):
             raise UsageError(
-                f"workdir {folder} holds a run with {key}={before.get(key)!r}, and this config "
+                f"{folder} holds a run with {key}={before.get(key)!r}, and this config "
                 f"has {key}={now.get(key)!r}: use another workdir, or that value"
+            )
+
+
+def _compare_dataset(folder: epath.Path, before: Any, now: Any) -> None:
+    for key, value in now.items():
+        if before.get(key) != value:
+            raise UsageError(
+                f"{folder} holds a run on a dataset with {key}={_short(before.get(key))}, which "
+                f"now has {_short(value)}: use another workdir, or the dataset as it was"
             )
 
 

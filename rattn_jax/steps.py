@@ -4,6 +4,7 @@ They run under a mapped axis (`parallel.py`) over which gradients, running avera
 are combined; batches are the replica's share of the global batch.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import optax
 
 from rattn_jax.augment import example_rngs, one_hot_targets, regularize
 from rattn_jax.metrics import Metrics, empty, measure, merge
-from rattn_jax.train_state import TrainState, average
+from rattn_jax.train_state import TrainState, average, leave_out_nonfinite
 
 Array = jax.Array
 Augment = Callable[[Array, Array], Array]  # (rngs [B], uint8 images [B, H, W, C]) -> float32
@@ -130,6 +131,7 @@ def train_step(
     loop: bool,
     accumulate_steps: int = 1,
     ema_decay: float = 0.0,
+    skip_nonfinite: bool = False,
     **recipe: Any,
 ) -> TrainState:
     """State after one update.
@@ -145,6 +147,8 @@ def train_step(
         accumulate_steps: parts of equal size in which the share is computed, one after the other,
             to save memory; batch norm sees them one by one.
         ema_decay: see `average`.
+        skip_nonfinite: what an update does from which NaN or infinity comes: True leaves it out,
+            False stops training; see `leave_out_nonfinite`.
         **recipe: keywords of `prepare`.
     """
     batch = take(data, row)
@@ -179,7 +183,8 @@ def train_step(
     grads, batch_stats = jax.lax.pmean((grads, batch_stats), axis_name)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(
+    updated = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
@@ -187,6 +192,7 @@ def train_step(
         ema=average(state.ema, params, batch_stats, state.step, ema_decay),
         metrics=merge(state.metrics, jax.lax.psum(sums, axis_name)),
     )
+    return leave_out_nonfinite(updated, state, go_on=skip_nonfinite)
 
 
 def train_steps(

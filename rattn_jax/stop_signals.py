@@ -1,31 +1,54 @@
 """Leaving in order when asked to: SIGTERM (a preempted machine) and Ctrl-C."""
 
+import os
 import signal
+import socket
+import sys
+import threading
 from types import FrameType, TracebackType
 
 import jax
 from jax.experimental import multihost_utils
 
+STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again
+
 
 class StopSignals:
-    """While the `with` block runs, SIGTERM and the first Ctrl-C only set `requested`.
+    """While the `with` block runs, SIGTERM and the first Ctrl-C only make `requested` true.
 
-    A second Ctrl-C interrupts at once, as it always does. With several processes Ctrl-C always
-    does, and SIGTERM is JAX's, which makes them agree on the step after which they stop.
+    A second Ctrl-C interrupts at once, as it always does. Where leaving in order takes too long,
+    as in the middle of a long compilation, SIGTERM ends the process with STOPPED. With several
+    processes Ctrl-C always interrupts, and SIGTERM is JAX's, which makes them agree on where
+    they stop.
+
+    Args:
+        grace_seconds: how long leaving in order may take after SIGTERM.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace_seconds: float) -> None:
+        self._grace_seconds = grace_seconds
         self._requested = False
+        self._left = threading.Event()
+        self._count = 0
 
-    def requested(self, step: int) -> bool:
-        """Whether to stop after `step` updates; the training loop asks after each call."""
+    def requested(self) -> bool:
+        """Whether to stop; all processes ask at the same points of the run."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            self._count += 1
+            self._requested |= multihost_utils.reached_preemption_sync_point(self._count)
         return self._requested
 
     def __enter__(self) -> "StopSignals":
-        handled = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
-        self._previous = {number: signal.signal(number, self._handle) for number in handled}
+        if jax.process_count() > 1:
+            return self
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
+        # Python runs a handler between two of its own instructions, so not during a compilation.
+        # What is written to this socket is seen at once, in another thread.
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(
@@ -34,9 +57,28 @@ class StopSignals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if jax.process_count() > 1:
+            return
+        self._left.set()
+        signal.set_wakeup_fd(self._previous_fd)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._writer.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _watch(self) -> None:
+        with self._reader:
+            while data := self._reader.recv(1):
+                if data[0] == signal.SIGTERM:
+                    break
+        if data and not self._left.wait(self._grace_seconds):
+            print(
+                f"SIGTERM, and {self._grace_seconds:g} s were not enough to leave in order: run "
+                "again to go on from the newest checkpoint",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(STOPPED)

@@ -1,11 +1,11 @@
-"""The training loop. The only module that sees the config; below it, everything has keywords."""
+"""The training loop: what happens after which update."""
 
 import dataclasses
-import time
+import resource
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any
 
 import jax
 from clu import parameter_overview
@@ -13,35 +13,25 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rattn_jax import metrics
-from rattn_jax.build import (
-    build_dataset,
-    build_feed,
-    build_model,
-    build_optimizer,
-    build_recipe,
-    image_sizes,
-    is_resident,
-)
+from rattn_jax.build import build_dataset
 from rattn_jax.checkpoint import Checkpoints
-from rattn_jax.compilation import compile_for, use_cache
+from rattn_jax.compilation import use_cache
 from rattn_jax.config_rules import check_config
-from rattn_jax.data import Dataset, dataset_spec
-from rattn_jax.errors import UsageError
-from rattn_jax.models import stack_modules, unstack_modules
-from rattn_jax.parallel import (
-    AXIS,
-    agree,
-    check_batch_size,
-    is_main_process,
-    make_mesh,
-    map_replicas,
-    replicate,
+from rattn_jax.errors import NonfiniteError, UsageError
+from rattn_jax.models import unstack_modules
+from rattn_jax.parallel import agree, is_main_process, replicate
+from rattn_jax.profiling import Profiler
+from rattn_jax.run_folder import (
+    check_same_run,
+    lock_run_folder,
+    open_run_folder,
+    record_run,
+    replace_text,
 )
-from rattn_jax.run_folder import open_run_folder, record_run, replace_text
-from rattn_jax.steps import eval_steps, train_steps
 from rattn_jax.stop_signals import StopSignals
 from rattn_jax.throughput import Throughput
-from rattn_jax.train_state import TrainState, create_train_state
+from rattn_jax.train_state import TrainState
+from rattn_jax.trainer import Trainer
 from rattn_jax.writers import Progress, Recorder
 
 
@@ -52,7 +42,7 @@ class StoppedError(Exception):
 def train_and_evaluate(
     config: ConfigDict, workdir: epath.PathLike, devices: Sequence[jax.Device] | None = None
 ) -> TrainState:
-    """Trains and evaluates, going on from the newest checkpoint in `workdir`.
+    """Trains and evaluates, going on from the newest whole checkpoint in `workdir`.
 
     Args:
         config: the keys of `configs/default.py`.
@@ -64,6 +54,9 @@ def train_and_evaluate(
 
     Raises:
         UsageError: the config, the data or the folder cannot be used.
+        DataError: all checkpoints, or too many examples, are damaged.
+        SaveError: a checkpoint or metrics could not be written.
+        NonfiniteError: an update gave NaN or infinity.
         StoppedError: SIGTERM or Ctrl-C has ended the run, after saving.
     """
     devices = jax.devices() if devices is None else devices
@@ -71,215 +64,169 @@ def train_and_evaluate(
     progress = Progress(config.num_train_steps, config.batch_size, quiet=not is_main_process())
     trainer = Trainer(config, devices, progress)
     folder = open_run_folder(workdir, config.to_dict())
-    dataset = build_dataset(config)
-    record_run(folder, config.to_dict(), devices, dataset.describe())
-    use_cache(config.compilation_cache_dir or folder / "compilation_cache")
-    trainer.place(dataset)
+    stop_on_error = config.on_save_error == "stop"
+    with StopSignals(config.preemption_grace_seconds) as stop, lock_run_folder(folder):
+        dataset = build_dataset(config)
+        record = record_run(folder, config.to_dict(), devices, dataset.describe())
+        use_cache(config.compilation_cache_dir or folder / "compilation_cache")
+        trainer.place(dataset)
 
-    progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
-    state = trainer.initial_state()
-    params = unstack_modules(state.params)
-    table = partial(parameter_overview.get_parameter_overview, params, include_stats=False)
-    if is_main_process():
-        replace_text(folder / "parameters.txt", table() + "\n")
-    progress.say(table(max_lines=12))
-    with (
-        StopSignals() as stop,
-        Checkpoints(folder / "checkpoints", config.keep_checkpoints) as checkpoints,
-        closing(trainer.feed),
-    ):
-        start = checkpoints.newest_step() or 0
-        if start:
-            progress.say(f"going on from the checkpoint of step {start}")
+        progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
+        state = trainer.initial_state()
+        params = unstack_modules(state.params)
+        table = partial(parameter_overview.get_parameter_overview, params, include_stats=False)
+        if is_main_process():
+            replace_text(folder / "parameters.txt", table() + "\n")
+        progress.say(table(max_lines=12))
+        with (
+            closing(trainer.feed),
+            Checkpoints(
+                folder / "checkpoints",
+                config.keep_checkpoints,
+                record=record,
+                compare=check_same_run,
+                say=progress.say,
+                stop_on_error=stop_on_error,
+            ) as checkpoints,
+        ):
             restored = checkpoints.restore_newest(unstack_modules(state))
-            state = replicate(trainer.arrange(restored), trainer.mesh)
-        elif config.num_train_steps == 0:
-            raise UsageError(
-                f"num_train_steps=0 evaluates the newest checkpoint, and {folder} has none: "
-                "train first, or choose another workdir"
-            )
-        with Recorder(folder, start, progress) as recorder:
-            if start < config.num_train_steps:
-                progress.say(f"training on {len(devices)} x {devices[0].device_kind}")
-                state = _train(trainer, state, checkpoints, recorder, stop)
-            else:
-                due = trainer.due(start)
-                done = agree([recorder.has(split, start) for split in due])
-                splits = [split for split, is_done in zip(due, done, strict=True) if not is_done]
-                for split in splits:
-                    trainer.evaluate(state, split, recorder)
-                if not splits:
-                    progress.say(f"nothing is left to do: {start} steps are done and evaluated")
-            _say_result(recorder, progress, folder)
-    if int(state.step) < config.num_train_steps:
-        raise StoppedError(f"stopped after step {int(state.step)}, saved: run again to go on")
+            if restored is not None:
+                progress.say(f"going on from the checkpoint of step {int(restored.step)}")
+                state = replicate(trainer.arrange(restored), trainer.mesh)
+            elif config.num_train_steps == 0:
+                raise UsageError(
+                    f"num_train_steps=0 evaluates the newest checkpoint, and {folder} has none: "
+                    "train first, or choose another workdir"
+                )
+            with Recorder(
+                folder, int(state.step), progress, stop_on_error=stop_on_error
+            ) as recorder:
+                run = _Run(folder, trainer, checkpoints, recorder, stop, progress)
+                state = run.to_the_end(state)
+                _say_result(recorder, progress, folder)
     return state
 
 
-def _train(
-    trainer: "Trainer",
-    state: TrainState,
-    checkpoints: Checkpoints,
-    recorder: Recorder,
-    stop: StopSignals,
-) -> TrainState:
-    """Trains to the end, or until a stop is requested."""
-    config = trainer.config
-    total = config.num_train_steps
-    periods = (config.log_every_steps, config.eval_every_steps, config.checkpoint_every_steps)
-    throughput = Throughput()
-    step = int(state.step)
-    while step < total and not stop.requested(step):
-        end = min(step + trainer.steps_per_call, total, *(p * (step // p + 1) for p in periods))
-        state = trainer.train(state, step, end, throughput)
-        step = end
-        log, evaluate, save = (step % period == 0 or step == total for period in periods)
-        if log or evaluate or save:
-            jax.block_until_ready(state)
-            throughput.stop()
-        if log:
-            recorder.record(
-                step,
-                "train",
-                metrics.summarize(state.metrics),
-                learning_rate=trainer.learning_rate(step),
-                images_per_second=throughput.take(),
-            )
-            empty = replicate(metrics.empty(), trainer.mesh)
-            state = dataclasses.replace(state, metrics=empty)
-        if evaluate:
-            for split in trainer.due(step):
-                trainer.evaluate(state, split, recorder)
-        if save:  # last, so that a checkpoint has all its lines before it
-            checkpoints.save(unstack_modules(state))
-    checkpoints.save(unstack_modules(state))
-    return state
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What the loop works with."""
 
+    folder: epath.Path
+    trainer: Trainer
+    checkpoints: Checkpoints
+    recorder: Recorder
+    stop: StopSignals
+    progress: Progress
 
-class Trainer:
-    """Network, optimizer, data and compiled functions of a config.
+    def to_the_end(self, state: TrainState) -> TrainState:
+        """Trains what is left, and evaluates what is due and not recorded yet.
 
-    Attributes:
-        config: the config.
-        mesh: the devices.
-        steps_per_call: updates a dispatch, at most.
-    """
-
-    def __init__(
-        self, config: ConfigDict, devices: Sequence[jax.Device], progress: Progress
-    ) -> None:
-        check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
-        self.config = config
-        self.mesh = make_mesh(devices)
-        self._progress = progress
-        self._on_cpu = devices[0].platform == "cpu"
-        dataset = config.dataset
-        self._spec = dataset_spec(
-            dataset.name, config.data_dir, test_fraction=dataset.test_fraction
-        )
-        self._sizes = image_sizes(config, self._spec)
-        self._model = build_model(config, self._spec.num_classes)
-        self._schedule, self._optimizer = build_optimizer(config)
-        self._compiled: dict[int, Any] = {}  # by the number of updates in a call
-
-    def place(self, dataset: Dataset) -> None:
-        """Reads the dataset, or opens a stream of it, and prepares the compiled functions."""
-        config, loop = self.config, not self._on_cpu
-        self.resident = is_resident(config, dataset, self._sizes)
-        self.steps_per_call = config.steps_per_call or (100 if loop and self.resident else 1)
-        self.feed = build_feed(
-            config,
-            dataset,
-            self._sizes,
-            resident=self.resident,
-            mesh=self.mesh,
-            eval_batches=100 if loop else 1,
-        )
-        recipe = build_recipe(config, self._spec.num_classes, crops_on_device=self.resident)
-        keywords: dict[str, Any] = {"loop": loop, "model": self._model, "axis_name": AXIS}
-        train = partial(
-            train_steps,
-            optimizer=self._optimizer,
-            accumulate_steps=config.accumulate_steps,
-            ema_decay=config.ema_decay,
-            **recipe,
-            **keywords,
-        )
-        self._train = map_replicas(
-            train, self.mesh, config.parallel, num_batches=1, donate_state=True
-        )
-        self._evaluate = map_replicas(
-            partial(eval_steps, **keywords), self.mesh, config.parallel, num_batches=2
-        )
-
-    def initial_state(self) -> TrainState:
-        """State before the first update, whole on every device."""
-        rng = jax.random.key(self.config.seed)
-        state = create_train_state(
-            rng,
-            self._model,
-            self._optimizer,
-            (self._sizes[0], self._sizes[0], 3),
-            with_averages=self.config.ema_decay > 0,
-        )
-        return replicate(self.arrange(state), self.mesh)
-
-    def arrange(self, state: TrainState) -> TrainState:
-        """The state in the form in which the network takes it."""
-        return stack_modules(state) if self.config.model.scan_modules else state
-
-    def learning_rate(self, step: int) -> float:
-        """Rate of the last of `step` updates."""
-        return float(self._schedule(step - 1))
-
-    def train(self, state: TrainState, step: int, end: int, throughput: Throughput) -> TrainState:
-        """State after updates `step` ... `end - 1`; does not wait for them to be computed."""
-        data, rows = self.feed.training(step, end)
-        if not self.resident:
-            jax.block_until_ready(state)  # or batches that wait for their turn would pile up
-        count = end - step
-        if count not in self._compiled:  # which says nothing about the speed
-            throughput.stop()
-            return self._first_call(jax.block_until_ready(state), data, rows, count)
-        throughput.start()
-        throughput.add(count * self.config.batch_size)
-        return self._compiled[count](state, data, rows)
-
-    def _first_call(self, state: TrainState, data: Any, rows: Any, count: int) -> TrainState:
-        """State after `count` updates, for which there is no compiled function yet."""
-        self._compiled[count], seconds = compile_for(self._train, state, data, rows)
-        start = time.perf_counter()
-        state = jax.block_until_ready(self._compiled[count](state, data, rows))
-        self._progress.say(
-            f"{'an update' if count == 1 else f'{count} updates'}: traced in "
-            f"{seconds.tracing:.1f} s, compiled in {seconds.compiling:.1f} s, run in "
-            f"{time.perf_counter() - start:.1f} s"
-        )
+        Raises:
+            StoppedError: a signal has stopped it.
+        """
+        config, start = self.trainer.config, int(state.step)
+        if start and (start >= config.num_train_steps or start % config.eval_every_steps == 0):
+            splits = self._not_recorded(start)
+            if not all(self._evaluate(state, split) for split in splits):
+                raise StoppedError(f"stopped in an evaluation after step {start}: run again")
+            if start >= config.num_train_steps and not splits:
+                self.progress.say(f"nothing is left to do: {start} steps are done and evaluated")
+        if start >= config.num_train_steps:
+            return state
+        mesh = self.trainer.mesh
+        self.progress.say(f"training on {mesh.size} x {mesh.devices.flat[0].device_kind}")
+        with Profiler(self.folder / "profile", config.profile_steps) as profiler:
+            state, is_done = self._train(state, profiler)
+        self.checkpoints.save(unstack_modules(state))
+        self.checkpoints.wait()
+        if not is_done:
+            raise StoppedError(f"stopped after step {int(state.step)}, saved: run again to go on")
         return state
 
-    def evaluate(self, state: TrainState, split: str, recorder: Recorder) -> None:
-        """Evaluates a split, every example once, and records it."""
-        start = time.perf_counter()
-        sums = replicate(metrics.empty(), self.mesh)
-        for data, rows, mask in self.feed.evaluation(split):
-            sums = self._evaluate((state, sums), data, rows, mask)
-        counted, num_examples = metrics.count_examples(sums), self.feed.num_evaluated[split]
-        if counted != num_examples:
-            raise RuntimeError(f"evaluated {counted} of {num_examples} {split} examples")
-        step = int(state.step)
-        recorder.record(
+    def _train(self, state: TrainState, profiler: Profiler) -> tuple[TrainState, bool]:
+        """State at the end, or when a stop was requested; and whether it is the end."""
+        config, trainer = self.trainer.config, self.trainer
+        total = config.num_train_steps
+        periods = (config.log_every_steps, config.eval_every_steps, config.checkpoint_every_steps)
+        throughput = Throughput(config.batch_size)
+        step, skipped = int(state.step), int(state.num_nonfinite)
+        while step < total:
+            if self.stop.requested():
+                return state, False
+            self.checkpoints.check()
+            profiler.reached(step, state)
+            due = [p * (step // p + 1) for p in periods]
+            due += [at for at in profiler.steps or () if at > step]
+            end = min(step + trainer.steps_per_call, total, *due)
+            state = trainer.train(state, step, end, throughput)
+            step = end
+            log, evaluate, save = (step % period == 0 or step == total for period in periods)
+            if not (log or evaluate or save):
+                continue
+            jax.block_until_ready(state)
+            throughput.stop()
+            self._stop_if_nonfinite(state)
+            if log:
+                state = self._log(state, throughput, int(state.num_nonfinite) - skipped)
+                skipped = int(state.num_nonfinite)
+            if evaluate:
+                for split in trainer.due(step):
+                    if not self._evaluate(state, split):
+                        return state, False
+            if save:  # last, so that a checkpoint has all its lines before it
+                self.checkpoints.save(unstack_modules(state))
+        profiler.reached(step, state)
+        return state, True
+
+    def _log(self, state: TrainState, throughput: Throughput, num_skipped: int) -> TrainState:
+        """Writes the line of training; the state with its sums emptied."""
+        step, speed = int(state.step), throughput.take()
+        self.recorder.record(
             step,
-            split,
-            metrics.summarize(sums),
-            learning_rate=self.learning_rate(step),
-            images_per_second=num_examples / (time.perf_counter() - start),
+            "train",
+            metrics.summarize(state.metrics),
+            learning_rate=self.trainer.learning_rate(step),
+            images_per_second=speed.images_per_second if speed else None,
+            steps_per_sec=speed.steps_per_sec if speed else None,
+            input_wait_share=speed.input_wait_share if speed else None,
+            peak_memory_bytes=_peak_memory_bytes(self.trainer.mesh.local_devices),
+            skipped_updates=num_skipped,
+        )
+        if num_skipped:
+            path = self.trainer.keep_batch(self.folder / "nonfinite", int(state.nonfinite_step))
+            self.progress.say(
+                f"{num_skipped} updates gave NaN or infinity and were left out; the batch of the "
+                f"last is in {path}"
+            )
+        return dataclasses.replace(state, metrics=replicate(metrics.empty(), self.trainer.mesh))
+
+    def _evaluate(self, state: TrainState, split: str) -> bool:
+        return self.trainer.evaluate(state, split, self.recorder, self.stop.requested)
+
+    def _not_recorded(self, step: int) -> list[str]:
+        splits = self.trainer.due(step)
+        has = agree([self.recorder.has(split, step) for split in splits])
+        return [split for split, is_there in zip(splits, has, strict=True) if not is_there]
+
+    def _stop_if_nonfinite(self, state: TrainState) -> None:
+        """Raises NonfiniteError if training stands still: before anything of it is saved."""
+        step = int(state.step)
+        if int(state.nonfinite_step) != step:
+            return
+        path = self.trainer.keep_batch(self.folder / "nonfinite", step)
+        raise NonfiniteError(
+            f"the update after step {step} gave NaN or infinity; its batch is in {path}: lower "
+            "the learning rate, look at the batch, or go on with --config.on_nonfinite=skip"
         )
 
-    def due(self, step: int) -> list[str]:
-        """Splits to evaluate after a step: the test split only at the end, if one is held out."""
-        if not self.config.validation_examples:
-            return ["test"]
-        return ["validation", "test"] if step >= self.config.num_train_steps else ["validation"]
+
+def _peak_memory_bytes(devices: Sequence[jax.Device]) -> int:
+    """The largest high-water mark of the devices' memory; on CPU, that of the process."""
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in devices]
+    if any(peaks):
+        return max(peaks)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _say_result(recorder: Recorder, progress: Progress, folder: epath.Path) -> None:

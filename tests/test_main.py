@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.test_folder import make_folder
+from tests.tiny import numbers
 
 ROOT = Path(__file__).parents[1]
 TINY = "--config=tests/tiny.py"
@@ -124,7 +125,7 @@ def finished(tmp_path_factory):
 def test_finished_run(finished):
     workdir, out = finished
     assert {path.name for path in workdir.iterdir()} == {
-        *("checkpoints", "compilation_cache", "config.json", "metrics.jsonl"),
+        *(".lock", "checkpoints", "compilation_cache", "config.json", "metrics.jsonl"),
         *("parameters.txt", "tensorboard"),
     }
     assert "Total: " in out
@@ -172,10 +173,6 @@ def test_run_that_was_stopped_goes_on_as_if_it_was_not(finished, tmp_path, numbe
     resumed, straight = (read_rows(path) for path in (tmp_path, tmp_path / "straight"))
 
     assert numbers(resumed) == numbers(straight)
-
-
-def numbers(rows):
-    return [{k: v for k, v in r.items() if k not in ("time", "images_per_second")} for r in rows]
 
 
 def test_stream_that_was_killed_goes_on_with_the_same_batches(tmp_path):

@@ -8,15 +8,18 @@ import time
 import pytest
 
 from tests.data.test_folder import make_folder
-from tests.test_main import TINY, numbers, read_rows, run, start, wait_for_step
+from tests.test_main import TINY, read_rows, run, start, wait_for_step
+from tests.tiny import numbers
 
 
-def start_job(workdir, *arguments, processes=2, devices=2):
-    """A process for each host, each with so many devices."""
+def start_job(workdir, *arguments, processes=2, devices=2, instead=lambda *a, **e: None):
+    """A process for each host, each with so many devices, or what `instead` starts."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    return [
-        start(
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    job = []
+    for index in range(processes):
+        whole = (
             TINY,
             f"--workdir={workdir}",
             "--distributed",
@@ -24,10 +27,10 @@ def start_job(workdir, *arguments, processes=2, devices=2):
             f"--num_processes={processes}",
             f"--process_id={index}",
             *arguments,
-            XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}",
         )
-        for index in range(processes)
-    ]
+        process = instead(index, *whole, XLA_FLAGS=flag) or start(*whole, XLA_FLAGS=flag)
+        job.append(process)
+    return job
 
 
 def finish(job, seconds=200):

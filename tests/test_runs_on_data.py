@@ -14,8 +14,8 @@ from rattn_jax.train import Trainer, build_dataset, train_and_evaluate
 from rattn_jax.writers import Progress
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder
-from tests.test_train import assert_equal, read_rows, without_times
-from tests.tiny import make_config
+from tests.test_train import assert_equal, read_rows
+from tests.tiny import make_config, numbers
 
 ONE, FOUR = jax.devices()[:1], jax.devices()[:4]
 
@@ -44,7 +44,7 @@ def test_a_stream_gives_the_numbers_of_resident_data(resident, tmp_path, steps_p
     state = train_and_evaluate(streaming(steps_per_call=steps_per_call), tmp_path, ONE)
     if steps_per_call == 1:
         assert_equal(state, resident[1])
-        assert without_times(read_rows(tmp_path)) == without_times(read_rows(resident[0]))
+        assert numbers(read_rows(tmp_path)) == numbers(read_rows(resident[0]))
     else:  # several updates are compiled together
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, resident[1]
@@ -61,7 +61,7 @@ def test_a_stream_feeds_several_devices(tmp_path, parallel):
         )
     ]
     assert_equal(*states)
-    rows = [without_times(read_rows(tmp_path / name)) for name in ("resident", "stream")]
+    rows = [numbers(read_rows(tmp_path / name)) for name in ("resident", "stream")]
     assert rows[0] == rows[1]
 
 
@@ -161,7 +161,7 @@ def test_test_split_is_used_once_where_examples_are_held_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(lines[:-1]))
     for _ in range(2):
         train_and_evaluate(changed(validation_examples=30), tmp_path, ONE)
-        assert without_times(read_rows(tmp_path)) == without_times(map(json.loads, lines))
+        assert numbers(read_rows(tmp_path)) == numbers(map(json.loads, lines))
 
 
 def test_what_is_held_out_is_not_trained_on():
@@ -220,7 +220,7 @@ def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
     shutil.rmtree(tmp_path / "resumed/checkpoints/6")
     resumed = train_and_evaluate(config, tmp_path / "resumed", ONE)
     assert_equal(resumed, straight)
-    rows = [without_times(read_rows(tmp_path / name)) for name in ("straight", "resumed")]
+    rows = [numbers(read_rows(tmp_path / name)) for name in ("straight", "resumed")]
     assert rows[0] == rows[1]
     assert all(np.isfinite(row["loss"]) for row in rows[0])
 

@@ -1,18 +1,26 @@
+import pytest
+
 from rattn_jax.throughput import Throughput
 
 
 def test_only_the_time_between_start_and_stop_counts():
     now = 0.0
-    throughput = Throughput(clock=lambda: now)
+    throughput = Throughput(10, clock=lambda: now)
     assert throughput.take() is None
     throughput.start()
-    throughput.add(60)
+    throughput.add(6)
     now = 2.0
     throughput.start()  # runs already
-    throughput.add(40)
+    with throughput.waiting():
+        now = 3.0
+    throughput.add(4)
     now = 4.0
     throughput.stop()
-    now = 100.0  # an evaluation
+    with throughput.waiting():
+        now = 100.0  # an evaluation
     throughput.stop()
-    assert throughput.take() == 25
+    speed = throughput.take()
+    assert speed.images_per_second == pytest.approx(25)
+    assert speed.steps_per_sec == pytest.approx(2.5)
+    assert speed.input_wait_share == pytest.approx(0.25)
     assert throughput.take() is None

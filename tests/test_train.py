@@ -11,20 +11,13 @@ from rattn_jax.data.source import Subset
 from rattn_jax.errors import UsageError
 from rattn_jax.models import unstack_modules
 from rattn_jax.train import train_and_evaluate
-from tests.tiny import make_config
+from tests.tiny import make_config, numbers
 
 ONE = jax.devices()[:1]
 
 
 def read_rows(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_times(rows):
-    return [
-        {key: value for key, value in row.items() if key not in ("time", "images_per_second")}
-        for row in rows
-    ]
 
 
 def assert_equal(a, b):
@@ -66,10 +59,10 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(straight, tmp_path,
     rows = [row for row in read_rows(tmp_path) if row["step"] < cut]
     state = train_and_evaluate(make_config(log_every_steps=3), tmp_path, ONE)
     assert_equal(state, straight[1])
-    kept = without_times(read_rows(tmp_path))
-    assert kept[: len(rows)] == without_times(rows)
+    kept = numbers(read_rows(tmp_path))
+    assert kept[: len(rows)] == numbers(rows)
     final = [row for row in kept if row["step"] == 6]
-    assert final[-1] == without_times(read_rows(straight[0]))[-1]
+    assert final[-1] == numbers(read_rows(straight[0]))[-1]
 
 
 def test_grouping_of_steps_into_calls_changes_nothing(straight, tmp_path):
@@ -117,7 +110,7 @@ def test_evaluation_alone(straight, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     for _ in range(2):
         train_and_evaluate(make_config(num_train_steps=0, eval_every_steps=1), tmp_path, ONE)
-        assert without_times(read_rows(tmp_path)) == without_times([line])
+        assert numbers(read_rows(tmp_path)) == numbers([line])
 
 
 def test_evaluation_alone_needs_a_checkpoint(tmp_path):

@@ -17,6 +17,16 @@ from rattn_jax.train_state import create_train_state
 KEYWORDS = {"widths": (8,), "modules_per_stage": (1,), "mask_poolings": (1,)}
 
 
+MEASURED = frozenset(
+    {"time", "images_per_second", "steps_per_sec", "input_wait_share", "peak_memory_bytes"}
+)
+
+
+def numbers(rows):
+    """Lines of metrics without what was measured by the clock."""
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
+
+
 def make_config(**changes):
     """Six updates on digits, with an evaluation and a checkpoint after every second one."""
     config = default.get_config()

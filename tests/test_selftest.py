@@ -1,0 +1,36 @@
+import jax
+import pytest
+
+import rattn_jax.selftest
+from rattn_jax.errors import SaveError, UsageError
+from rattn_jax.selftest import selftest
+from tests.tiny import make_config
+
+ONE = jax.devices()[:1]
+PASSED = (
+    *("devices", "data", "disk", "memory", "training"),
+    *("checkpoint", "resuming", "speed", "end"),
+)
+
+
+def test_a_sound_run_passes_and_nothing_is_left(tmp_path, capsys):
+    selftest(make_config(), tmp_path, ONE)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[1] for line in lines if line[0] == "ok"] == [*PASSED]
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+
+
+def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(rattn_jax.selftest, "_memory_limit", lambda devices: 1000)
+    with pytest.raises(UsageError, match=r"a step needs 0.0 GB of memory .* smaller batch_size"):
+        selftest(make_config(), tmp_path, ONE)
+
+
+def test_a_resumed_run_that_differs_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        rattn_jax.selftest,
+        "replicate",
+        lambda state, mesh: jax.tree.map(lambda x: x + x.dtype.type(1), state),
+    )
+    with pytest.raises(SaveError, match="a resumed run is not the uninterrupted one"):
+        selftest(make_config(), tmp_path, ONE)
