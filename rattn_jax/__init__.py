@@ -1,7 +1,19 @@
 """Residual Attention Networks (Wang et al., CVPR 2017) in JAX and Flax."""
 
+from typing import TYPE_CHECKING
+
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model, list_models
 
+if TYPE_CHECKING:
+    from rattn_jax.trained import Trained
+
 __version__ = "0.1.0"
-__all__ = ["UsageError", "__version__", "create_model", "list_models"]
+__all__ = ["UsageError", "__version__", "create_model", "list_models", "load"]
+
+
+def load(workdir: str) -> "Trained":
+    """The trained network of a run's folder: see `rattn_jax.trained.load`."""
+    from rattn_jax import trained  # which imports all that training needs
+
+    return trained.load(workdir)

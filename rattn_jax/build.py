@@ -115,7 +115,7 @@ def build_feed(
     eval_batches: int,
 ) -> Feed:
     """What the steps are given; reads the whole dataset if it is to be `resident`."""
-    train, evaluated = _splits(config, dataset)
+    train, evaluated = build_splits(config, dataset)
     size, eval_size = sizes
     blacklist = config.dataset.validation_blacklist
     excluded: dict[str, frozenset[str]] = dict.fromkeys(evaluated, frozenset())
@@ -196,8 +196,8 @@ def build_feed(
     )
 
 
-def _splits(config: ConfigDict, dataset: Dataset) -> tuple[Source, dict[str, Source]]:
-    """Training examples, with label noise, and the splits to evaluate."""
+def build_splits(config: ConfigDict, dataset: Dataset) -> tuple[Source, dict[str, Source]]:
+    """Training examples, with label noise, and the splits to evaluate, by name."""
     train, evaluated = dataset.train, {"test": dataset.test}
     noise, count = config.dataset.label_noise, config.validation_examples
     noisy: Source = train

@@ -3,6 +3,7 @@
     with Checkpoints(directory, keep=3, record=config) as checkpoints:
         state = checkpoints.restore_newest(state)
         checkpoints.save(state)
+    step, state_dict = read_newest(directory, print)
 
 directory/STEP/state      the arrays
 directory/STEP/record     their checksums, and what the run was: in one commit with them
@@ -65,6 +66,50 @@ def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
         wrong = [key for key, value in saved["checksums"].items() if found.get(key) != value]
         raise ValueError(f"checksums differ: {', '.join(wrong[:3]) or 'arrays were added'}")
     return state, saved["run"]
+
+
+def read_newest(
+    directory: epath.PathLike, say: Callable[[str], None]
+) -> tuple[int, dict[str, Any]]:
+    """The newest whole checkpoint, as it is stored; nothing in the directory is touched.
+
+    Args:
+        directory: folder of the checkpoints.
+        say: told which newer ones are damaged.
+
+    Returns:
+        Its step, and the fields of `TrainState` as nested dictionaries of NumPy arrays, modules
+        apart.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        DataError: there are checkpoints, all of them damaged.
+    """
+    steps = saved_steps(directory)
+    for step in reversed(steps):
+        found = _try_to_read(epath.Path(directory) / str(step))
+        if not isinstance(found, str):
+            return step, found[0]
+        say(found)
+    if steps:
+        raise _none_is_whole(directory, len(steps))
+    raise FileNotFoundError(f"no checkpoint in {directory}")
+
+
+def _try_to_read(path: epath.Path) -> tuple[dict[str, Any], Any] | str:
+    """What `read_checkpoint` gives, or in what way the checkpoint is damaged."""
+    try:
+        return read_checkpoint(path)
+    except Exception as error:  # of many kinds: whatever is found in a damaged file
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return f"checkpoint {path} is damaged ({reason})"
+
+
+def _none_is_whole(directory: epath.PathLike, count: int) -> DataError:
+    return DataError(
+        f"no checkpoint in {directory} can be read, {count} are damaged: put back a copy, or "
+        "remove that folder to begin again"
+    )
 
 
 class Checkpoints:
@@ -194,13 +239,11 @@ class Checkpoints:
         damaged: list[int] = []
         for step in reversed(saved_steps(self.directory)):
             path = self.directory / str(step)
-            problem, found = "", None
-            try:
-                found = read_checkpoint(path)
-            except Exception as error:  # of many kinds: whatever is found in a damaged file
-                problem = " ".join(str(error).split())[:200] or type(error).__name__
-            if add_up(int(found is None)) or found is None:  # in any process
-                self._say(f"checkpoint {path} is damaged ({problem or 'in another process'})")
+            found = _try_to_read(path)
+            num_complaints = add_up(int(isinstance(found, str)))  # of all processes
+            if isinstance(found, str):
+                self._say(found)
+            if num_complaints or isinstance(found, str):
                 damaged.append(step)
                 continue
             tree, record = found
@@ -213,10 +256,7 @@ class Checkpoints:
             self._newest = step
             return restored
         if damaged:
-            raise DataError(
-                f"no checkpoint in {self.directory} can be read, {len(damaged)} are damaged: put "
-                "back a copy, or remove that folder to begin again"
-            )
+            raise _none_is_whole(self.directory, len(damaged))
         return None
 
     def _put_aside(self, step: int) -> None:

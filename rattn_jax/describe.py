@@ -11,7 +11,6 @@ import json
 import math
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from rattn_jax.errors import UsageError
+from rattn_jax.command_line import align, errors_on_one_line, positive
 from rattn_jax.models import create_model, list_models
 
 # The paper's parameters (millions) and multiply-adds (billions): tables 2, 6 and 7.
@@ -220,20 +219,6 @@ def _compare(ours: int, paper: float | None) -> str:
     return "" if paper is None else f"{paper / 1e6:,.1f} ({100 * (ours / paper - 1):+.1f} %)"
 
 
-def _table(rows: list[list[str]]) -> str:
-    """Rows as aligned columns, the first to the left; the first row is the heading."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in lines)
-
-
 def _summary(descriptions: list[Description]) -> str:
     heading = ["network", "input", "depth", "parameters", "with statistics", "paper, M"]
     heading += ["multiply-adds, M", "paper, M", f"MB at batch {descriptions[0].batch_size}"]
@@ -251,7 +236,7 @@ def _summary(descriptions: list[Description]) -> str:
         ]
         for d in descriptions
     ]
-    return _table([heading, *rows])
+    return align([heading, *rows])
 
 
 def _layers(name: str, options: argparse.Namespace) -> list[Layer]:
@@ -269,14 +254,7 @@ def _layer_table(name: str, products: list[Layer]) -> str:
         ]
         for layer in products
     ]
-    return _table([[name, "output", "parameters", "multiply-adds"], *rows])
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: must be at least 1")
-    return value
+    return align([[name, "output", "parameters", "multiply-adds"], *rows])
 
 
 def _use_cpu() -> None:
@@ -299,14 +277,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("name", nargs="*", help="networks; all if none is given")
     parser.add_argument("--json", action="store_true", help="machine-readable, on one line")
     parser.add_argument("--layers", action="store_true", help="every convolution and product")
-    parser.add_argument("--input-size", type=_positive, help="side of the images")
-    parser.add_argument(
-        "--batch-size", type=_positive, default=64, help="for the activation memory"
-    )
+    parser.add_argument("--input-size", type=positive, help="side of the images")
+    parser.add_argument("--batch-size", type=positive, default=64, help="for the activation memory")
     options = parser.parse_args(arguments)
     _use_cpu()
     names = options.name or list_models()
-    try:
+    with errors_on_one_line("describe"):
         if options.layers and options.json:
             tables = {n: [dataclasses.asdict(x) for x in _layers(n, options)] for n in names}
             print(json.dumps(tables))
@@ -317,9 +293,6 @@ def main(arguments: list[str] | None = None) -> None:
             found = _describe_all(names, options)
             as_json = json.dumps([dataclasses.asdict(description) for description in found])
             print(as_json if options.json else _summary(found))
-    except UsageError as error:
-        print(f"describe: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -44,9 +44,11 @@ class Feed(Protocol):
 
     Attributes:
         num_evaluated: examples that the last evaluation of each split had to count.
+        normalization: of the images.
     """
 
     num_evaluated: dict[str, int]
+    normalization: Normalization
 
     def training(self, first: int, last: int) -> tuple[Data, Any]:
         """What updates `first` ... `last - 1` are given; `rows` is [last - first, B, ...]."""
@@ -101,7 +103,7 @@ class ResidentFeed:
         batch_size: int,
         eval_batches_per_call: int,
     ) -> None:
-        self._mesh, self._share = mesh, process_share()
+        self._mesh, self._share, self.normalization = mesh, process_share(), normalization
         self._seed, self._batch_size, self._batches = seed, batch_size, eval_batches_per_call
         self.num_evaluated = {name: len(split) for name, split in evaluated.items()}
         self._num_train = len(train)
@@ -164,6 +166,7 @@ class StreamingFeed:
         bad_examples: BadExamples,
     ) -> None:
         self._train, self._evaluated, self._mesh = train, evaluated, mesh
+        self.normalization = normalization
         self._data = replicate(StreamedData(normalization), mesh)
         self._num_examples, self._num_train_steps = num_examples, num_train_steps
         self._bad_examples = bad_examples

@@ -1,6 +1,7 @@
 """A run's folder: config.json, and the refusal to mix two runs in one folder.
 
 config.json      the resolved config, library versions, devices, git commit
+normalization.npz    what images are scaled and normalised to, see `inputs.py`
 metrics.jsonl    see `writers.py`
 checkpoints/     see `checkpoint.py`
 tensorboard/     event files
@@ -19,6 +20,7 @@ from typing import Any
 
 import jax
 from etils import epath
+from ml_collections import ConfigDict
 
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel import is_main_process
@@ -147,16 +149,42 @@ def lock_run_folder(folder: epath.Path) -> Generator[None]:
         yield
 
 
+def read_run(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """The config of a run and the description of its dataset, as `record_run` was given them.
+
+    Raises:
+        UsageError: the folder holds no run.
+    """
+    record = folder / RECORD
+    if not record.exists():
+        raise UsageError(
+            f"workdir {folder} holds no run: it has no {RECORD}; give the --workdir of a training"
+        )
+    return ConfigDict(_with_tuples(_read(record, "config"))), _read(record, "dataset")
+
+
 def replace_text(path: epath.Path, text: str) -> None:
     """Writes a whole file or, if the process dies meanwhile, leaves the old one as it was."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: epath.Path, data: bytes) -> None:
+    """As `replace_text`, of bytes."""
     temporary = path.parent / f"{path.name}.new"
-    temporary.write_text(text)
+    temporary.write_bytes(data)
     temporary.replace(path)
 
 
 def _as_json(config: Mapping[str, Any]) -> Any:
     """The config as it reads back: tuples become lists."""
     return json.loads(json.dumps(config))
+
+
+def _with_tuples(config: Any) -> Any:
+    """The reverse of `_as_json`: no value of a config is a list."""
+    if isinstance(config, dict):
+        return {key: _with_tuples(value) for key, value in config.items()}
+    return tuple(config) if isinstance(config, list) else config
 
 
 def _short(value: Any) -> str:

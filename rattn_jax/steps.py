@@ -82,7 +82,8 @@ def take(data: Data, row: Any) -> Batch:
     return row
 
 
-def _normalize(images: Array, normalization: Normalization) -> Array:
+def normalize(images: Array, normalization: Normalization) -> Array:
+    """What the network is given: float32 [B, H, W, C] of images uint8 [B, H, W, C]."""
     return (images.astype(jnp.float32) - normalization.mean) * normalization.scale
 
 
@@ -115,7 +116,7 @@ def prepare(
         Images float32 [B, H, W, C], targets float32 [B, num_classes].
     """
     rngs = example_rngs(seed, step, positions)
-    images = _normalize(augment(rngs, jnp.asarray(batch.images)), normalization)
+    images = normalize(augment(rngs, jnp.asarray(batch.images)), normalization)
     targets = one_hot_targets(jnp.asarray(batch.labels), num_classes, label_smoothing)
     return regularize(rngs, images, targets)
 
@@ -230,7 +231,7 @@ def eval_step(
         axis_name: mapped axis of the replicas.
     """
     batch = take(data, row)
-    images = _normalize(jnp.asarray(batch.images), data.normalization)
+    images = normalize(jnp.asarray(batch.images), data.normalization)
     logits: Any = model.apply(state.evaluated, images, train=False)
     return measure(logits, jnp.asarray(batch.labels), mask, axis_name)
 

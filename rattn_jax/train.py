@@ -70,6 +70,7 @@ def train_and_evaluate(
         record = record_run(folder, config.to_dict(), devices, dataset.describe())
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
         trainer.place(dataset)
+        trainer.record_inputs(folder)
 
         progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
         state = trainer.initial_state()

@@ -23,6 +23,7 @@ from rattn_jax.build import (
 )
 from rattn_jax.compilation import compile_for
 from rattn_jax.data import Dataset, dataset_spec
+from rattn_jax.inputs import record_inputs
 from rattn_jax.models import stack_modules
 from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas, replicate
 from rattn_jax.steps import eval_steps, train_steps
@@ -87,6 +88,10 @@ class Trainer:
         self._evaluate = map_replicas(
             partial(eval_steps, **keywords), self.mesh, config.parallel, num_batches=2
         )
+
+    def record_inputs(self, folder: epath.Path) -> None:
+        """Keeps in the run's folder what its images are scaled and normalised to."""
+        record_inputs(folder, self.feed.normalization, self._sizes[1])
 
     def initial_state(self) -> TrainState:
         """State before the first update, whole on every device."""

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rattn_jax.checkpoint import Checkpoints, read_checkpoint, saved_steps
-from rattn_jax.errors import UsageError
+from rattn_jax.checkpoint import Checkpoints, read_checkpoint, read_newest, saved_steps
+from rattn_jax.errors import DataError, UsageError
 from rattn_jax.optimizer import make_optimizer, make_schedule
 from rattn_jax.train_state import create_train_state
 from tests.tiny import make_model
@@ -75,4 +75,20 @@ def test_reading_changes_nothing(state, tmp_path):
     tree, record = read_checkpoint(tmp_path / "4")
     assert tree["step"] == 4
     assert record == {"config": 1}
+    assert read_newest(tmp_path, print)[0] == 4
     assert all_saved(tmp_path) == ["4", "5.orbax-checkpoint-tmp"]
+
+
+def test_newest_whole_one_is_read(state, tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (4, 6):
+            checkpoints.save(at_step(state, step))
+    said = []
+    (tmp_path / "6/record/metadata").unlink()
+    assert read_newest(tmp_path, said.append)[0] == 4
+    assert said[0].startswith(f"checkpoint {tmp_path}/6 is damaged (")
+    (tmp_path / "4/record/metadata").unlink()
+    with pytest.raises(DataError, match=r"no checkpoint in .* can be read, 2 are damaged"):
+        read_newest(tmp_path, said.append)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*none"):
+        read_newest(tmp_path / "none", said.append)

@@ -126,7 +126,7 @@ def test_finished_run(finished):
     workdir, out = finished
     assert {path.name for path in workdir.iterdir()} == {
         *(".lock", "checkpoints", "compilation_cache", "config.json", "metrics.jsonl"),
-        *("parameters.txt", "tensorboard"),
+        *("normalization.npz", "parameters.txt", "tensorboard"),
     }
     assert "Total: " in out
     assert re.search(r"step 6/6  train  loss \d\.\d+  error +\d+\.\d+ %  [\d,]+ images/s", out)

@@ -1,10 +1,14 @@
 import json
 
 import jax
+import numpy as np
 import pytest
+from etils import epath
 
 from rattn_jax.errors import UsageError
-from rattn_jax.run_folder import open_run_folder, record_run
+from rattn_jax.inputs import read_inputs, record_inputs
+from rattn_jax.run_folder import open_run_folder, read_run, record_run
+from rattn_jax.steps import Normalization
 
 CONFIG = {"seed": 0, "num_train_steps": 10, "model": {"name": "a", "widths": (4, 8), "p": None}}
 
@@ -70,3 +74,22 @@ def test_record_that_is_none(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UsageError, match="not the record of a run"):
         open_run_folder(tmp_path, CONFIG)
+
+
+def test_config_reads_back_as_it_was(tmp_path):
+    start(tmp_path, CONFIG)
+    config, dataset = read_run(epath.Path(tmp_path))
+    assert config.to_dict() == CONFIG
+    assert isinstance(config.model.widths, tuple)
+    assert dataset == DATASET
+
+
+def test_inputs_of_the_first_start_are_kept(tmp_path):
+    first = Normalization(np.ones((2, 2, 3), np.float32), np.float32(0.5))
+    folder = epath.Path(tmp_path)
+    record_inputs(folder, first, 32)
+    record_inputs(folder, Normalization(np.float32(7), np.float32(8)), 64)
+    (mean, scale), size = read_inputs(folder)
+    np.testing.assert_array_equal(mean, first.mean)
+    assert (scale, size) == (0.5, 32)
+    assert [path.name for path in tmp_path.iterdir()] == ["normalization.npz"]

@@ -14,7 +14,7 @@ from rattn_jax.data.source import Example
 from rattn_jax.errors import UsageError
 
 PREFIX = "folder:"  # of dataset.name
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})  # of files that are images
 
 
 class FolderSource:
@@ -103,13 +103,11 @@ def _list_images(root: epath.Path, class_names: tuple[str, ...]) -> FolderSource
     for name in class_names:
         folder = root / name
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
-        images = [
-            p for p in entries if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")
-        ]
+        images = [p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
         if not images:
             raise UsageError(
                 f"class folder {folder} has no image: must hold at least one "
-                f"{', '.join(sorted(_SUFFIXES))} file; add some, or remove the folder"
+                f"{', '.join(sorted(SUFFIXES))} file; add some, or remove the folder"
             )
         files += images
         counts.append(len(images))

@@ -107,13 +107,18 @@ def decode_image(
             pass
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
-                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-            if "transparency" in image.info:  # of a palette: Pillow wants this way
-                return np.asarray(image.convert("RGBA").convert("RGB"))
-            return np.asarray(image.convert("RGB"))
+            return to_rgb(image)
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
         raise BadImageError(str(error)) from error
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """Pixels of an image of any mode, as `decode_image` converts them: uint8 [H, W, 3]."""
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if "transparency" in image.info:  # of a palette: Pillow wants this way
+        return np.asarray(image.convert("RGBA").convert("RGB"))
+    return np.asarray(image.convert("RGB"))
 
 
 def _measure(data: bytes) -> tuple[int, int]:

@@ -36,9 +36,10 @@ def _max_pool_axis(x: Array, axis: int) -> Array:
     # only in which of several equal values gets the gradient.
     size = x.shape[axis]
     size_out = -(-(size - 3) // 2) + 1
-    padding = [(0, 0, 0)] * x.ndim
-    padding[axis] = (0, 2 * size_out + 1 - size, 0)
-    x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), padding)
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (0, 2 * size_out + 1 - size)
+    # Not `lax.pad`, which is the same but which jax2onnx 0.17 cannot convert for any batch size.
+    x = jnp.pad(x, padding, constant_values=-jnp.inf)
 
     def window(offset: int) -> Array:
         return lax.slice_in_dim(x, offset, offset + 2 * size_out - 1, stride=2, axis=axis)
