@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.eval_every_steps = 1_000
     config.checkpoint_every_steps = 1_000
     config.keep_checkpoints = 2  # newest ones; older ones are removed
+    config.report = True  # draws report.html in the workdir after each evaluation
 
     config.parallel = "shard_map"  # or "pmap", with the same numbers
     config.sync_batch_norm = False  # statistics over all devices; False: of each one's images

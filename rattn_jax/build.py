@@ -1,6 +1,7 @@
 """From the keys of a config to what they describe; below this, everything has keywords."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rattn_jax.augment import augment_images, regularize
-from rattn_jax.data import Dataset, DatasetSpec, load_split, open_dataset
+from rattn_jax.data import Dataset, DatasetSpec, Split, load_split, open_dataset
 from rattn_jax.data.holdout import hold_out_count, remaining
 from rattn_jax.data.label_noise import LabelNoise, NoisySource, read_matrix, symmetric_matrix
 from rattn_jax.data.loading import BadExamples, read_blacklist
@@ -158,6 +159,17 @@ def build_feed(
                 )
                 for name, source in evaluated.items()
             },
+            {
+                name: partial(
+                    _load_some,
+                    source,
+                    size=eval_size,
+                    crop_fraction=crop_fraction,
+                    num_classes=dataset.num_classes,
+                    num_threads=num_threads,
+                )
+                for name, source in evaluated.items()
+            },
             imagenet_normalization(),
             mesh=mesh,
             num_examples={name: len(source) for name, source in evaluated.items()},
@@ -194,6 +206,10 @@ def build_feed(
         batch_size=config.batch_size,
         eval_batches_per_call=eval_batches,
     )
+
+
+def _load_some(source: Source, positions: Sequence[int], **keywords: Any) -> Split:
+    return load_split(Subset(source, positions), **keywords)
 
 
 def build_splits(config: ConfigDict, dataset: Dataset) -> tuple[Source, dict[str, Source]]:

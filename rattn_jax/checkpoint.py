@@ -25,6 +25,7 @@ from flax.traverse_util import flatten_dict
 
 from rattn_jax.errors import DataError, SaveError, UsageError
 from rattn_jax.parallel import add_up, is_main_process
+from rattn_jax.paths import absolute
 
 _STATE, _RECORD = "state", "record"
 _DAMAGED, _REMOVING, _UNFINISHED = "damaged-", "removing-", ".orbax-checkpoint-tmp"
@@ -143,7 +144,7 @@ class Checkpoints:
         stop_on_error: bool = True,
     ) -> None:
         # Orbax reports a relative path only when the first save has ended.
-        self.directory = epath.Path(directory).absolute()
+        self.directory = absolute(directory)
         self._keep, self._record, self._compare, self._say = keep, record, compare, say
         self._stop_on_error = stop_on_error
         self._error: SaveError | None = None  # of the last save

@@ -6,7 +6,7 @@ feed.evaluation("test")          # the split's batches: (data, rows, mask)
 Both kinds see the same examples in the same order: it is a function of (seed, step) alone.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol
 
@@ -62,6 +62,10 @@ class Feed(Protocol):
         """This process's share of what update `step` is given, on the host."""
         ...
 
+    def examples(self, split: str, positions: Sequence[int]) -> Batch:
+        """Some examples of a split to evaluate, on the host; other processes take no part."""
+        ...
+
     def close(self) -> None:
         """Ends what goes on in the background."""
         ...
@@ -103,9 +107,10 @@ class ResidentFeed:
         batch_size: int,
         eval_batches_per_call: int,
     ) -> None:
-        self._mesh, self._share, self.normalization = mesh, process_share(), normalization
+        self._mesh, self._share = mesh, process_share()
         self._seed, self._batch_size, self._batches = seed, batch_size, eval_batches_per_call
         self.num_evaluated = {name: len(split) for name, split in evaluated.items()}
+        self.normalization = normalization
         self._num_train = len(train)
         self._train = replicate(ResidentData(train.images, train.labels, normalization), mesh)
         self._evaluated = {
@@ -137,6 +142,13 @@ class ResidentFeed:
         images, labels = np.asarray(self._train.images), np.asarray(self._train.labels)
         return Batch(images[mine], labels[mine])
 
+    def examples(self, split: str, positions: Sequence[int]) -> Batch:
+        """See `Feed`."""
+        data = self._evaluated[split]
+        chosen = np.asarray(positions)
+        images, labels = (x.addressable_data(0)[chosen] for x in (data.images, data.labels))
+        return Batch(np.asarray(images), np.asarray(labels))
+
     def close(self) -> None:
         """See `Feed`."""
 
@@ -147,6 +159,7 @@ class StreamingFeed:
     Args:
         train: the batches of a range of steps; see `training_batches`.
         evaluated: the batches of each split to evaluate, by name; see `evaluation_batches`.
+        examples: reads some examples of a split, by its name.
         normalization: of the images.
         mesh: devices.
         num_examples: size of each split to evaluate, with what is excluded.
@@ -158,6 +171,7 @@ class StreamingFeed:
         self,
         train: Callable[[range], Generator[TrainingBatch]],
         evaluated: Mapping[str, Callable[[], Generator[EvaluationBatch]]],
+        examples: Mapping[str, Callable[[Sequence[int]], Split]],
         normalization: Normalization,
         *,
         mesh: Mesh,
@@ -166,7 +180,7 @@ class StreamingFeed:
         bad_examples: BadExamples,
     ) -> None:
         self._train, self._evaluated, self._mesh = train, evaluated, mesh
-        self.normalization = normalization
+        self._examples, self.normalization = examples, normalization
         self._data = replicate(StreamedData(normalization), mesh)
         self._num_examples, self._num_train_steps = num_examples, num_train_steps
         self._bad_examples = bad_examples
@@ -203,6 +217,11 @@ class StreamingFeed:
         with closing(self._train(range(step, step + 1))) as stream:
             batch = next(stream)
         return Batch(batch.images, batch.labels)
+
+    def examples(self, split: str, positions: Sequence[int]) -> Batch:
+        """See `Feed`."""
+        found = self._examples[split](positions)
+        return Batch(found.images, found.clean_labels)
 
     def close(self) -> None:
         """See `Feed`."""

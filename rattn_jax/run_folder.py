@@ -3,6 +3,7 @@
 config.json      the resolved config, library versions, devices, git commit
 normalization.npz    what images are scaled and normalised to, see `inputs.py`
 metrics.jsonl    see `writers.py`
+report.html, mask_health.jsonl   see `report/`
 checkpoints/     see `checkpoint.py`
 tensorboard/     event files
 compilation_cache/   compiled functions, see `compilation.py`
@@ -24,6 +25,7 @@ from ml_collections import ConfigDict
 
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel import is_main_process
+from rattn_jax.paths import absolute, is_remote
 
 # Keys that a run may change when it is resumed: none of them changes what it computes.
 FREE_KEYS = frozenset(
@@ -45,6 +47,7 @@ FREE_KEYS = frozenset(
         "preemption_grace_seconds",
         "process_timeout_seconds",
         "profile_steps",
+        "report",
         "steps_per_call",
     }
 )
@@ -66,7 +69,7 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
     Raises:
         UsageError: the folder cannot be written, or holds a run with another config.
     """
-    folder = epath.Path(workdir).expanduser().absolute()
+    folder = absolute(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write_probe{jax.process_index()}"
@@ -135,7 +138,7 @@ def lock_run_folder(folder: epath.Path) -> Generator[None]:
     Raises:
         UsageError: another process trains there.
     """
-    if not is_main_process() or "://" in str(folder):
+    if not is_main_process() or is_remote(folder):
         yield
         return
     with (folder / ".lock").open("w") as file:

@@ -18,6 +18,7 @@ from rattn_jax.config_rules import check_config
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.models import unstack_modules
 from rattn_jax.parallel import is_main_process, replicate
+from rattn_jax.paths import is_remote
 from rattn_jax.run_folder import lock_run_folder, open_run_folder
 from rattn_jax.throughput import Throughput
 from rattn_jax.train_state import TrainState
@@ -163,7 +164,7 @@ def _project(
 def _check_disk(
     folder: epath.Path, num_bytes: int, keep: int, passed: Callable[[str, str], None]
 ) -> None:
-    if "://" in str(folder):
+    if is_remote(folder):
         passed("disk", f"{num_bytes / 1e6:,.1f} MB a checkpoint, in an object store")
         return
     free, need = shutil.disk_usage(folder).free, (keep + 1) * num_bytes

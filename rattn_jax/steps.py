@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from rattn_jax.augment import example_rngs, one_hot_targets, regularize
+from rattn_jax.evaluation import EvalSums, add
 from rattn_jax.metrics import Metrics, empty, measure, merge
 from rattn_jax.train_state import TrainState, average, leave_out_nonfinite
 
@@ -216,13 +217,21 @@ def train_steps(
 
 
 def eval_step(
-    state: TrainState, data: Data, row: Any, mask: Array, *, model: nn.Module, axis_name: str
-) -> Metrics:
-    """Metrics of a batch, normalised with the running averages, over all replicas.
+    sums: EvalSums,
+    state: TrainState,
+    data: Data,
+    row: Any,
+    mask: Array,
+    *,
+    model: nn.Module,
+    axis_name: str,
+) -> EvalSums:
+    """The sums, with those of a batch over all replicas; running averages normalise.
 
     Averages of parameters and statistics, where the state has them, are what is evaluated.
 
     Args:
+        sums: those of the batches before.
         state: state, the same on every replica.
         data: the split.
         row: see `train_step`.
@@ -233,19 +242,19 @@ def eval_step(
     batch = take(data, row)
     images = normalize(jnp.asarray(batch.images), data.normalization)
     logits: Any = model.apply(state.evaluated, images, train=False)
-    return measure(logits, jnp.asarray(batch.labels), mask, axis_name)
+    return add(sums, logits, jnp.asarray(batch.labels), mask, axis_name)
 
 
 def eval_steps(
-    state_and_sums: tuple[TrainState, Metrics],
+    state_and_sums: tuple[TrainState, EvalSums],
     data: Data,
     rows: Any,
     mask: Array,
     *,
     loop: bool,
     **keywords: Any,
-) -> Metrics:
-    """Sums of metrics, with those over the rows of `rows` and `mask` [steps, B, ...] added.
+) -> EvalSums:
+    """The sums, with those over the rows of `rows` and `mask` [steps, B, ...] added.
 
     That each call takes the last one's sums keeps calls in one order on all processes: on CPU,
     where calls that do not need each other run at the same time, they would wait for each other's
@@ -261,8 +270,8 @@ def eval_steps(
     """
     state, sums = state_and_sums
 
-    def step(sums: Metrics, row: tuple[Any, Array]) -> Metrics:
-        return merge(sums, eval_step(state, data, *row, **keywords))
+    def step(sums: EvalSums, row: tuple[Any, Array]) -> EvalSums:
+        return eval_step(sums, state, data, *row, **keywords)
 
     return _fold(step, sums, (rows, mask), loop)
 

@@ -21,6 +21,7 @@ from rattn_jax.errors import NonfiniteError, UsageError
 from rattn_jax.models import unstack_modules
 from rattn_jax.parallel import agree, is_main_process, replicate
 from rattn_jax.profiling import Profiler
+from rattn_jax.report import PAGE, ReportWriter
 from rattn_jax.run_folder import (
     check_same_run,
     lock_run_folder,
@@ -102,7 +103,8 @@ def train_and_evaluate(
             with Recorder(
                 folder, int(state.step), progress, stop_on_error=stop_on_error
             ) as recorder:
-                run = _Run(folder, trainer, checkpoints, recorder, stop, progress)
+                report = trainer.report(folder, int(state.step))
+                run = _Run(folder, trainer, checkpoints, recorder, report, stop, progress)
                 state = run.to_the_end(state)
                 _say_result(recorder, progress, folder)
     return state
@@ -116,6 +118,7 @@ class _Run:
     trainer: Trainer
     checkpoints: Checkpoints
     recorder: Recorder
+    report: ReportWriter
     stop: StopSignals
     progress: Progress
 
@@ -126,13 +129,15 @@ class _Run:
             StoppedError: a signal has stopped it.
         """
         config, start = self.trainer.config, int(state.step)
-        if start and (start >= config.num_train_steps or start % config.eval_every_steps == 0):
-            splits = self._not_recorded(start)
-            if not all(self._evaluate(state, split) for split in splits):
+        is_done = start >= config.num_train_steps
+        if start and (is_done or start % config.eval_every_steps == 0):
+            recorded, undrawn = self._recorded(start)
+            splits = [split for split, has in recorded.items() if not has or (undrawn and is_done)]
+            if not self._evaluate(state, splits):
                 raise StoppedError(f"stopped in an evaluation after step {start}: run again")
-            if start >= config.num_train_steps and not splits:
+            if is_done and all(recorded.values()):
                 self.progress.say(f"nothing is left to do: {start} steps are done and evaluated")
-        if start >= config.num_train_steps:
+        if is_done:
             return state
         mesh = self.trainer.mesh
         self.progress.say(f"training on {mesh.size} x {mesh.devices.flat[0].device_kind}")
@@ -170,10 +175,8 @@ class _Run:
             if log:
                 state = self._log(state, throughput, int(state.num_nonfinite) - skipped)
                 skipped = int(state.num_nonfinite)
-            if evaluate:
-                for split in trainer.due(step):
-                    if not self._evaluate(state, split):
-                        return state, False
+            if evaluate and not self._evaluate(state, trainer.due(step)):
+                return state, False
             if save:  # last, so that a checkpoint has all its lines before it
                 self.checkpoints.save(unstack_modules(state))
         profiler.reached(step, state)
@@ -201,13 +204,24 @@ class _Run:
             )
         return dataclasses.replace(state, metrics=replicate(metrics.empty(), self.trainer.mesh))
 
-    def _evaluate(self, state: TrainState, split: str) -> bool:
-        return self.trainer.evaluate(state, split, self.recorder, self.stop.requested)
+    def _evaluate(self, state: TrainState, splits: list[str]) -> bool:
+        """Evaluates splits and draws the report; False if a stop was requested meanwhile."""
+        results = {}
+        for split in splits:
+            sums = self.trainer.evaluate(state, split, self.recorder, self.stop.requested)
+            if sums is None:
+                return False
+            results[split] = sums
+        if results:
+            self.report.update(state, results, self.recorder.rows)
+        return True
 
-    def _not_recorded(self, step: int) -> list[str]:
+    def _recorded(self, step: int) -> tuple[dict[str, bool], bool]:
+        """Whether each split has its line of this step, and whether the report lacks it."""
         splits = self.trainer.due(step)
-        has = agree([self.recorder.has(split, step) for split in splits])
-        return [split for split, is_there in zip(splits, has, strict=True) if not is_there]
+        has = [self.recorder.has(split, step) for split in splits]
+        *has, undrawn = agree([*has, self.report.is_missing(step)])
+        return dict(zip(splits, has, strict=True)), undrawn
 
     def _stop_if_nonfinite(self, state: TrainState) -> None:
         """Raises NonfiniteError if training stands still: before anything of it is saved."""
@@ -234,8 +248,10 @@ def _say_result(recorder: Recorder, progress: Progress, folder: epath.Path) -> N
     row = recorder.newest("test")
     if row is None:
         return
+    page = f"  report       {folder / PAGE}\n" if (folder / PAGE).exists() else ""
     progress.say(
         f"test error {100 * row['error_top1']:.2f} % after {row['step']} steps\n"
+        f"{page}"
         f"  numbers      {folder / 'metrics.jsonl'}\n"
         f"  curves       tensorboard --logdir {folder / 'tensorboard'}\n"
         f"  checkpoints  {folder / 'checkpoints'}"

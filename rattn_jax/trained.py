@@ -25,6 +25,7 @@ from rattn_jax.checkpoint import read_newest
 from rattn_jax.data.images import center_box, load_crop, to_rgb
 from rattn_jax.errors import UsageError
 from rattn_jax.inputs import read_inputs
+from rattn_jax.paths import absolute
 from rattn_jax.run_folder import read_run
 from rattn_jax.steps import Normalization, normalize
 
@@ -192,7 +193,7 @@ def load(workdir: epath.PathLike) -> Trained:
         UsageError: the folder holds no run, no checkpoint, or one of an older version.
         DataError: all checkpoints are damaged.
     """
-    folder = epath.Path(workdir).expanduser().absolute()
+    folder = absolute(workdir)
     config, dataset = read_run(folder)
     normalization, image_size = read_inputs(folder)
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rattn_jax import metrics
+from rattn_jax import evaluation, metrics
 from rattn_jax.build import (
     build_feed,
     build_model,
@@ -23,9 +23,11 @@ from rattn_jax.build import (
 )
 from rattn_jax.compilation import compile_for
 from rattn_jax.data import Dataset, dataset_spec
+from rattn_jax.evaluation import EvalSums
 from rattn_jax.inputs import record_inputs
 from rattn_jax.models import stack_modules
 from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas, replicate
+from rattn_jax.report import ReportWriter
 from rattn_jax.steps import eval_steps, train_steps
 from rattn_jax.throughput import Throughput
 from rattn_jax.train_state import TrainState, create_train_state
@@ -152,7 +154,7 @@ class Trainer:
 
     def evaluation_rate(self, state: TrainState, split: str) -> float:
         """Images per second of an evaluation, from its first few calls; the first one compiles."""
-        sums, rate = replicate(metrics.empty(), self.mesh), 0.0
+        sums, rate = replicate(evaluation.empty(self._spec.num_classes), self.mesh), 0.0
         with closing(self.feed.evaluation(split)) as batches:
             for data, rows, mask in itertools.islice(batches, 3):
                 start = time.perf_counter()
@@ -162,30 +164,51 @@ class Trainer:
 
     def evaluate(
         self, state: TrainState, split: str, recorder: Recorder, stop: Callable[[], bool]
-    ) -> bool:
-        """Evaluates a split, every example once, and records it, unless `stop` says no.
+    ) -> EvalSums | None:
+        """Evaluates a split, every example once, and records it, unless that is done already.
+
+        Args:
+            state: what is evaluated.
+            split: name of the split.
+            recorder: where to write the line.
+            stop: asked before each call; nothing is recorded once it says yes.
 
         Returns:
-            Whether it was recorded.
+            The sums; None if it was stopped.
         """
         start = time.perf_counter()
-        sums = replicate(metrics.empty(), self.mesh)
+        sums = replicate(evaluation.empty(self._spec.num_classes), self.mesh)
         for data, rows, mask in self.feed.evaluation(split):
             if stop():
-                return False
+                return None
             sums = self._evaluate((state, sums), data, rows, mask)
-        counted, num_examples = metrics.count_examples(sums), self.feed.num_evaluated[split]
+        counted, num_examples = metrics.count_examples(sums.metrics), self.feed.num_evaluated[split]
         if counted != num_examples:
             raise RuntimeError(f"evaluated {counted} of {num_examples} {split} examples")
-        step = int(state.step)
-        recorder.record(
-            step,
-            split,
-            metrics.summarize(sums),
-            learning_rate=self.learning_rate(step),
-            images_per_second=num_examples / (time.perf_counter() - start),
+        seconds, step = time.perf_counter() - start, int(state.step)
+        if not recorder.has(split, step):
+            recorder.record(
+                step,
+                split,
+                metrics.summarize(sums.metrics),
+                learning_rate=self.learning_rate(step),
+                images_per_second=num_examples / seconds,
+            )
+        return sums
+
+    def report(self, folder: epath.Path, last_step: int) -> ReportWriter:
+        """What draws the run's page; see `ReportWriter`."""
+        return ReportWriter(
+            folder,
+            last_step,
+            model=self._model,
+            feed=self.feed,
+            probed_split=self.due(0)[0],
+            batch_size=self.config.batch_size,
+            progress=self._progress,
+            config=self.config.to_dict(),
+            wanted=self.config.report,
         )
-        return True
 
     def keep_batch(self, folder: epath.Path, step: int) -> epath.Path:
         """Writes what update `step` was given, before augmentation, for a post-mortem.

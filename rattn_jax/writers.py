@@ -18,6 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rattn_jax.errors import SaveError
 from rattn_jax.parallel import is_main_process
+from rattn_jax.paths import is_remote
 from rattn_jax.run_folder import replace_text
 
 _SHOWN = ("loss", "error_top1")
@@ -53,7 +54,7 @@ class MetricsFile:
         self.rows.append(row)
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         # An object store adds nothing to a file, and a full disk may have cut a line short.
-        if "://" in str(self._path) or self._path.stat().length != self._size:
+        if is_remote(self._path) or self._path.stat().length != self._size:
             replace_text(self._path, text)
         else:
             with self._path.open("a") as file:
@@ -194,10 +195,14 @@ class Recorder:
         if self._error is not None and kind is None:
             raise self._error
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines so far, oldest first; none in a process that does not write them."""
+        return self._metrics_file.rows if self._writes else []
+
     def newest(self, split: str) -> dict[str, Any] | None:
         """The newest line of the split; None if there is none."""
-        rows = self._metrics_file.rows if self._writes else []
-        return next((row for row in reversed(rows) if row["split"] == split), None)
+        return next((row for row in reversed(self.rows) if row["split"] == split), None)
 
     def has(self, split: str, step: int) -> bool:
         """Whether the split has a line of this step."""

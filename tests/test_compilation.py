@@ -6,8 +6,8 @@ import pytest
 
 from rattn_jax.compilation import compile_for, use_cache
 from rattn_jax.train import train_and_evaluate
-from tests.test_train import read_rows, without_times
-from tests.tiny import make_config
+from tests.test_train import read_rows
+from tests.tiny import make_config, numbers
 
 ONE = jax.devices()[:1]
 
@@ -40,7 +40,7 @@ def test_second_start_reads_what_the_first_has_compiled(tmp_path, events, capsys
         before = hits(events)
         jax.clear_caches()
         train_and_evaluate(config, tmp_path / workdir, ONE)
-        rows.append(without_times(read_rows(tmp_path / workdir)))
+        rows.append(numbers(read_rows(tmp_path / workdir)))
         found = hits(events) - before
     assert found >= 2, "training and evaluation"
     assert rows[0] == rows[1]

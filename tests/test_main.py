@@ -125,12 +125,13 @@ def finished(tmp_path_factory):
 def test_finished_run(finished):
     workdir, out = finished
     assert {path.name for path in workdir.iterdir()} == {
-        *(".lock", "checkpoints", "compilation_cache", "config.json", "metrics.jsonl"),
-        *("normalization.npz", "parameters.txt", "tensorboard"),
+        *(".lock", "checkpoints", "compilation_cache", "config.json", "mask_health.jsonl"),
+        *("metrics.jsonl", "normalization.npz", "parameters.txt", "report.html", "tensorboard"),
     }
     assert "Total: " in out
     assert re.search(r"step 6/6  train  loss \d\.\d+  error +\d+\.\d+ %  [\d,]+ images/s", out)
     assert re.search(r"test error \d+\.\d+ % after 6 steps", out)
+    assert str(workdir / "report.html") in out
     assert str(workdir / "metrics.jsonl") in out
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.data.test_folder import make_folder
 from tests.test_main import TINY, read_rows, run, start, wait_for_step
+from tests.test_report import read_page
 from tests.tiny import numbers
 
 
@@ -59,6 +60,7 @@ def test_two_processes_do_what_one_does_and_others_go_on(tmp_path):
     assert [status for status, _, _ in job] == [0, 0], job
     assert "test error" in job[0][1]
     assert "step" not in job[1][1], "one process reports"
+    assert read_page(tmp_path / "two").pictures == 24 + 8 + 8
     run_alone(tmp_path / "one", devices=4)
     assert_same_run(tmp_path / "two", tmp_path / "one")
     for name in ("two", "one"):
@@ -82,6 +84,7 @@ def test_four_processes_stream_their_shares(tmp_path):
     ]
     job = finish(start_job(tmp_path / "four", *arguments, processes=4, devices=1))
     assert [status for status, _, _ in job] == [0] * 4, job
+    assert read_page(tmp_path / "four").pictures > 3
     run_alone(tmp_path / "one", *arguments, devices=4)
     assert_same_run(tmp_path / "four", tmp_path / "one")
 

@@ -1,0 +1,174 @@
+"""Runs side by side on one page: final numbers, curves, and where their configs differ.
+
+    python -m experiments.compare runs/a runs/b [--out=compare.html]
+
+Reads config.json and metrics.jsonl of each run, and changes nothing in their folders; runs may be
+under way.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from rattn_jax.errors import UsageError
+from rattn_jax.report.classes import error_text
+from rattn_jax.report.curves import Axis, Series, chart, number, percent
+from rattn_jax.report.markup import Html, document, section, table, tag
+from rattn_jax.report.page import flatten
+from rattn_jax.run_folder import RECORD, replace_text
+
+
+class Run(NamedTuple):
+    """A run.
+
+    Attributes:
+        name: what to call it.
+        record: its config.json.
+        rows: lines of its metrics.jsonl, oldest first.
+    """
+
+    name: str
+    record: Mapping[str, Any]
+    rows: list[dict[str, Any]]
+
+    def newest(self, *splits: str) -> dict[str, Any] | None:
+        """The newest line of the first of these splits that has any."""
+        for split in splits:
+            for row in reversed(self.rows):
+                if row["split"] == split:
+                    return row
+        return None
+
+    def examples(self, split: str) -> int | None:
+        """Number of examples of a split that is evaluated; None if it is not known."""
+        config, dataset = self.record["config"], self.record["dataset"]
+        if split == "validation":
+            return config["validation_examples"]
+        return None if config["dataset"]["validation_blacklist"] else dataset["num_test"]
+
+
+def read_run(path: str, name: str) -> Run:
+    """Reads a run's folder.
+
+    Raises:
+        UsageError: it is none.
+    """
+    folder = epath.Path(path).expanduser()
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        text = (folder / "metrics.jsonl").read_text()
+        # What follows the last newline is being written.
+        rows = [json.loads(line) for line in text.split("\n")[:-1]]
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{path} cannot be read as the folder of a run ({reason}): must hold {RECORD} and "
+            "metrics.jsonl; give the workdir of a run that has begun to train"
+        ) from error
+    return Run(name, record, rows)
+
+
+def compare_page(runs: Sequence[Run]) -> str:
+    """The page."""
+    return document(
+        "Runs compared",
+        tag("h1", "Runs compared"),
+        section("Result", _results(runs)),
+        section("Curves", _curves(runs)),
+        section("Differences", *_differences(runs)),
+    )
+
+
+def _results(runs: Sequence[Run]) -> Html:
+    rows: list[tuple[Any, ...]] = []
+    for run in runs:
+        row = run.newest("test", "validation")
+        network = run.record["config"]["model"]["name"]
+        if row is None:
+            rows.append((run.name, network, "not evaluated yet"))
+            continue
+        count = run.examples(row["split"])
+        progress = f"{row['step']:,} of {run.record['config']['num_train_steps']:,}"
+        error = error_text(row["error_top1"], count)
+        top5, loss = f"{100 * row['error_top5']:.2f} %", f"{row['loss']:.4f}"
+        rows.append((run.name, network, row["split"], progress, error, top5, loss))
+    header = ("run", "network", "split", "update", "top-1 error (95 % interval)", "top-5", "loss")
+    return table(header, rows)
+
+
+def _curves(runs: Sequence[Run]) -> Html:
+    def lines(key: str, *splits: str) -> list[Series]:
+        return [
+            Series(run.name, [(r["step"], r[key]) for r in run.rows if r["split"] in splits])
+            for run in runs
+        ]
+
+    def rates(run: Run) -> list[tuple[float, float]]:
+        return sorted({row["step"]: row["learning_rate"] for row in run.rows}.items())
+
+    evaluated = "test" if any(run.newest("test") for run in runs) else "validation"
+    share, plain = Axis(percent, low=0.0), Axis(number, low=0.0)
+    return tag(
+        "div",
+        chart(f"{evaluated.capitalize()} error", "top-1", lines("error_top1", evaluated), share),
+        chart(f"{evaluated.capitalize()} loss", "nats", lines("loss", evaluated), plain),
+        chart("Train error", "top-1", lines("error_top1", "train"), share),
+        chart("Train loss", "nats", lines("loss", "train"), plain),
+        chart(
+            "Learning rate",
+            "of the last update",
+            [Series(run.name, rates(run)) for run in runs],
+            Axis(number, log=True),
+        ),
+        chart("Throughput", "training images a second", lines("images_per_second", "train"), plain),
+        class_="charts",
+    )
+
+
+def _differences(runs: Sequence[Run]) -> list[Html]:
+    """What differs in config, dataset, versions, devices and commit."""
+    facts = [dict(flatten(run.record)) for run in runs]
+    keys = dict.fromkeys(key for fact in facts for key in fact)
+    different = [
+        (key.removeprefix("config."), *(_shown(fact.get(key)) for fact in facts))
+        for key in keys
+        if any(fact.get(key) != facts[0].get(key) for fact in facts)
+    ]
+    if not different:
+        return [tag("p", "Config, dataset, versions, devices and commit are the same.")]
+    return [table(("key", *(run.name for run in runs)), different, class_="words")]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 4:
+        return f"{len(value)} values"
+    return "not set" if value is None else str(value)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(prog="experiments.compare", description=__doc__.split("\n")[0])
+    parser.add_argument("run", nargs="+", help="folder (workdir) of a run")
+    parser.add_argument("--out", default="compare.html", help="the page to write")
+    options = parser.parse_args(arguments)
+    short = [epath.Path(path).name for path in options.run]
+    names = short if len(set(short)) == len(short) else options.run
+    try:
+        runs = [read_run(path, name) for path, name in zip(options.run, names, strict=True)]
+    except UsageError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        replace_text(epath.Path(options.out), compare_page(runs))
+    except OSError as error:
+        print(f"compare: --out={options.out} cannot be written ({error})", file=sys.stderr)
+        sys.exit(2)
+    print(f"{len(runs)} runs: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Whether the masks work: their values over time, and responses that vanish (paper, figure 4)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rattn_jax.report.curves import Axis, Series, chart, number, percent
+from rattn_jax.report.markup import Html, join, section, table, tag
+from rattn_jax.report.pictures import data_uri, overlay, thumbnail
+from rattn_jax.report.probe import Observation, entropy, saturation
+
+COLLAPSED = 0.1  # of the first stage's response: what is below has vanished
+_MAX_LINES = 6  # modules in a chart; more are averaged over each stage
+_MEASURES = {
+    "mean": "of all mask values",
+    "saturation": "share of values below 0.05 or above 0.95",
+    "entropy": "of the values' distribution: 0 all alike, 1 even",
+}
+
+
+def health_row(step: int, split: str, num_images: int, seen: Observation) -> dict[str, Any]:
+    """A line of mask_health.jsonl."""
+    modules = {
+        name: {
+            "mean": float(seen.means[name]),
+            "saturation": saturation(shares),
+            "entropy": entropy(shares),
+        }
+        for name, shares in seen.shares.items()
+    }
+    responses = {stage: float(value) for stage, value in seen.responses.items()}
+    return {
+        "step": step,
+        "split": split,
+        "images": num_images,
+        "modules": modules,
+        "responses": responses,
+    }
+
+
+def alarm(row: Mapping[str, Any] | None, attention_residual: bool) -> str | None:
+    """What to say when a stage's response has vanished, or None.
+
+    Args:
+        row: newest line of mask_health.jsonl, if there is one.
+        attention_residual: whether the modules add 1 to their masks.
+    """
+    if row is None:
+        return None
+    broken = [stage for stage, value in row["responses"].items() if not math.isfinite(value)]
+    if broken:
+        return (
+            f"The response of {broken[0]} is not a finite number after {row['step']:,} updates: "
+            "training has diverged. A lower learning rate may help."
+        )
+    relative = _relative(row["responses"])
+    low = [stage for stage, value in relative.items() if value < COLLAPSED]
+    if not low:
+        return None
+    shown = ", ".join(f"{relative[stage]:.2g} for {stage}" for stage in low)
+    reason = (
+        "The masks dim what passes through one module after another, and the modules do not add 1 "
+        "to them: attention residual learning (model.attention_residual=True) is the remedy."
+        if not attention_residual
+        else "The modules add 1 to their masks, so these cannot be the whole reason: look at the "
+        "learning rate, and at the masks below."
+    )
+    return (
+        f"The response of the feature maps has collapsed: relative to the first stage it is {shown}"
+        f" after {row['step']:,} updates, and below {COLLAPSED} counts as vanished. It is what "
+        f"figure 4 of the paper shows for naive attention learning. {reason}"
+    )
+
+
+def _relative(responses: Mapping[str, float]) -> dict[str, float]:
+    first = next(iter(responses.values()))
+    return {stage: value / first if first else math.nan for stage, value in responses.items()}
+
+
+def health_section(rows: Sequence[Mapping[str, Any]], warning: str | None) -> Html:
+    """Mask values and responses, over time and now."""
+    newest = rows[-1]
+    charts = [
+        chart(name.capitalize(), note, *_lines(rows, name)) for name, note in _MEASURES.items()
+    ]
+    responses = [
+        Series(stage, [(row["step"], _relative(row["responses"])[stage]) for row in rows])
+        for stage in newest["responses"]
+    ]
+    note = "mean absolute output, relative to the first stage"
+    charts.append(chart("Response of the stages", note, responses, Axis(number, log=True)))
+    text = f"Measured on the first {newest['images']} {newest['split']} images"
+    averaged = len(newest["modules"]) > _MAX_LINES
+    text += "; lines are averages over the modules of a stage." if averaged else "."
+    header = ("module", *_MEASURES)
+    body = [
+        (name, f"{m['mean']:.3f}", f"{100 * m['saturation']:.1f} %", f"{m['entropy']:.2f}")
+        for name, m in newest["modules"].items()
+    ]
+    relative = _relative(newest["responses"]).items()
+    stages = [(s, f"{newest['responses'][s]:.4g}", f"{value:.3g}") for s, value in relative]
+    return section(
+        "Mask health",
+        tag("p", text),
+        tag("p", warning, class_="alarm") if warning else "",
+        tag("div", *charts, class_="charts"),
+        tag("h3", f"After {newest['step']:,} updates"),
+        table(header, body),
+        table(("stage", "response", "relative"), stages),
+    )
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], measure: str) -> tuple[list[Series], Axis]:
+    groups = {name: [name] for name in rows[-1]["modules"]}
+    if len(groups) > _MAX_LINES:
+        stages = dict.fromkeys(name.split("/")[0] for name in groups)
+        groups = {s: [n for n in rows[-1]["modules"] if n.split("/")[0] == s] for s in stages}
+    lines = [
+        Series(
+            name,
+            [
+                (row["step"], float(np.mean([row["modules"][m][measure] for m in members])))
+                for row in rows
+            ],
+        )
+        for name, members in groups.items()
+    ]
+    if measure == "saturation":
+        return lines, Axis(percent, low=0.0)
+    return lines, Axis(number, low=0.0, high=1.0)
+
+
+def overlay_section(
+    split: str, images: np.ndarray, labels: Sequence[str], seen: Observation
+) -> Html:
+    """The masks of some images, over them.
+
+    Args:
+        split: where the images are from.
+        images: uint8 [n, H, W, 3].
+        labels: names of their classes.
+        seen: with the masks of these images.
+    """
+    smooth = " smooth" if images.shape[1] > 48 else ""
+    originals = [
+        _tile(data_uri(thumbnail(image)), f"{split} image {i}: {label}", label)
+        for i, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+    groups = [tag("div", *originals, class_=f"tiles{smooth}")]
+    for name, masks in seen.masks.items():
+        tiles = [
+            _tile(
+                data_uri(overlay(image, mask)),
+                f"mask of {name} over {split} image {i}",
+                _range(mask),
+            )
+            for i, (image, mask) in enumerate(zip(images, masks, strict=True))
+        ]
+        size = f" mask of {masks.shape[1]}x{masks.shape[2]}"
+        heading = tag("h3", name, tag("span", size, class_="faint"))
+        groups.append(join([heading, tag("div", *tiles, class_="tiles smooth")]))
+    text = (
+        f"The first {split} images, and over each the masks, averaged over channels: dark where "
+        "that average is lowest, light where it is highest; below, both values."
+    )
+    return section("What the masks attend to", tag("p", text), *groups)
+
+
+def _range(mask: np.ndarray) -> str:
+    low, high = f"{mask.min():.2f}", f"{mask.max():.2f}"
+    return f"{low} all over" if low == high else f"{low} to {high}"
+
+
+def _tile(source: str, alt: str, caption: str) -> Html:
+    return tag("figure", tag("img", src=source, alt=alt), tag("div", caption, class_="faint"))

@@ -1,0 +1,205 @@
+"""The page of a run, from what is known of it."""
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rattn_jax.evaluation import Mistakes
+from rattn_jax.report.classes import (
+    class_section,
+    confusion_section,
+    error_text,
+    mistakes_section,
+    wilson_interval,
+)
+from rattn_jax.report.curves import Axis, Series, chart, number, percent
+from rattn_jax.report.markup import Html, details, document, section, table, tag
+from rattn_jax.report.mask_health import alarm, health_section, overlay_section
+from rattn_jax.report.probe import Observation
+
+_SPLITS = ("train", "validation", "test")  # always in this order, for the sake of the lines
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation has found.
+
+    Attributes:
+        split: name of the split.
+        confusion: int32 [K, K], see `evaluation.EvalSums`.
+        mistakes: the most confident ones, used places only.
+        mistaken_images: theirs, uint8 [n, H, W, 3].
+    """
+
+    split: str
+    confusion: np.ndarray
+    mistakes: Mistakes
+    mistaken_images: np.ndarray
+
+
+class Masks(NamedTuple):
+    """What the attention modules do.
+
+    Attributes:
+        split: where the images are from.
+        images: uint8 [n, H, W, 3].
+        labels: their classes, int32 [n].
+        seen: with the masks of these images.
+        history: lines of mask_health.jsonl, oldest first; the last one is of now.
+    """
+
+    split: str
+    images: np.ndarray
+    labels: np.ndarray
+    seen: Observation
+    history: Sequence[Mapping[str, Any]]
+
+
+def run_page(
+    folder: str,
+    record: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    counts: Mapping[str, int],
+    evaluated: Evaluated,
+    masks: Masks | None,
+) -> str:
+    """The page.
+
+    Args:
+        folder: the run's.
+        record: config.json.
+        rows: metrics.jsonl.
+        counts: number of examples of the splits that were evaluated, by name.
+        evaluated: the newest evaluation.
+        masks: None if the network has no attention modules.
+    """
+    config, names = record["config"], record["dataset"]["class_names"]
+    title = f"{config['model']['name']} on {config['dataset']['name']}"
+    count = counts[evaluated.split]
+    warning = masks and alarm(masks.history[-1], config["model"]["attention_residual"] is not False)
+    sections = [
+        section("Curves", curves(rows)),
+        confusion_section(evaluated.split, evaluated.confusion, names),
+        class_section(evaluated.confusion, names),
+        mistakes_section(
+            evaluated.split, count, evaluated.mistakes, evaluated.mistaken_images, names
+        ),
+    ]
+    if masks:
+        labels = [names[label] for label in masks.labels]
+        sections.append(overlay_section(masks.split, masks.images, labels, masks.seen))
+        sections.append(health_section(masks.history, warning))
+    return document(
+        title,
+        tag("h1", title),
+        tag("div", folder, class_="path faint"),
+        _result(rows, counts, evaluated.split, config["num_train_steps"]),
+        tag("p", tag("b", "Alarm. "), warning, class_="alarm") if warning else "",
+        *sections,
+        _run_section(record),
+        data_update=_newest(rows)[evaluated.split]["step"],
+    )
+
+
+def shows_update(page: str, step: int) -> bool:
+    """Whether a `run_page` is about an evaluation after so many updates."""
+    return f'<main data-update="{step}">' in page
+
+
+def _newest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The newest line of each split."""
+    return {row["split"]: row for row in rows}
+
+
+def _result(
+    rows: Sequence[Mapping[str, Any]],
+    counts: Mapping[str, int],
+    split: str,
+    num_train_steps: int,
+) -> Html:
+    newest = _newest(rows)
+    shown = [newest[split] for split in _SPLITS if split in newest]
+    last = newest[split]
+    low, high = wilson_interval(round(last["error_top1"] * counts[split]), counts[split])
+    state = "finished" if last["step"] >= num_train_steps else f"of {num_train_steps:,}"
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    body = [
+        (
+            row["split"],
+            f"{row['step']:,}",
+            error_text(row["error_top1"], counts.get(row["split"])),
+            f"{100 * row['error_top5']:.2f} %",
+            f"{row['loss']:.4f}",
+        )
+        for row in shown
+    ]
+    header = ("split", "update", "top-1 error (95 % interval)", "top-5 error", "loss")
+    return tag(
+        "section",
+        tag(
+            "p",
+            tag("b", f"{100 * last['error_top1']:.2f} %"),
+            f" {split} error (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
+            f"{counts[split]:,} images) after {last['step']:,} updates, {state}",
+            class_="big",
+        ),
+        table(header, body),
+        tag(
+            "p",
+            "Intervals are Wilson's: they say what another sample of as many images might give, "
+            "not what another training would. A train line is the average over the updates since "
+            f"the one before, of augmented images. Drawn {now}.",
+            class_="faint",
+        ),
+        id="result",
+    )
+
+
+def curves(rows: Sequence[Mapping[str, Any]]) -> Html:
+    """Errors, loss, learning rate and throughput over the updates."""
+
+    def lines(key: str) -> list[Series]:
+        return [
+            Series(split, [(row["step"], row[key]) for row in rows if row["split"] == split])
+            for split in _SPLITS
+        ]
+
+    rates = {row["step"]: row["learning_rate"] for row in rows}
+    rate = [Series("learning rate", sorted(rates.items()))]
+    return tag(
+        "div",
+        chart("Error", "top-1", lines("error_top1"), Axis(percent, low=0.0)),
+        chart("Loss", "cross entropy in nats", lines("loss"), Axis(number, low=0.0)),
+        chart("Learning rate", "of the last update", rate, Axis(number, log=True)),
+        chart("Throughput", "images a second", lines("images_per_second"), Axis(number, low=0.0)),
+        class_="charts",
+    )
+
+
+def _run_section(record: Mapping[str, Any]) -> Html:
+    devices = record["devices"]
+    kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
+    dataset = record["dataset"]
+    facts = [
+        ("commit", record["git_commit"] or "not known"),
+        ("devices", kinds),
+        *((name, version) for name, version in record["versions"].items()),
+        *((key, f"{value:,}") for key, value in dataset.items() if isinstance(value, int)),
+        ("classes", len(dataset["class_names"])),
+    ]
+    config = [(key, "" if value is None else value) for key, value in flatten(record["config"])]
+    return section(
+        "Run",
+        table(("first start", ""), facts, class_="words"),
+        details("Config", table(("key", "value"), config, class_="words")),
+    )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a config."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,78 @@
+import json
+import shutil
+
+import pytest
+
+from configs import default
+from experiments.compare import compare_page, main, read_run
+from tests.test_report import Page
+
+
+def make_run(folder, rate=0.1, rows=(), torn="", **dataset):
+    config = default.get_config()
+    config.optimizer.learning_rate = rate
+    record = {
+        "config": config.to_dict(),
+        "dataset": {"class_names": ["<a>", "b"], "num_train": 20, "num_test": 400} | dataset,
+        "versions": {"jax": "0"},
+        "devices": ["cpu"],
+        "git_commit": None,
+    }
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(record))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "metrics.jsonl").write_text(lines + torn)
+
+
+def row(step, split, error):
+    values = {"step": step, "split": split, "loss": 1.0, "error_top1": error, "error_top5": 0.0}
+    return values | {"learning_rate": 0.1, "images_per_second": None}
+
+
+def text_of(page, name):
+    """The words of a section."""
+    part = page.split(f'<section id="{name}">')[1].split("</section>")[0]
+    return Page(f"<!DOCTYPE html>{part}").text
+
+
+def test_runs_side_by_side(tmp_path, capsys):
+    rows = [row(10, "train", 0.5), row(20, "test", 0.05), row(20, "train", 0.4)]
+    make_run(tmp_path / "a<b>", rows=rows, torn='{"step": 3')
+    make_run(tmp_path / "c", rate=0.2, rows=rows[:1])
+    out = tmp_path / "page.html"
+    main([str(tmp_path / "a<b>"), str(tmp_path / "c"), f"--out={out}"])
+    assert capsys.readouterr().out == f"2 runs: {out}\n"
+    page = out.read_text()
+    assert Page(page).ids == ["result", "curves", "differences"]
+    assert text_of(page, "differences") == "Differences key a<b> c optimizer.learning_rate 0.1 0.2"
+    result = text_of(page, "result")
+    assert "a<b> attention56_cifar test 20 of 160,000 5.00 % (3.26 to 7.60) 0.00 %" in result
+    assert "c attention56_cifar not evaluated yet" in result
+    assert page.count('<svg viewBox="0 0 320 210"') == 5  # no throughput was measured
+
+
+def test_equal_runs_of_one_name_and_validation(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        make_run(tmp_path / name / "run", rows=[row(5, "validation", 0.25)])
+    paths = [str(tmp_path / name / "run") for name in ("x", "y")]
+    page = compare_page([read_run(path, path) for path in paths])
+    assert "are the same" in text_of(page, "differences")
+    assert "validation 5 of" in text_of(page, "result")
+    assert "Validation error" in page
+    main([*paths, f"--out={tmp_path}/page.html"])
+    assert all(path in (tmp_path / "page.html").read_text() for path in paths)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "metrics.jsonl", "."])
+def test_what_is_no_run_is_refused_in_one_line(tmp_path, missing, capsys):
+    make_run(tmp_path / "run")
+    target = tmp_path / "run" / missing
+    target.unlink() if target.is_file() else shutil.rmtree(target)
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path / "run"), f"--out={tmp_path}/page.html"])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"compare: {tmp_path}/run cannot be read as the folder of a run (")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "page.html").exists()

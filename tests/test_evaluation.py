@@ -1,0 +1,99 @@
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from rattn_jax import evaluation
+from rattn_jax.metrics import measure, summarize
+from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate
+
+CLASSES, BATCHES, BATCH = 5, 6, 16
+
+
+@pytest.fixture(scope="module")
+def batches():
+    """Logits [6, 16, 5] with ties, NaN and infinities, labels, and a mask."""
+    generator = np.random.RandomState(0)
+    logits = generator.normal(size=(BATCHES, BATCH, CLASSES)).astype(np.float32) * 3
+    logits[0, :4] = 1.0
+    logits[1, 0, 2], logits[1, 1] = np.nan, np.nan
+    logits[1, 2, 1] = -np.inf
+    labels = generator.randint(0, CLASSES, (BATCHES, BATCH)).astype(np.int32)
+    return logits, labels, generator.uniform(size=labels.shape) < 0.8
+
+
+def add_up(batches, devices, mode="shard_map"):
+    """Sums over all batches, in two calls of three."""
+    mesh = make_mesh(jax.devices()[:devices])
+
+    def add(sums, nothing, logits, labels, mask):
+        del nothing
+        for batch in zip(logits, labels, mask, strict=True):
+            sums = evaluation.add(sums, *batch, AXIS)
+        return sums
+
+    function = map_replicas(add, mesh, mode, num_batches=3)
+    sums = replicate(evaluation.empty(CLASSES), mesh)
+    for half in (slice(0, 3), slice(3, 6)):
+        sums = function(sums, replicate(np.zeros(()), mesh), *(values[half] for values in batches))
+    return jax.device_get(sums)
+
+
+@pytest.fixture(scope="module")
+def sums(batches):
+    return add_up(batches, devices=1)
+
+
+def test_what_is_off_the_diagonal_are_the_errors(batches, sums):
+    logits, labels, mask = (x.reshape(-1, *x.shape[2:]) for x in batches)
+    wrong = sums.confusion.sum() - np.trace(sums.confusion)
+    errors = summarize(jax.jit(measure)(logits, labels, mask))["error_top1"]
+    assert wrong / mask.sum() == pytest.approx(errors)
+    for true in range(CLASSES):
+        assert sums.confusion[true].sum() == (mask & (labels == true)).sum()
+    clear = mask & (np.sort(logits, axis=1)[:, -1] > np.sort(logits, axis=1)[:, -2])
+    expected = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(expected, (labels[clear], logits[clear].argmax(axis=1)), 1)
+    assert (sums.confusion >= expected).all()
+    assert clear.sum() > 0.8 * mask.sum()
+
+
+def test_mistakes_are_the_most_confident_of_all(batches, sums):
+    logits, labels, mask = (x.reshape(-1, *x.shape[2:]) for x in batches)
+    shares = np.asarray(jax.nn.softmax(logits))
+    confidence = np.where(mask & (logits.argmax(axis=1) != labels), shares.max(axis=1), -1)
+    confidence[[0, 1, 2, 3]] = np.where(mask[:4], 0.2, -1)  # ties are mistakes
+    confidence[~np.isfinite(confidence)] = -1
+    expected = np.argsort(-confidence, kind="stable")[: evaluation.NUM_MISTAKES]
+    found = sums.mistakes
+    np.testing.assert_array_equal(found.position, expected)
+    np.testing.assert_allclose(found.probability, confidence[expected], rtol=1e-6)
+    np.testing.assert_array_equal(found.label, labels[expected])
+    assert (found.prediction != found.label).all()
+    sure = found.probability > 0.21
+    np.testing.assert_array_equal(
+        found.prediction[sure], logits[found.position[sure]].argmax(axis=1)
+    )
+
+
+@pytest.mark.parametrize(("devices", "mode"), [(4, "shard_map"), (8, "pmap")])
+def test_devices_make_no_difference(batches, sums, devices, mode):
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-6), add_up(batches, devices, mode), sums
+    )
+
+
+def test_unused_places_of_few_mistakes(batches):
+    logits, _, mask = batches
+    one = np.zeros_like(mask)
+    one[2, 3] = True
+    least = logits.argmin(axis=2).astype(np.int32)
+    found = add_up((logits, least, one), 1).mistakes
+    assert found.position[0] == 2 * BATCH + 3
+    assert (found.probability >= 0).sum() == 1
+
+
+def test_confusions_of_very_many_classes_are_not_counted():
+    assert evaluation.empty(evaluation.MAX_CLASSES).confusion.shape == (2_000, 2_000)
+    assert evaluation.empty(evaluation.MAX_CLASSES + 1).confusion.size == 0

@@ -1,0 +1,372 @@
+"""The page of a run: drawn by real runs of every kind, and read as a browser would."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import rattn_jax.report.writer
+from rattn_jax.evaluation import Mistakes
+from rattn_jax.feed import mean_image_normalization
+from rattn_jax.models import create_model, stack_modules
+from rattn_jax.models.resnet import ResNet
+from rattn_jax.report.classes import wilson_interval
+from rattn_jax.report.curves import Axis, Series, chart, number
+from rattn_jax.report.mask_health import alarm
+from rattn_jax.report.page import Evaluated, Masks, run_page
+from rattn_jax.report.probe import BINS, Observation, Probe, entropy, saturation
+from rattn_jax.train import train_and_evaluate
+from tests.data.test_folder import make_folder
+from tests.test_train import ONE, assert_equal, read_rows
+from tests.tiny import make_config, numbers
+
+SECTIONS = {"result", "curves", "confusions", "classes", "most-confident-mistakes", "run"}
+MASK_SECTIONS = {"mask-health", "what-the-masks-attend-to"}
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """A page that is refused unless its tags are balanced and it needs no other file."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.words, self.pictures = [], [], [], 0
+        assert text.startswith("<!DOCTYPE html>")
+        self.feed(text)
+        self.close()
+        assert self.open == []
+        assert len(self.ids) == len(set(self.ids))
+
+    def handle_starttag(self, tag, attributes):
+        assert tag not in ("script", "link", "iframe", "i", "name", "b-class"), tag
+        for name, value in attributes:
+            assert not name.startswith("on")
+            if name == "src":
+                assert value.startswith("data:image/png;base64,")
+                self.pictures += 1
+            elif name not in ("alt", "title"):
+                assert "//" not in value, (name, value)
+            if name == "id":
+                self.ids.append(value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        assert self.open[-1:] != ["style"] or "url(" not in data
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def read_page(workdir):
+    return Page((workdir / "report.html").read_text())
+
+
+def read_health(workdir):
+    return [json.loads(line) for line in (workdir / "mask_health.jsonl").read_text().splitlines()]
+
+
+def run_config(**changes):
+    return make_config(validation_examples=30, **changes)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """An uninterrupted run: its folder and final state."""
+    workdir = tmp_path_factory.mktemp("straight")
+    return workdir, train_and_evaluate(run_config(), workdir, ONE)
+
+
+@pytest.fixture
+def copied(straight, tmp_path):
+    """A folder like it."""
+    return shutil.copytree(straight[0], tmp_path / "run")
+
+
+def test_page_of_a_run(straight):
+    workdir = straight[0]
+    page = read_page(workdir)
+    assert set(page.ids) == SECTIONS | MASK_SECTIONS
+    validation, test = read_rows(workdir)[-2:]
+    assert f"{100 * test['error_top1']:.2f} % test error (95 % interval" in page.text
+    assert "360 images) after 6 updates, finished" in page.text
+    for row, count in ((validation, 30), (test, 360)):
+        low, high = wilson_interval(count * row["error_top1"], count)
+        assert f"({100 * low:.2f} to {100 * high:.2f})" in page.text
+    assert "360 test images: rows are true classes" in page.text
+    assert "Measured on the first 16 validation images" in page.text
+    assert "dataset.label_noise.clean_ratio 1.0" in page.text
+    assert f"jax {jax.__version__}" in page.text
+    assert page.pictures == 24 + 8 + 8  # mistakes, images, masks of the one module
+
+
+def test_training_is_the_same_without_a_page(straight, tmp_path):
+    state = train_and_evaluate(run_config(report=False), tmp_path, ONE)
+    assert_equal(state, straight[1])
+    assert numbers(read_rows(tmp_path)) == numbers(read_rows(straight[0]))
+    assert not {"report.html", "mask_health.jsonl"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_history_of_the_masks_survives_a_resume(straight, copied):
+    shutil.rmtree(copied / "checkpoints/6")
+    with (copied / "mask_health.jsonl").open("a") as file:
+        file.write('{"step":')  # killed while it wrote
+    train_and_evaluate(run_config(), copied, ONE)
+    assert read_health(copied) == read_health(straight[0])
+    assert [row["step"] for row in read_health(copied)] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("page", [None, '<main data-update="4">'])
+def test_finished_run_without_its_page_gets_one(straight, copied, page):
+    (copied / "report.html").unlink()
+    if page:  # killed between the last evaluation and its page
+        (copied / "report.html").write_text(page)
+    state = train_and_evaluate(run_config(), copied, ONE)
+    assert_equal(state, straight[1])
+    pages = [(path / "report.html").read_text() for path in (straight[0], copied)]
+    pages = [re.sub(r">/[^<]*/(run|straight\d*)<|Drawn [^<]*", "", page) for page in pages]
+    assert pages[0] == pages[1]
+    for name in ("metrics.jsonl", "mask_health.jsonl"):
+        assert (copied / name).read_text() == (straight[0] / name).read_text()
+
+
+def test_failing_to_draw_is_said_in_one_line(copied, monkeypatch, capsys):
+    def fail(*arguments):
+        raise ValueError("two\nlines")
+
+    (copied / "report.html").unlink()
+    monkeypatch.setattr(rattn_jax.report.writer, "run_page", fail)
+    train_and_evaluate(run_config(), copied, ONE)
+    output = capsys.readouterr().out
+    assert "report.html could not be drawn (ValueError: two lines); the run goes on\n" in output
+    assert "test error" in output
+    assert "report  " not in output
+
+
+def test_devices_with_pmap_and_stacked_modules(tmp_path):
+    """Those of several processes, with shard_map: see `test_processes.py`."""
+    config = make_config(parallel="pmap", num_train_steps=2, ema_decay=0.5)
+    config.model.modules_per_stage = (2,)
+    config.model.scan_modules = True
+    train_and_evaluate(config, tmp_path, jax.devices()[:2])
+    assert set(read_page(tmp_path).ids) == SECTIONS | MASK_SECTIONS
+    assert list(read_health(tmp_path)[0]["modules"]) == ["stage1/module1", "stage1/module2"]
+
+
+def test_stream_of_a_folder_with_odd_names(tmp_path):
+    folder = make_folder(tmp_path / "images", count=6)
+    for split in ("train", "test"):
+        (folder / split / "cat").rename(folder / split / '<b-class a="1">&amp;')
+    config = make_config(num_train_steps=2, normalization="imagenet", batch_size=4)
+    config.dataset.update(name=f"folder:{folder}", image_size=8, max_resident_bytes=0)
+    train_and_evaluate(config, tmp_path / "run<i>", ONE)
+    page = read_page(tmp_path / "run<i>")
+    assert '<b-class a="1">&amp;' in page.text
+    assert "run<i>" in page.text
+    assert set(page.ids) == SECTIONS | MASK_SECTIONS
+    assert read_health(tmp_path / "run<i>")[0]["images"] == 4
+
+
+def test_what_is_observed():
+    images = np.random.RandomState(0).randint(0, 256, (6, 8, 8, 3)).astype(np.uint8)
+    normalization = mean_image_normalization(images)
+    keywords = {"widths": (8,), "modules_per_stage": [2], "mask_poolings": (1,)}
+    model = create_model("attention56_cifar", 3, **keywords)
+    inputs = images - np.asarray(normalization.mean)
+    variables = model.init(jax.random.key(0), inputs, train=False)
+    seen = Probe(model, num_masks=2)(variables, images, normalization)
+    _, sown = model.apply(
+        variables, inputs, train=False, mutable=["intermediates"], capture_intermediates=True
+    )
+    sown = sown["intermediates"]
+    assert list(seen.masks) == ["stage1/module1", "stage1/module2"]
+    for name in seen.masks:
+        stage, module = name.split("/")
+        mask = np.asarray(sown[stage][module]["mask_output"][0])
+        np.testing.assert_allclose(seen.masks[name], mask[:2].mean(axis=-1), rtol=1e-5)
+        assert seen.means[name] == pytest.approx(mask.mean(), rel=1e-5)
+        counts = np.histogram(np.clip(mask, 0, 1), BINS, (0, 1))[0] / mask.size
+        np.testing.assert_allclose(seen.shares[name], counts, atol=1e-3)
+        assert saturation(counts) == pytest.approx(((mask < 0.05) | (mask >= 0.95)).mean())
+    for stage, response in seen.responses.items():
+        assert response == pytest.approx(np.abs(sown[stage]["__call__"][0]).mean(), rel=1e-5)
+    scanned = create_model("attention56_cifar", 3, scan_modules=True, remat=True, **keywords)
+    stacked = Probe(scanned, num_masks=2)(stack_modules(variables), images, normalization)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), stacked, seen)
+
+
+def test_a_baseline_has_no_masks():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    model = ResNet(num_classes=3, units_per_stage=(1,), widths=(8,))
+    variables = model.init(jax.random.key(0), np.zeros(images.shape, np.float32), train=False)
+    normalization = mean_image_normalization(images)
+    assert Probe(model, num_masks=2)(variables, images, normalization) is None
+
+
+def test_entropy_and_saturation():
+    even, one = np.full(BINS, 1 / BINS), np.eye(BINS)[3]
+    assert (entropy(even), entropy(one)) == (pytest.approx(1), 0)
+    assert (saturation(even), saturation(one)) == (pytest.approx(0.1), 0)
+
+
+def test_wilson_interval():
+    """Against the roots of its definition, |p - errors / n| = z sqrt(p (1 - p) / n)."""
+    for errors, count in ((0, 10), (3, 10), (10, 10), (552, 10_000)):
+        for bound in wilson_interval(errors, count):
+            distance = 1.959964 * np.sqrt(bound * (1 - bound) / count)
+            assert abs(bound - errors / count) == pytest.approx(distance, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("responses", "residual", "expected"),
+    [
+        ((4.0, 3.0, 0.5), True, None),
+        ((4.0, 3.0, 0.39), False, r"it is 0.098 for stage3 after 7 .*attention_residual=True\)"),
+        (
+            (4.0, 0.01, 0.3),
+            True,
+            "it is 0.0025 for stage2, 0.075 for stage3 after .*add 1 to their",
+        ),
+        ((4.0, float("nan"), 1.0), True, "response of stage2 is not a finite number after 7"),
+    ],
+)
+def test_alarm(responses, residual, expected):
+    stages = {f"stage{i + 1}": value for i, value in enumerate(responses)}
+    found = alarm({"step": 7, "responses": stages}, residual)
+    assert found is None if expected is None else re.search(expected, found)
+
+
+def test_chart_leaves_out_what_is_not_finite_and_thins_long_lines():
+    nan = float("nan")
+    series = [
+        Series("a", [(step, 1 / step if step % 2 else nan) for step in range(1, 4_001)]),
+        Series("b", [(5, None), (6, nan)]),
+        Series("c", [(2_000, 0.5)]),
+    ]
+    text = chart("Loss", "", series, Axis(number, log=True))
+    assert "nan" not in text
+    assert ">b<" not in text
+    first, _ = (points.split() for points in re.findall(r'points="([^"]*)"', text))
+    assert len(first) == 400
+    assert text.count("<circle") == text.count("<square") == 0 < text.count("<path")
+    assert chart("Loss", "", series[1:2], Axis(number)) == ""
+
+
+def synthetic_page(num_classes):
+    """A page as after CIFAR, with so many classes."""
+    generator = np.random.RandomState(0)
+    names = [f"class {i} <name>" for i in range(num_classes)]
+    confusion = generator.poisson(0.7, (num_classes, num_classes)) + 90 * np.eye(num_classes)
+    images = generator.randint(0, 256, (8, 32, 32, 3)).astype(np.uint8)
+    modules = [f"stage{s}/module{m}" for s in (1, 2, 3) for m in (1, 2, 3)]
+    masks = {name: generator.uniform(size=(8, 8, 8)).astype(np.float32) for name in modules}
+    history = [
+        {
+            "step": step,
+            "split": "test",
+            "images": 64,
+            "modules": {
+                name: {"mean": 0.5, "saturation": 0.1 * i, "entropy": 0.7}
+                for i, name in enumerate(modules)
+            },
+            "responses": {"stage1": 2.0, "stage2": 0.01, "stage3": 0.001},
+        }
+        for step in (1_000, 2_000)
+    ]
+    record = {
+        "config": {
+            "num_train_steps": 160_000,
+            "dataset": {"name": "many"},
+            "model": {"name": "attention164", "attention_residual": False},
+            "note": "https://example.org/<script>",
+        },
+        "dataset": {"class_names": names, "num_train": 50_000, "num_test": 10_000},
+        "versions": {"jax": "0"},
+        "devices": ["TPU", "TPU"],
+        "git_commit": None,
+    }
+    rows = [
+        {
+            "step": step,
+            "split": split,
+            "loss": 40 / step,
+            "error_top1": 60 / step,
+            "error_top5": 5 / step,
+            "learning_rate": 0.1,
+            "images_per_second": None,
+        }
+        for step in range(100, 2_001, 100)
+        for split in (["train"] if step % 1_000 else ["train", "test"])
+    ]
+    mistakes = Mistakes(np.full(8, 0.9), np.arange(8), np.zeros(8, int), np.ones(8, int))
+    seen = Observation(masks, {}, {}, {})
+    return run_page(
+        "/run",
+        record,
+        rows,
+        {"test": 10_000},
+        Evaluated("test", confusion.astype(np.int32), mistakes, images),
+        Masks("test", images, np.zeros(8, int), seen, history),
+    )
+
+
+@pytest.mark.parametrize("num_classes", [10, 100, 150])
+def test_pages_of_many_classes(num_classes):
+    page = Page(synthetic_page(num_classes))
+    assert set(page.ids) == SECTIONS | MASK_SECTIONS
+    assert ("Most confused pairs" in page.text) == (num_classes > 20)
+    assert page.pictures == 8 + 8 + 9 * 8 + (num_classes == 100)
+    assert "Alarm. The response of the feature maps has collapsed" in page.text
+    assert "2,000 updates, of 160,000" in page.text
+    assert "https://example.org/<script>" in page.text
+    assert "2 x TPU" in page.text
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
+@pytest.mark.parametrize("width", [1280, 375])
+def test_page_fits_the_width_of_a_screen(tmp_path, width):
+    """In a frame, for a window cannot be as narrow as a phone; its title says what is too wide."""
+    (tmp_path / "report.html").write_text(synthetic_page(20))
+    (tmp_path / "frame.html").write_text(
+        f"<body style='margin:0'><iframe src=report.html style='width:{width}px;height:3000px;"
+        "border:0'></iframe><script>onload = () => {"
+        "const page = document.querySelector('iframe').contentDocument.documentElement;"
+        "document.title = page.scrollWidth - page.clientWidth }</script>"
+    )
+    command = [
+        *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+        *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+        *("--disable-sync", "--allow-file-access-from-files", "--virtual-time-budget=2000"),
+        f"--user-data-dir={tmp_path}/browser",
+        "--window-size=1280,3000",
+    ]
+    frame = (tmp_path / "frame.html").as_uri()
+    environment = os.environ | {"HOME": str(tmp_path)}
+    shot = tmp_path / "shot.png"
+    for what in ("--dump-dom", f"--screenshot={shot}"):
+        done = subprocess.run(
+            [*command, what, frame], capture_output=True, text=True, timeout=60, env=environment
+        )
+        if what == "--dump-dom":
+            assert "<title>0</title>" in done.stdout, done.stderr
+    with Image.open(shot) as image:
+        left = np.asarray(image.convert("L"))[:, :width]
+    assert image.size == (1280, 3000)
+    assert (left.std(axis=1) > 0).mean() > 0.5, "most of the page shows something"
