@@ -1,4 +1,4 @@
-"""The CIFAR attention networks as one would write them in Flax: the baseline of `benchmark.py`.
+"""The CIFAR attention networks as one would write them in Flax: a baseline of `benchmark`.
 
 Only `flax.linen` layers and `jax.image`, none of the package's code. The variables have the names
 and shapes of the package's networks, so that the tests can compare values and gradients.

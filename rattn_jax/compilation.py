@@ -4,6 +4,8 @@ use_cache(folder / "compilation_cache")
 step, seconds = compile_for(step, state, data, rows)
 """
 
+import ctypes
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -40,4 +42,18 @@ def compile_for(function: Any, *arguments: Any) -> tuple[Any, Seconds]:
     lowered = function.lower(*arguments)
     traced = time.perf_counter()
     compiled = lowered.compile()
-    return compiled, Seconds(traced - start, time.perf_counter() - traced)
+    seconds = Seconds(traced - start, time.perf_counter() - traced)
+    _return_freed_memory()
+    return compiled, seconds
+
+
+def _return_freed_memory() -> None:
+    """Has glibc give the system back what the compiler has freed.
+
+    A process with a train step of Attention-56 for CIFAR goes from 1,460 to 884 MB, and as much is
+    missing from the peak of its training.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):  # other C libraries do not have it
+            libc.malloc_trim(0)

@@ -3,7 +3,7 @@
 Each computes what `flax.linen.Conv` and `flax.linen.BatchNorm` compute, and the tests compare
 values and gradients with them; where the formulation is another one, a comment gives the reason.
 The factors there are those of a train step of Attention-56 for CIFAR on two cores; what they make
-together, `experiments/benchmark.py` measures. All maps are float arrays [batch, height, width,
+together, `experiments/benchmark/` measures. All maps are float arrays [batch, height, width,
 channels]; a layer computes in the dtype of the map that it gets.
 """
 

@@ -1,0 +1,85 @@
+"""Speed and memory of a network, beside the same one in idiomatic Flax and in PyTorch.
+
+    python -m experiments.benchmark [--workload=train] [--network=attention56_cifar]
+        [--batch-size=64] [--rounds=12] [--json=FILE]
+
+Each contender compiles and runs in a process of its own; they take turns, so that what else the
+machine does strikes all of them alike, and a ratio is the median of the ratios turn by turn. The
+first call of a turn does not count: it finds the caches full of what the others have left. On CPU
+all run with huge pages, which `main.py` asks for, and without; "as shipped" compares with a
+baseline without them.
+
+Training has gradients and optimizer (SGD with Nesterov momentum, weight decay), on random images.
+Our step and that of idiomatic Flax also crop and flip them; PyTorch is given images that are
+ready. Inference waits for the logits of each call. Peak memory is that of the whole process,
+compilation included. The machine's rate is that of a product of two square matrices in the same
+dtype, measured in the same turns (2048 x 2048, on accelerators 8192 x 8192); the network counts as
+2 floating-point operations for each multiplication of the forward pass and each image, in training
+as 6.
+
+On an accelerator `--dtype=bfloat16` has PyTorch use autocast in training, and bfloat16 parameters
+in inference; `--steps-per-call=100` runs as many updates in one call; `--torch-compile` adds
+`torch.compile`.
+"""
+
+import argparse
+import json
+import sys
+
+from experiments.benchmark.report import figures, table
+from experiments.benchmark.task import INFERENCE, TRAIN, Task
+from experiments.benchmark.turns import contenders, take_turns
+
+_CIFAR = [f"attention{depth}_cifar" for depth in (56, 92, 128, 164, 236, 452)]
+_NETWORKS = [*_CIFAR, "attention56", "attention92"]  # those of `torch_twin`
+_BATCH_SIZE = {TRAIN: 64, INFERENCE: 1}
+_CALLS_PER_ROUND = {TRAIN: 4, INFERENCE: 10}
+
+
+def main() -> None:
+    """Prints the table and, if asked, writes the same as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="experiments.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workload", choices=[TRAIN, INFERENCE], default=TRAIN)
+    parser.add_argument("--network", choices=_NETWORKS, default="attention56_cifar")
+    parser.add_argument("--batch-size", type=_positive, help="64, in inference 1, unless given")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--steps-per-call", type=_positive, default=1, help="in training")
+    parser.add_argument("--torch-compile", action="store_true", help="torch.compile as well")
+    parser.add_argument("--rounds", type=_positive, default=12, help="turns of each contender")
+    parser.add_argument("--calls-per-round", type=_positive, help="after one uncounted")
+    parser.add_argument("--json", help="file to write")
+    options = parser.parse_args()
+    if options.workload == INFERENCE and options.steps_per_call > 1:
+        parser.error("--steps-per-call is for --workload=train: leave it out")
+    task = Task(
+        options.network,
+        options.workload,
+        options.batch_size or _BATCH_SIZE[options.workload],
+        options.dtype,
+        options.steps_per_call,
+    )
+    calls_per_round = options.calls_per_round or _CALLS_PER_ROUND[options.workload]
+    names, reasons = contenders(task, options.torch_compile)
+    for reason in reasons:
+        print(f"left out: {reason}", file=sys.stderr)
+    turns = take_turns(task, names, options.rounds, calls_per_round)
+    found = figures(task, turns, calls_per_round)
+    print(table(found))
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(found, file, indent=2)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The package's networks and idiomatic Flax: compiled ahead of time, their input on the device.
+
+Training is `rattn_jax.steps.train_steps`, with crops and flips of uint8 images that live on the
+device, with optimizer and metrics. Imports nothing that reads datasets.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from experiments.benchmark.task import FLAX, INFERENCE, Ready, Run, Task
+from experiments.flax_twin import FlaxTwin
+from rattn_jax.augment import augment_images
+from rattn_jax.compilation import compile_for
+from rattn_jax.describe import describe
+from rattn_jax.models import create_model
+from rattn_jax.optimizer import make_optimizer, make_schedule
+from rattn_jax.steps import Normalization, ResidentData, train_steps
+from rattn_jax.train_state import create_train_state
+
+_AXIS = "replicas"
+_MATRIX_SIZES = {"cpu": 2048}
+_LARGE_MATRIX_SIZE = 8192  # keeps an accelerator busy
+
+
+def prepare(name: str, task: Task) -> tuple[Run, Ready]:
+    """The network of the contender `name` at its task."""
+    keywords = {} if task.dtype == "float32" else {"dtype": task.dtype}
+    ours: Any = create_model(task.network, task.num_classes, **keywords)
+    # The variables of both networks have the same names: only one needs to be initialised.
+    model = FlaxTwin(task.num_classes, ours.modules_per_stage[0]) if name == FLAX else ours
+    run, compiled, seconds = (_inference if task.workload == INFERENCE else _train)(
+        model, ours, task
+    )
+    plan = compiled.memory_analysis()
+    planned = plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
+    operations = task.operations_per_multiply_add * describe(task.network).multiply_adds
+    return run, Ready(
+        jax.default_backend(),
+        jax.devices()[0].device_kind,
+        seconds,
+        planned - plan.alias_size_in_bytes,
+        operations * task.batch_size * task.steps_per_call,
+    )
+
+
+def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
+    schedule = make_schedule("step", learning_rate=0.1, num_train_steps=1)
+    optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
+    function = partial(
+        train_steps,
+        loop=jax.default_backend() != "cpu",
+        model=model,
+        optimizer=optimizer,
+        augment=partial(augment_images, crop_padding=4, flip=True),
+        num_classes=task.num_classes,
+        seed=0,
+        axis_name=_AXIS,
+    )
+    # As `rattn_jax.parallel.map_replicas` does; that module would import what reads datasets.
+    mesh, whole = Mesh(np.array(jax.devices()[:1]), (_AXIS,)), PartitionSpec()
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    generator = np.random.RandomState(0)
+    shape = (task.image_size, task.image_size, 3)
+    images = generator.randint(0, 256, (10 * task.batch_size, *shape)).astype(np.uint8)
+    labels = generator.randint(0, task.num_classes, len(images)).astype(np.int32)
+    mean = np.asarray(np.mean(images, axis=0, dtype=np.float64), np.float32)
+    normalization = Normalization(mean, np.ones((), np.float32))
+    rows = generator.randint(0, len(images), (task.steps_per_call, task.batch_size))
+    state = create_train_state(jax.random.key(0), ours, optimizer, shape)
+    state, data, rows = jax.device_put(
+        (state, ResidentData(images, labels, normalization), rows.astype(np.int32)),
+        NamedSharding(mesh, whole),
+    )
+
+    step, seconds = compile_for(jax.jit(mapped, donate_argnums=0), state, data, rows)
+
+    def run(count: int) -> None:
+        nonlocal state
+        for _ in range(count):
+            state = step(state, data, rows)
+        jax.block_until_ready(state)
+
+    return run, step, sum(seconds)
+
+
+def _inference(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
+    shape = (task.batch_size, task.image_size, task.image_size, 3)
+    images = jnp.asarray(np.random.RandomState(0).normal(size=shape), jnp.float32)
+    variables = ours.lazy_init(jax.random.key(0), images, train=False)
+
+    function = jax.jit(partial(model.apply, train=False))
+    forward, seconds = compile_for(function, variables, images)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            jax.block_until_ready(forward(variables, images))
+
+    return run, forward, sum(seconds)
+
+
+def prepare_matrix_product(dtype: str) -> tuple[Run, Ready]:
+    """The product of two square matrices in the dtype: what the machine can do."""
+    platform = jax.default_backend()
+    size = _MATRIX_SIZES.get(platform, _LARGE_MATRIX_SIZE)
+    matrix = jnp.asarray(np.random.RandomState(0).normal(size=(size, size)), dtype)
+    product = jax.jit(jnp.dot)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            result = product(matrix, matrix)
+        jax.block_until_ready(result)
+
+    device = jax.devices()[0].device_kind
+    return run, Ready(platform, device, floating_point_operations=2.0 * size**3)

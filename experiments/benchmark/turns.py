@@ -1,0 +1,123 @@
+"""Contenders in processes of their own, which take turns."""
+
+import dataclasses
+import importlib.util
+import multiprocessing
+import os
+import resource
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from experiments.benchmark.task import (
+    COMPILED_TORCH,
+    FLAX,
+    MATMUL,
+    OURS,
+    TORCH,
+    Ready,
+    Run,
+    Task,
+)
+
+# Of the networks in `torch_twin.NETWORKS`, those that the Flax twin can be, too.
+_FLAX_NETWORKS = [f"attention{depth}_cifar" for depth in (56, 92, 128, 164, 236)]
+
+Key = tuple[str, bool]  # contender, with huge pages
+
+
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """What a contender's process has measured.
+
+    Attributes:
+        ready: what it said when it was ready.
+        seconds: of a call, float64 [turns].
+        peak_bytes: largest resident memory of the process.
+    """
+
+    ready: Ready
+    seconds: np.ndarray
+    peak_bytes: int
+
+
+def contenders(task: Task, torch_compile: bool) -> tuple[list[str], list[str]]:
+    """Names of those that can do the task, and why others cannot, a line each."""
+    names, reasons = [OURS], []
+    if task.network in _FLAX_NETWORKS and task.dtype == "float32":
+        names.append(FLAX)
+    else:
+        reasons.append(f"{FLAX}: not written for {task.network} in {task.dtype}")
+    if importlib.util.find_spec("torch") is None:
+        reasons.append(f"{TORCH}: not installed; pip install -e '.[torch]' adds it")
+    else:
+        names += [TORCH, COMPILED_TORCH] if torch_compile else [TORCH]
+    return names, reasons
+
+
+def take_turns(task: Task, names: list[str], rounds: int, calls_per_round: int) -> dict[Key, Turns]:
+    """Runs the contenders and a product of matrices, turn by turn.
+
+    On CPU each of them with huge pages and without, for which glibc is asked; the product without.
+    The order of the turns is reversed in every second round.
+    """
+    # One after the other: compilation is timed, too.
+    processes: dict[Key, Connection] = {(MATMUL, False): _start(MATMUL, False, task)}
+    ready: dict[Key, Ready] = {key: process.recv() for key, process in processes.items()}
+    on_cpu = ready[MATMUL, False].platform == "cpu"
+    for huge_pages in (True, False) if on_cpu else (False,):
+        for name in names:
+            processes[name, huge_pages] = _start(name, huge_pages, task)
+            ready[name, huge_pages] = processes[name, huge_pages].recv()
+
+    seconds: dict[Key, list[float]] = {key: [] for key in processes}
+    order = list(processes)
+    for _ in range(rounds):
+        for key in order:
+            processes[key].send(calls_per_round)
+            seconds[key].append(processes[key].recv())
+        order.reverse()
+    turns = {}
+    for key, process in processes.items():
+        process.send(0)
+        turns[key] = Turns(ready[key], np.array(seconds[key]), process.recv())
+    return turns
+
+
+def _start(name: str, huge_pages: bool, task: Task) -> Connection:
+    context = multiprocessing.get_context("spawn")
+    here, remote = context.Pipe()
+    # glibc reads its settings when a process begins.
+    os.environ["GLIBC_TUNABLES"] = f"glibc.malloc.hugetlb={int(huge_pages)}"
+    # On an accelerator all contenders share its memory.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    context.Process(target=_work, args=(remote, name, task), daemon=True).start()
+    remote.close()
+    return here
+
+
+def _work(connection: Connection, name: str, task: Task) -> None:
+    """A contender's process: does as many calls as it is told, says how long each took."""
+    run, ready = _prepare(name, task)
+    run(1)
+    connection.send(ready)
+    while count := connection.recv():
+        run(1)
+        start = time.perf_counter()
+        run(count)
+        connection.send((time.perf_counter() - start) / count)
+    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _prepare(name: str, task: Task) -> tuple[Run, Ready]:
+    # No process imports the framework of the others: it would count as its memory.
+    if name in (TORCH, COMPILED_TORCH):
+        from experiments.benchmark import torch_contender
+
+        return torch_contender.prepare(name, task)
+    from experiments.benchmark import jax_contenders
+
+    if name == MATMUL:
+        return jax_contenders.prepare_matrix_product(task.dtype)
+    return jax_contenders.prepare(name, task)
