@@ -10,15 +10,24 @@ from rattn_jax.errors import UsageError
 
 Rule = tuple[str, Callable[[Any], bool]]
 
-_POSITIVE: Rule = ("at least 1", lambda value: value >= 1)
-_NOT_NEGATIVE: Rule = ("at least 0", lambda value: value >= 0)
+_LARGEST = 10**9  # which fits a 32-bit integer
+
+
+def _whole(low: int, high: int) -> Rule:
+    return f"from {low:,} to {high:,}", lambda value: low <= value <= high
+
+
+_POSITIVE, _NOT_NEGATIVE = _whole(1, _LARGEST), _whole(0, _LARGEST)
+# What takes that many images, pixels, threads or units to build: more is a slip of the finger.
+_IMAGES, _PIXELS, _THREADS = _whole(1, 2**20), _whole(1, 2**14), _whole(0, 2**10)
+_UNITS: Rule = _whole(0, 1_000)
 _SHARE: Rule = ("from 0 to 1", lambda value: 0 <= value <= 1)
 _BELOW_ONE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 _RATE: Rule = ("a finite number of at least 0", lambda value: 0 <= value < math.inf)
 
 _RULES: dict[str, Rule] = {
     "seed": ("from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32),
-    "batch_size": _POSITIVE,
+    "batch_size": _IMAGES,
     "num_train_steps": _NOT_NEGATIVE,
     "log_every_steps": _POSITIVE,
     "eval_every_steps": _POSITIVE,
@@ -35,22 +44,26 @@ _RULES: dict[str, Rule] = {
     ),
     "parallel": ("'shard_map' or 'pmap'", lambda value: value in ("shard_map", "pmap")),
     "dataset.test_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
-    "dataset.image_size": _POSITIVE,
-    "dataset.eval_image_size": _POSITIVE,
+    "dataset.image_size": _PIXELS,
+    "dataset.eval_image_size": _PIXELS,
     "dataset.eval_crop_fraction": ("above 0 and at most 1", lambda value: 0 < value <= 1),
-    "dataset.max_resident_bytes": _NOT_NEGATIVE,
-    "dataset.num_threads": _NOT_NEGATIVE,
+    "dataset.max_resident_bytes": _whole(0, 2**60),
+    "dataset.num_threads": _THREADS,
     "dataset.max_bad_examples": _NOT_NEGATIVE,
     "dataset.label_noise.clean_ratio": _SHARE,
     "validation_examples": _NOT_NEGATIVE,
+    "model.p": _UNITS,
+    "model.t": _UNITS,
+    "model.r": _UNITS,
+    "model.mask_decoder_units": _UNITS,
     "normalization": ("'mean_image' or 'imagenet'", lambda v: v in ("mean_image", "imagenet")),
     "augmentation.scale_crop": (
         "two shares of the area, above 0, at most 1, and in ascending order",
         lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1,
     ),
-    "augmentation.crop_padding": _NOT_NEGATIVE,
+    "augmentation.crop_padding": _whole(0, 2**14),
     "augmentation.lighting": _RATE,
-    "regularization.cutout": _NOT_NEGATIVE,
+    "regularization.cutout": _whole(0, 2**14),
     "regularization.erasing": _SHARE,
     "regularization.mixup": _RATE,
     "regularization.cutmix": _RATE,
@@ -76,6 +89,10 @@ _OPTIONAL = frozenset(
         "dataset.image_size",
         "dataset.eval_image_size",
         "augmentation.scale_crop",
+        "model.mask_decoder_units",
+        "model.p",
+        "model.r",
+        "model.t",
         "profile_steps",
     }
 )

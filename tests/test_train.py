@@ -138,7 +138,7 @@ def test_every_test_example_counts_once_on_any_number_of_devices(monkeypatch, tm
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("batch_size", 0, "config.batch_size=0 is out of range: it must be at least 1"),
+        ("batch_size", 0, "config.batch_size=0 is out of range: it must be from 1 to 1,048,576"),
         ("seed", -1, "config.seed=-1 is out of range"),
         ("num_train_steps", -5, "config.num_train_steps=-5 is out of range"),
         ("parallel", "pjit", "config.parallel='pjit' is out of range: it must be 'sh"),

@@ -1,0 +1,97 @@
+"""Faults on purpose: how many, and what became of them.
+
+    pytest tests/faults              a few of each, as part of the suite
+    pytest tests/faults --counted    all of them; started again, it goes on where it was
+
+A test asks for a fixture `case`, a number, says with `@pytest.mark.fault(NAME, fast=, counted=)`
+how many there are, and calls `outcome(WORD)` with what became of the fault. Whatever fails is lost.
+"""
+
+import json
+import subprocess
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "runs/faults.jsonl"
+
+
+_RECORDS = False
+
+
+def pytest_configure(config):
+    global _RECORDS
+    config.addinivalue_line("markers", "fault(name, fast, counted): faults of one kind")
+    _RECORDS = is_counted(config) and not hasattr(config, "workerinput")
+
+
+def is_counted(config):
+    # Where the whole suite runs, this file is read after the options.
+    return config.getoption("--counted", default=False)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--counted", action="store_true", help="all faults, not only a few of each")
+
+
+def pytest_generate_tests(metafunc):
+    marker = metafunc.definition.get_closest_marker("fault")
+    if marker and "case" in metafunc.fixturenames:
+        count = marker.kwargs["counted" if is_counted(metafunc.config) else "fast"]
+        metafunc.parametrize("case", range(count))
+
+
+def commit():
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return result.stdout.strip()
+
+
+def earlier_results():
+    """What was found with this code before, by test."""
+    if not RESULTS.exists():
+        return {}
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines() if line.endswith("}")]
+    now = commit()
+    return {row["test"]: row for row in rows if row["commit"] == now}
+
+
+def pytest_collection_modifyitems(config, items):
+    if not is_counted(config):
+        return
+    done = {name for name, row in earlier_results().items() if row["result"] != "lost"}
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
+    items[:] = [item for item in items if item.nodeid not in done]
+
+
+@pytest.fixture
+def outcome(request, record_property):
+    """Says what became of the fault."""
+    record_property("fault", request.node.get_closest_marker("fault").args[0])
+    return lambda word: record_property("outcome", word)
+
+
+def pytest_runtest_logreport(report):
+    properties = dict(report.user_properties)
+    if not _RECORDS or report.when != "call" or "fault" not in properties or report.skipped:
+        return
+    result = properties.get("outcome", "recovered") if report.passed else "lost"
+    RESULTS.parent.mkdir(exist_ok=True)
+    row = {"test": report.nodeid, "fault": properties["fault"], "result": result}
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row | {"commit": commit()}) + "\n")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not _RECORDS:
+        return
+    counts = defaultdict(Counter)
+    for row in earlier_results().values():
+        counts[row["fault"]][row["result"]] += 1
+    lines = ["| fault | injected | what became of them | lost |", "|---|---|---|---|"]
+    for name, results in counts.items():
+        words = ", ".join(f"{n} {word}" for word, n in sorted(results.items()) if word != "lost")
+        lines.append(f"| {name} | {results.total()} | {words} | {results['lost']} |")
+    terminalreporter.write_line("\n".join(lines))

@@ -1,0 +1,73 @@
+"""main.py, with a fault at a place of its program.
+
+python -m tests.faults.placed FAULT PLACE COUNT --config=... --workdir=...
+
+FAULT: kill (SIGKILL), term (SIGTERM), raise (an exception) or hang.
+PLACE: of the COUNT-th time that the program comes there, see PLACES.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import time
+
+from etils import epath
+
+import rattn_jax.checkpoint
+import rattn_jax.trainer
+
+FAULTS = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "int": lambda: os.kill(os.getpid(), signal.SIGINT),
+    "hang": lambda: time.sleep(1000),
+}
+
+
+class InjectedError(Exception):
+    pass
+
+
+def raise_error():
+    raise InjectedError("on purpose")
+
+
+FAULTS["raise"] = raise_error
+
+# Where the fault comes before the function, or after it ("+").
+PLACES = {
+    "compiling": (rattn_jax.trainer, "compile_for"),
+    "stepping": (rattn_jax.trainer.Trainer, "train"),
+    "evaluating": (rattn_jax.trainer.Trainer, "evaluate"),
+    "saving": (rattn_jax.checkpoint.ocp.AsyncCheckpointer, "save+"),
+    "renaming": (type(epath.Path("/")), "rename+"),
+    "restoring": (rattn_jax.checkpoint, "read_checkpoint"),
+}
+
+
+def place_fault(fault, place, count):
+    owner, name = PLACES[place]
+    after, name = name.endswith("+"), name.rstrip("+")
+    function, calls = getattr(owner, name), 0
+
+    def faulty(*args, **keywords):
+        nonlocal calls
+        calls += 1
+        due = calls == count
+        if due and not after:
+            FAULTS[fault]()
+        result = function(*args, **keywords)
+        if due and after:
+            FAULTS[fault]()
+        return result
+
+    setattr(owner, name, faulty)
+
+
+if __name__ == "__main__":
+    fault, place, count, *arguments = sys.argv[1:]
+    place_fault(fault, place, int(count))
+    os.environ.setdefault("GLIBC_TUNABLES", "")  # or main.py would start again, without the fault
+    sys.argv = ["main.py", *arguments]
+    runpy.run_path("main.py", run_name="__main__")

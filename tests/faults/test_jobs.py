@@ -1,0 +1,56 @@
+"""Jobs of several processes of which one dies, raises, stops or hangs."""
+
+import signal
+import time
+
+import pytest
+
+from tests.faults.runs import start_placed
+from tests.test_main import read_rows, wait_for_step
+from tests.test_processes import assert_same_run, finish, run_alone, start_job
+
+LONG = "--config.num_train_steps=100000"
+TIMEOUT = 10
+SHORT = f"--config.process_timeout_seconds={TIMEOUT}"
+KINDS = ["killed", "raised", "stopped", "hung", "main killed"]
+
+
+def start_broken_job(workdir, processes, kind):
+    """A job of which the last process is going to raise or to hang."""
+    fault = {"raised": "raise", "hung": "hang"}.get(kind)
+
+    def start(index, *arguments, **environment):
+        if fault and index == processes - 1:
+            return start_placed(fault, "stepping", 6, *arguments[1:], **environment)
+        return None
+
+    return start_job(workdir, LONG, SHORT, processes=processes, devices=1, instead=start)
+
+
+@pytest.mark.fault("a process of a job of 2 or 3", fast=1, counted=20)
+def test_job(tmp_path, case, outcome):
+    kind, processes = KINDS[(case + 1) % len(KINDS)], 2 + case // len(KINDS) % 2
+    job = start_broken_job(tmp_path, processes, kind)
+    victim = job[0] if kind == "main killed" else job[-1]
+    wait_for_step(tmp_path, 3)
+    if kind in ("killed", "main killed"):
+        victim.kill()
+    elif kind == "stopped":
+        victim.send_signal(signal.SIGSTOP)
+    since = time.monotonic()
+    others = [process for process in job if process is not victim]
+    results = finish(others, seconds=60)
+    assert time.monotonic() - since < 30 + (kind == "hung") * 30
+    victim.kill()
+    victim.communicate()
+    for status, _, err in results:
+        assert status != 0
+        assert err.strip(), "it says why"
+    steps = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdecimal()]
+    total = f"--config.num_train_steps={max([*steps, 0]) + 2}"
+    again = finish(start_job(tmp_path, total, SHORT, processes=processes, devices=1))
+    assert [status for status, _, _ in again] == [0] * processes, again
+    run_alone(tmp_path / "one", total, devices=processes)
+    assert_same_run(tmp_path, tmp_path / "one")
+    assert read_rows(tmp_path)
+    outcome("the others ended and said why; resumed")

@@ -1,0 +1,72 @@
+"""kill -9, at random moments and at chosen places: nothing is lost, and nothing is left over."""
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests.faults.runs import assert_same, finished, start_placed
+from tests.test_main import TINY, run, start
+
+CHAIN = 5  # kills of one run, one after the other
+LONG = "--config.num_train_steps=40"
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that is left alone."""
+    workdir = tmp_path_factory.mktemp("straight")
+    status, _, err = run(TINY, LONG, f"--workdir={workdir}")
+    assert status == 0, err
+    return finished(workdir)
+
+
+def newest_saved(workdir):
+    folder = workdir / "checkpoints"
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    return max(steps, default=0)
+
+
+@pytest.mark.fault("kill -9, at a random moment (5 kills a run)", fast=1, counted=12)
+def test_random_kills(straight, tmp_path, case, outcome):
+    chance = random.Random(case)
+    for _ in range(CHAIN):
+        before = newest_saved(tmp_path)
+        process = start(TINY, LONG, f"--workdir={tmp_path}")
+        time.sleep(chance.uniform(0.5, 12))
+        process.kill()
+        out, _ = process.communicate()
+        if before:
+            assert "going on" in out or "nothing is left" in out or "step" not in out
+        assert newest_saved(tmp_path) >= before
+    status, _, err = run(TINY, LONG, f"--workdir={tmp_path}")
+    assert status == 0, err
+    assert_same(finished(tmp_path), straight)
+    outcome("resumed, bit for bit")
+
+
+PLACED = [
+    *((place, count) for place in ("saving", "renaming") for count in (1, 2, 5, 11, 19)),
+    *((place, count) for place in ("stepping", "evaluating") for count in (1, 2, 7, 13, 20)),
+    ("restoring", 1),
+    ("compiling", 1),
+]
+
+
+@pytest.mark.fault("kill -9, at a chosen place", fast=3, counted=60)
+def test_placed_kills(straight, tmp_path, case, outcome):
+    place, count = PLACED[(case * 7 + 2) % len(PLACED)]
+    if place == "restoring":
+        process = start(TINY, LONG, f"--workdir={tmp_path}")
+        while newest_saved(tmp_path) < 4 and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+        process.communicate()
+    process = start_placed("kill", place, count, LONG, f"--workdir={tmp_path}")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL, err
+    status, _, err = run(TINY, LONG, f"--workdir={tmp_path}")
+    assert status == 0, err
+    assert_same(finished(tmp_path), straight)
+    outcome("resumed, bit for bit")

@@ -1,0 +1,89 @@
+"""NaN and infinity: found before they are saved, and left out if asked."""
+
+import jax
+import numpy as np
+import pytest
+
+import rattn_jax.steps
+from rattn_jax.checkpoint import saved_steps
+from rattn_jax.errors import NonfiniteError
+from rattn_jax.train import train_and_evaluate
+from tests.test_train import read_rows
+from tests.tiny import make_config
+
+ONE = jax.devices()[:1]
+BAD = 3  # updates before the bad one
+
+
+def poison(monkeypatch, where, value):
+    """Update number BAD gets `value` in the data, the loss or the gradients."""
+
+    def with_value(x, step):
+        return jax.numpy.where(step == BAD, value, x)
+
+    prepare, softmax, pmean = (
+        rattn_jax.steps.prepare,
+        rattn_jax.steps.optax.softmax_cross_entropy,
+        jax.lax.pmean,
+    )
+    steps = []
+
+    def bad_prepare(batch, normalization, step, *rest, **keywords):
+        steps.append(step)
+        images, targets = prepare(batch, normalization, step, *rest, **keywords)
+        return (with_value(images, step) if where == "data" else images), targets
+
+    def bad_loss(*arguments):
+        losses = softmax(*arguments)
+        return with_value(losses, steps[-1]) if where == "loss" else losses
+
+    def bad_pmean(tree, axis_name):
+        tree = pmean(tree, axis_name)
+        if where != "gradient":
+            return tree
+        grads, rest = tree
+        grads["classifier"]["bias"] = with_value(grads["classifier"]["bias"], steps[-1])
+        return grads, rest
+
+    monkeypatch.setattr(rattn_jax.steps, "prepare", bad_prepare)
+    monkeypatch.setattr(rattn_jax.steps.optax, "softmax_cross_entropy", bad_loss)
+    monkeypatch.setattr(rattn_jax.steps.jax.lax, "pmean", bad_pmean)
+
+
+KINDS = [(where, v) for where in ("data", "gradient", "loss") for v in (np.nan, np.inf)]
+
+
+@pytest.mark.fault("NaN or infinity: stop", fast=2, counted=len(KINDS))
+def test_stop(monkeypatch, tmp_path, case, outcome):
+    poison(monkeypatch, *KINDS[(case * 5 + 2) % len(KINDS)])
+    config = make_config(num_train_steps=8, steps_per_call=2, checkpoint_every_steps=1)
+    config.log_every_steps = 4
+    with pytest.raises(NonfiniteError, match=f"the update after step {BAD} gave NaN or infinity"):
+        train_and_evaluate(config, tmp_path, ONE)
+    assert saved_steps(tmp_path / "checkpoints") == [2, 3], "nothing after the bad update"
+    assert max(row["step"] for row in read_rows(tmp_path)) <= BAD
+    (path,) = (tmp_path / "nonfinite").iterdir()
+    with np.load(path, allow_pickle=False) as batch:
+        assert batch["images"].shape == (16, 8, 8, 3)
+        assert batch["labels"].shape == (16,)
+    outcome("stopped, batch kept, nothing bad saved")
+
+
+@pytest.mark.fault("NaN or infinity: skip", fast=1, counted=len(KINDS))
+def test_skip(monkeypatch, tmp_path, case, outcome):
+    """State 5 with one update left out is what remains when only that update does nothing."""
+    poison(monkeypatch, *KINDS[case])
+    config = make_config(on_nonfinite="skip", log_every_steps=6)
+    before = train_and_evaluate(make_config(num_train_steps=BAD), tmp_path / "before", ONE)
+    state = train_and_evaluate(
+        make_config(num_train_steps=BAD + 1, on_nonfinite="skip"), tmp_path / "one", ONE
+    )
+    for name in ("params", "batch_stats", "opt_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(before, name))
+    assert (int(state.step), int(state.num_nonfinite)) == (BAD + 1, 1)
+    final = train_and_evaluate(config, tmp_path / "run", ONE)
+    assert all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(final.params))
+    (line,) = [row for row in read_rows(tmp_path / "run") if row["split"] == "train"]
+    assert line["skipped_updates"] == 1
+    assert len(list((tmp_path / "run/nonfinite").iterdir())) == 1
+    outcome("left out, counted, batch kept")
