@@ -7,6 +7,7 @@ the command line: --config.batch_size=256. Exit status: 0 finished or nothing le
 failed, 2 bad usage or config, 75 stopped by a signal after saving (run again).
 """
 
+import errno
 import os
 import re
 import sys
@@ -32,6 +33,7 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the j
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 _FAILED, _BAD_USAGE, _STOPPED = 1, 2, 75  # 75 is EX_TEMPFAIL of sysexits.h
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _fail(message: object, status: int) -> NoReturn:
@@ -100,6 +102,8 @@ def _leave(status: int) -> NoReturn:
 
 def _train() -> None:
     # JAX takes seconds to import; a wrong flag should not wait for it.
+    import jax
+
     from rattn_jax.errors import DataError, NonfiniteError, SaveError, UsageError
     from rattn_jax.selftest import selftest
     from rattn_jax.train import StoppedError, train_and_evaluate
@@ -108,6 +112,19 @@ def _train() -> None:
     run = selftest if _SELFTEST.value else train_and_evaluate
     try:
         run(_CONFIG.value, _WORKDIR.value)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        place = error.filename or _WORKDIR.value
+        _fail(f"{place}: {error.strerror}; free space or mend the folder, and run again", _FAILED)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _fail(
+            f"out of memory ({' '.join(str(error).split())[:150]}): use a smaller batch_size, "
+            "model.remat=True or a larger accumulate_steps",
+            _FAILED,
+        )
     except UsageError as error:
         _fail(error, _BAD_USAGE)
     except (DataError, NonfiniteError, SaveError) as error:

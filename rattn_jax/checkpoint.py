@@ -167,7 +167,11 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._checkpointer.close()
+            try:
+                self._checkpointer.close()
+            except Exception as leftover:
+                if self._error is None:  # else it is the rest of what has been reported
+                    self._give_up(leftover)
         if self._error is not None and kind is None:
             raise self._error
 
@@ -272,9 +276,12 @@ class Checkpoints:
         step, self._saving = self._saving, None
         if is_main_process():
             self._remove_leftovers()  # they take the space that the next save needs
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" in reason:  # TensorStore's word, with a page of context
+            reason = "No space left on device"
         self._error = SaveError(
-            f"the checkpoint of step {step} could not be written to {self.directory} ({reason}): "
+            f"the checkpoint of step {step} could not be written to {self.directory} "
+            f"({reason[:200]}): "
             "free space or mend the folder"
         )
         if self._stop_on_error:

@@ -117,7 +117,7 @@ def test_huge_pages_are_asked_for_unless_the_environment_says_otherwise(
 def finished(tmp_path_factory):
     """The folder and the output of a run that was left alone."""
     workdir = tmp_path_factory.mktemp("with space é") / "run"
-    status, out, err = run(TINY, f"--workdir={workdir}")
+    status, out, err = run(TINY, f"--workdir={workdir}", "--config.report=True")
     assert (status, err) == (0, "")
     return workdir, out
 

@@ -41,7 +41,7 @@ def test_every_file_goes_through_the_store(bucket, tmp_path, monkeypatch):
     checkpoints = rattn_jax.train.Checkpoints
     monkeypatch.setattr(rattn_jax.train, "Checkpoints", local_checkpoints)
     for steps in (3, 6):
-        train_and_evaluate(make_config(num_train_steps=steps), "gs://bucket/run", ONE)
+        train_and_evaluate(make_config(num_train_steps=steps, report=True), "gs://bucket/run", ONE)
     assert opened == ["gs://bucket/run/checkpoints"] * 2
     names = {name.removeprefix("gs://bucket/run/").split("/")[0] for name in bucket.store}
     assert names == {

@@ -56,7 +56,7 @@ def assert_same_run(one, other):
 
 
 def test_two_processes_do_what_one_does_and_others_go_on(tmp_path):
-    job = finish(start_job(tmp_path / "two"))
+    job = finish(start_job(tmp_path / "two", "--config.report=True"))
     assert [status for status, _, _ in job] == [0, 0], job
     assert "test error" in job[0][1]
     assert "step" not in job[1][1], "one process reports"
@@ -81,6 +81,7 @@ def test_four_processes_stream_their_shares(tmp_path):
         "--config.dataset.max_resident_bytes=0",
         f"--config.dataset.validation_blacklist={tmp_path}/list.txt",
         "--config.normalization=imagenet",
+        "--config.report=True",
     ]
     job = finish(start_job(tmp_path / "four", *arguments, processes=4, devices=1))
     assert [status for status, _, _ in job] == [0] * 4, job

@@ -84,7 +84,7 @@ def read_health(workdir):
 
 
 def run_config(**changes):
-    return make_config(validation_examples=30, **changes)
+    return make_config(validation_examples=30, **{"report": True, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_failing_to_draw_is_said_in_one_line(copied, monkeypatch, capsys):
 
 def test_devices_with_pmap_and_stacked_modules(tmp_path):
     """Those of several processes, with shard_map: see `test_processes.py`."""
-    config = make_config(parallel="pmap", num_train_steps=2, ema_decay=0.5)
+    config = make_config(report=True, parallel="pmap", num_train_steps=2, ema_decay=0.5)
     config.model.modules_per_stage = (2,)
     config.model.scan_modules = True
     train_and_evaluate(config, tmp_path, jax.devices()[:2])
@@ -174,7 +174,7 @@ def test_stream_of_a_folder_with_odd_names(tmp_path):
     folder = make_folder(tmp_path / "images", count=6)
     for split in ("train", "test"):
         (folder / split / "cat").rename(folder / split / '<b-class a="1">&amp;')
-    config = make_config(num_train_steps=2, normalization="imagenet", batch_size=4)
+    config = make_config(report=True, num_train_steps=2, normalization="imagenet", batch_size=4)
     config.dataset.update(name=f"folder:{folder}", image_size=8, max_resident_bytes=0)
     train_and_evaluate(config, tmp_path / "run<i>", ONE)
     page = read_page(tmp_path / "run<i>")

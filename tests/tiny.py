@@ -38,6 +38,7 @@ def make_config(**changes):
     config.log_every_steps = 1
     config.eval_every_steps = 2
     config.checkpoint_every_steps = 2
+    config.report = False  # its pictures take longer than the run
     config.optimizer.learning_rate = 0.05
     config.optimizer.boundaries = (4,)
     for key, value in changes.items():

@@ -15,6 +15,9 @@ from rattn_jax.optimizer import make_optimizer, make_schedule
 from rattn_jax.train_state import create_train_state
 from tests.tiny import make_model
 
+# What TensorStore had begun to read when the damage was noticed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(scope="module")
 def state():

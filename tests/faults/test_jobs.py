@@ -27,7 +27,7 @@ def start_broken_job(workdir, processes, kind):
     return start_job(workdir, LONG, SHORT, processes=processes, devices=1, instead=start)
 
 
-@pytest.mark.fault("a process of a job of 2 or 3", fast=1, counted=20)
+@pytest.mark.fault("a process of a job of 2 or 3", fast=0, counted=20)
 def test_job(tmp_path, case, outcome):
     kind, processes = KINDS[(case + 1) % len(KINDS)], 2 + case // len(KINDS) % 2
     job = start_broken_job(tmp_path, processes, kind)

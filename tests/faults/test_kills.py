@@ -9,7 +9,6 @@ import pytest
 from tests.faults.runs import assert_same, finished, start_placed
 from tests.test_main import TINY, run, start
 
-CHAIN = 5  # kills of one run, one after the other
 LONG = "--config.num_train_steps=40"
 
 
@@ -28,10 +27,10 @@ def newest_saved(workdir):
     return max(steps, default=0)
 
 
-@pytest.mark.fault("kill -9, at a random moment (5 kills a run)", fast=1, counted=12)
+@pytest.mark.fault("kill -9 at random moments, five times a run", fast=0, counted=12)
 def test_random_kills(straight, tmp_path, case, outcome):
     chance = random.Random(case)
-    for _ in range(CHAIN):
+    for _ in range(5):
         before = newest_saved(tmp_path)
         process = start(TINY, LONG, f"--workdir={tmp_path}")
         time.sleep(chance.uniform(0.5, 12))
@@ -54,7 +53,7 @@ PLACED = [
 ]
 
 
-@pytest.mark.fault("kill -9, at a chosen place", fast=3, counted=60)
+@pytest.mark.fault("kill -9, at a chosen place", fast=2, counted=60)
 def test_placed_kills(straight, tmp_path, case, outcome):
     place, count = PLACED[(case * 7 + 2) % len(PLACED)]
     if place == "restoring":
