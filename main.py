@@ -8,13 +8,15 @@ failed, 2 bad usage or config, 75 stopped by a signal after saving (run again).
 """
 
 import errno
+import logging
 import os
 import re
 import sys
 import traceback
 from typing import NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
@@ -108,7 +110,9 @@ def _train() -> None:
     from rattn_jax.selftest import selftest
     from rattn_jax.train import StoppedError, train_and_evaluate
 
-    logging.set_verbosity(logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    # Of a save that fails, Orbax leaves an error for each array; SaveError says it once.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     run = selftest if _SELFTEST.value else train_and_evaluate
     try:
         run(_CONFIG.value, _WORKDIR.value)
@@ -127,8 +131,11 @@ def _train() -> None:
         )
     except UsageError as error:
         _fail(error, _BAD_USAGE)
-    except (DataError, NonfiniteError, SaveError) as error:
+    except (DataError, NonfiniteError) as error:
         _fail(error, _FAILED)
+    except SaveError as error:
+        print(f"main.py: {error}", file=sys.stderr, flush=True)
+        os._exit(_FAILED)  # what is left of the save would complain while Python ends
     except StoppedError as error:
         _fail(error, _STOPPED)
 

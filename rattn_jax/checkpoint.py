@@ -100,7 +100,10 @@ def read_newest(
 def _try_to_read(path: epath.Path) -> tuple[dict[str, Any], Any] | str:
     """What `read_checkpoint` gives, or in what way the checkpoint is damaged."""
     try:
-        return read_checkpoint(path)
+        state, record = read_checkpoint(path)
+        if int(state["step"]) != int(path.name):
+            raise ValueError(f"it holds step {state['step']}")
+        return state, record
     except Exception as error:  # of many kinds: whatever is found in a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return f"checkpoint {path} is damaged ({reason})"
