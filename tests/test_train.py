@@ -161,3 +161,14 @@ def test_bad_optimizer_values(tmp_path):
         config.optimizer[key] = value
         with pytest.raises(UsageError, match=f"config.optimizer.{key}="):
             train_and_evaluate(config, tmp_path, ONE)
+
+
+def test_updates_are_traced_and_lines_say_how_fast_they_were(tmp_path):
+    train_and_evaluate(make_config(num_train_steps=4, profile_steps=(1, 3)), tmp_path, ONE)
+    (trace,) = (tmp_path / "profile/plugins/profile").glob("*/*.xplane.pb")
+    assert trace.stat().st_size > 1000
+    line = next(row for row in read_rows(tmp_path) if (row["step"], row["split"]) == (3, "train"))
+    assert line["images_per_second"] == pytest.approx(16 * line["steps_per_sec"])
+    assert 0 <= line["input_wait_share"] <= 1
+    assert line["peak_memory_bytes"] > 10**7
+    assert line["skipped_updates"] == 0
