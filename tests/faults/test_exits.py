@@ -58,7 +58,7 @@ def test_nan(tmp_path, case, outcome):
     outcome("status 1, nothing saved after the bad update")
 
 
-@pytest.mark.fault("exit: SIGTERM or Ctrl-C at a chosen place", fast=1, counted=20)
+@pytest.mark.fault("exit: SIGTERM or Ctrl-C at a chosen place", fast=0, counted=20)
 def test_signal_at_a_place(tmp_path, case, outcome):
     place, count = SIGNALLED[(case * 7 + 4) % len(SIGNALLED)]
     fault = ("term", "int")[case // len(SIGNALLED) % 2]

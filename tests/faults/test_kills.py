@@ -53,7 +53,7 @@ PLACED = [
 ]
 
 
-@pytest.mark.fault("kill -9, at a chosen place", fast=2, counted=60)
+@pytest.mark.fault("kill -9, at a chosen place", fast=1, counted=60)
 def test_placed_kills(straight, tmp_path, case, outcome):
     place, count = PLACED[(case * 7 + 2) % len(PLACED)]
     if place == "restoring":
