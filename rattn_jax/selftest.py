@@ -103,11 +103,9 @@ def _try_training(
         raise SaveError(f"the checkpoint in {scratch} is gone: look for what removes files there")
     passed("checkpoint", f"{num_bytes / 1e6:,.1f} MB written and read back")
     again = replicate(trainer.arrange(restored), trainer.mesh)
-    again = trainer.train(again, 1, _STEPS, throughput)
-    differences = jax.tree.map(
-        lambda a, b: float(np.max(np.abs(a - b), initial=0)), straight, again
-    )
-    worst = max(jax.tree.leaves(differences))
+    again = _train(trainer, again, 1, _STEPS, throughput)
+    pairs = zip(jax.tree.leaves(straight), jax.tree.leaves(again), strict=True)
+    worst = max(float(np.max(np.abs(a - b), initial=0)) for a, b in pairs)
     if worst > 1e-3:
         raise SaveError(
             f"a resumed run is not the uninterrupted one: parameters differ by up to {worst:.2g}, "
