@@ -143,6 +143,7 @@ class _Run:
         self.progress.say(f"training on {mesh.size} x {mesh.devices.flat[0].device_kind}")
         with Profiler(self.folder / "profile", config.profile_steps) as profiler:
             state, is_done = self._train(state, profiler)
+        self._stop_if_nonfinite(state)  # a signal may have come before the next line of metrics
         self.checkpoints.save(unstack_modules(state))
         self.checkpoints.wait()
         if not is_done:

@@ -43,7 +43,7 @@ class MetricsFile:
         kept = "".join(json.dumps(row) + "\n" for row in self.rows)
         if kept != text or not path.exists():
             replace_text(path, kept)
-        self._size = len(kept)  # json.dumps gives ASCII: a character is a byte
+        self._is_behind = False  # a line could not be written, or only a part of it
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a line.
@@ -52,14 +52,15 @@ class MetricsFile:
             OSError: it could not be written; the next call tries again.
         """
         self.rows.append(row)
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
         # An object store adds nothing to a file, and a full disk may have cut a line short.
-        if is_remote(self._path) or self._path.stat().length != self._size:
-            replace_text(self._path, text)
+        whole = is_remote(self._path) or self._is_behind
+        self._is_behind = True
+        if whole:
+            replace_text(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
         else:
             with self._path.open("a") as file:
-                file.write(text[self._size :])
-        self._size = len(text)
+                file.write(json.dumps(row) + "\n")
+        self._is_behind = False
 
 
 class EventFile:

@@ -7,19 +7,12 @@ import pytest
 
 from rattn_jax.checkpoint import Checkpoints, read_checkpoint, read_newest, saved_steps
 from rattn_jax.errors import DataError, UsageError
-from rattn_jax.optimizer import make_optimizer, make_schedule
-from rattn_jax.train_state import create_train_state
-from tests.tiny import make_model
+from tests.tiny import at_step, make_state
 
 
 @pytest.fixture(scope="module")
 def state():
-    optimizer = make_optimizer("sgd", make_schedule("step", learning_rate=0.1, num_train_steps=9))
-    return create_train_state(jax.random.key(1), make_model(), optimizer, (8, 8, 3))
-
-
-def at_step(state, step):
-    return dataclasses.replace(state, step=jnp.int32(step))
+    return make_state()
 
 
 def all_saved(directory):

@@ -42,6 +42,21 @@ def test_resuming_drops_torn_and_later_lines(folder):
     assert [row["step"] for row in file.rows] == [10, 20, 30]
 
 
+def test_line_that_could_not_be_written_comes_with_the_next(folder, monkeypatch):
+    path = folder / "metrics.jsonl"
+    file = MetricsFile(path, last_step=0)
+    rows = [{"step": step, "split": "train"} for step in (10, 20, 30)]
+    file.append(rows[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "open", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            file.append(rows[1])
+    with path.open("a") as half:
+        half.write('{"step": 2')
+    file.append(rows[2])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == rows
+
+
 def test_tensorboard_shows_each_step_once_after_resuming(folder):
     progress = Progress(20, 64, io.StringIO())
     for last_step, steps in ((0, (5, 10, 15)), (10, (15, 20))):

@@ -1,8 +1,10 @@
 """The smallest network with every kind of layer, and the smallest run."""
 
+import dataclasses
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from configs import default
@@ -53,6 +55,16 @@ def get_config():
 
 def make_model(**keywords):
     return create_model("attention56_cifar", 10, **KEYWORDS, **keywords)
+
+
+def make_state():
+    """A train state before its first update."""
+    optimizer = make_optimizer("sgd", make_schedule("step", learning_rate=0.1, num_train_steps=9))
+    return create_train_state(jax.random.key(1), make_model(), optimizer, (8, 8, 3))
+
+
+def at_step(state, step):
+    return dataclasses.replace(state, step=jnp.int32(step))
 
 
 def make_data(num_examples):

@@ -3,15 +3,14 @@
 import base64
 import io
 
+import cv2
 import numpy as np
 from PIL import Image
 
 SIDE = 96  # pixels of a picture, about
 
-# From dark to light, so that it reads without colour, too (five colours of matplotlib's viridis).
-_HEAT = np.array(
-    [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float32
-)
+# From dark to light, so that it reads without colour, too.
+_HEAT = cv2.COLORMAP_VIRIDIS
 _OVERLAY = 0.6  # share of the mask's colour; the rest is the image
 
 
@@ -45,8 +44,8 @@ def overlay(pixels: np.ndarray, mask: np.ndarray) -> Image.Image:
     smooth = Image.fromarray(level.astype(np.float32)).resize(
         (SIDE, SIDE), Image.Resampling.BILINEAR
     )
-    place = np.clip(np.asarray(smooth), 0, 1) * (len(_HEAT) - 1)
-    heat = np.stack([np.interp(place, np.arange(len(_HEAT)), c) for c in _HEAT.T], axis=-1)
+    place = np.round(255 * np.clip(np.asarray(smooth), 0, 1)).astype(np.uint8)
+    heat = cv2.cvtColor(cv2.applyColorMap(place, _HEAT), cv2.COLOR_BGR2RGB)
     mixed = _OVERLAY * heat + (1 - _OVERLAY) * ground
     # 64 colours: a third of the size, and nothing that one could see.
     return Image.fromarray(mixed.round().astype(np.uint8)).quantize(64)

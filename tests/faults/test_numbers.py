@@ -7,6 +7,7 @@ import pytest
 import rattn_jax.steps
 from rattn_jax.checkpoint import saved_steps
 from rattn_jax.errors import NonfiniteError
+from rattn_jax.stop_signals import StopSignals
 from rattn_jax.train import train_and_evaluate
 from tests.test_train import read_rows
 from tests.tiny import make_config
@@ -67,6 +68,17 @@ def test_stop(monkeypatch, tmp_path, case, outcome):
         assert batch["images"].shape == (16, 8, 8, 3)
         assert batch["labels"].shape == (16,)
     outcome("stopped, batch kept, nothing bad saved")
+
+
+def test_signal_after_the_bad_update_saves_nothing(monkeypatch, tmp_path):
+    """It comes before the next line of metrics, which would have noticed."""
+    poison(monkeypatch, "gradient", np.nan)
+    asked = []
+    monkeypatch.setattr(StopSignals, "requested", lambda _: asked.append(0) or len(asked) > BAD + 2)
+    config = make_config(log_every_steps=100, eval_every_steps=100, checkpoint_every_steps=100)
+    with pytest.raises(NonfiniteError, match=f"the update after step {BAD} gave NaN"):
+        train_and_evaluate(config, tmp_path, ONE)
+    assert saved_steps(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.fault("NaN or infinity: skip", fast=1, counted=len(KINDS))

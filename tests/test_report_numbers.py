@@ -1,0 +1,100 @@
+"""What the page of a run says: observations, intervals, alarms, lines."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from rattn_jax.feed import mean_image_normalization
+from rattn_jax.models import create_model, stack_modules
+from rattn_jax.models.resnet import ResNet
+from rattn_jax.report.classes import wilson_interval
+from rattn_jax.report.curves import Axis, Series, chart, number
+from rattn_jax.report.mask_health import alarm
+from rattn_jax.report.probe import BINS, Probe, entropy, saturation
+
+
+def test_what_is_observed():
+    images = np.random.RandomState(0).randint(0, 256, (6, 8, 8, 3)).astype(np.uint8)
+    normalization = mean_image_normalization(images)
+    keywords = {"widths": (8,), "modules_per_stage": [2], "mask_poolings": (1,)}
+    model = create_model("attention56_cifar", 3, **keywords)
+    inputs = images - np.asarray(normalization.mean)
+    variables = model.init(jax.random.key(0), inputs, train=False)
+    seen = Probe(model, num_masks=2)(variables, images, normalization)
+    _, sown = model.apply(
+        variables, inputs, train=False, mutable=["intermediates"], capture_intermediates=True
+    )
+    sown = sown["intermediates"]
+    assert list(seen.masks) == ["stage1/module1", "stage1/module2"]
+    for name in seen.masks:
+        stage, module = name.split("/")
+        mask = np.asarray(sown[stage][module]["mask_output"][0])
+        np.testing.assert_allclose(seen.masks[name], mask[:2].mean(axis=-1), rtol=1e-5)
+        assert seen.means[name] == pytest.approx(mask.mean(), rel=1e-5)
+        counts = np.histogram(np.clip(mask, 0, 1), BINS, (0, 1))[0] / mask.size
+        np.testing.assert_allclose(seen.shares[name], counts, atol=1e-3)
+        assert saturation(counts) == pytest.approx(((mask < 0.05) | (mask >= 0.95)).mean())
+    for stage, response in seen.responses.items():
+        assert response == pytest.approx(np.abs(sown[stage]["__call__"][0]).mean(), rel=1e-5)
+    scanned = create_model("attention56_cifar", 3, scan_modules=True, remat=True, **keywords)
+    stacked = Probe(scanned, num_masks=2)(stack_modules(variables), images, normalization)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), stacked, seen)
+
+
+def test_a_baseline_has_no_masks():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    model = ResNet(num_classes=3, units_per_stage=(1,), widths=(8,))
+    variables = model.init(jax.random.key(0), np.zeros(images.shape, np.float32), train=False)
+    normalization = mean_image_normalization(images)
+    assert Probe(model, num_masks=2)(variables, images, normalization) is None
+
+
+def test_entropy_and_saturation():
+    even, one = np.full(BINS, 1 / BINS), np.eye(BINS)[3]
+    assert (entropy(even), entropy(one)) == (pytest.approx(1), 0)
+    assert (saturation(even), saturation(one)) == (pytest.approx(0.1), 0)
+
+
+def test_wilson_interval():
+    """Against the roots of its definition, |p - errors / n| = z sqrt(p (1 - p) / n)."""
+    for errors, count in ((0, 10), (3, 10), (10, 10), (552, 10_000)):
+        for bound in wilson_interval(errors, count):
+            distance = 1.959964 * np.sqrt(bound * (1 - bound) / count)
+            assert abs(bound - errors / count) == pytest.approx(distance, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("responses", "residual", "expected"),
+    [
+        ((4.0, 3.0, 0.5), True, None),
+        ((4.0, 3.0, 0.39), False, r"it is 0.098 for stage3 after 7 .*attention_residual=True\)"),
+        (
+            (4.0, 0.01, 0.3),
+            True,
+            "it is 0.0025 for stage2, 0.075 for stage3 after .*add 1 to their",
+        ),
+        ((4.0, float("nan"), 1.0), True, "response of stage2 is not a finite number after 7"),
+    ],
+)
+def test_alarm(responses, residual, expected):
+    stages = {f"stage{i + 1}": value for i, value in enumerate(responses)}
+    found = alarm({"step": 7, "responses": stages}, residual)
+    assert found is None if expected is None else re.search(expected, found)
+
+
+def test_chart_leaves_out_what_is_not_finite_and_thins_long_lines():
+    nan = float("nan")
+    series = [
+        Series("a", [(step, 1 / step if step % 2 else nan) for step in range(1, 4_001)]),
+        Series("b", [(5, None), (6, nan)]),
+        Series("c", [(2_000, 0.5)]),
+    ]
+    text = chart("Loss", "", series, Axis(number, log=True))
+    assert "nan" not in text
+    assert ">b<" not in text
+    first, _ = (points.split() for points in re.findall(r'points="([^"]*)"', text))
+    assert len(first) == 400
+    assert text.count("<circle") == text.count("<square") == 0 < text.count("<path")
+    assert chart("Loss", "", series[1:2], Axis(number)) == ""
