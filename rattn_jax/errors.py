@@ -7,6 +7,9 @@ class UsageError(ValueError):
     The message is one line that names the value, the rule and the remedy.
     """
 
+    def __str__(self) -> str:
+        return super().__str__().replace("\n", "\\n")  # which the value may have
+
 
 class DataError(Exception):
     """Examples of a dataset cannot be used: exit status 1.

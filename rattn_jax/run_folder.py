@@ -82,7 +82,7 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
         ) from error
     record = folder / RECORD
     if record.exists():
-        _compare(folder, _read(record, "config"), _as_json(config))
+        check_same_config(folder, _read(record, "config"), config)
     return folder
 
 
@@ -125,7 +125,7 @@ def record_run(
 
 def check_same_run(path: epath.Path, before: Any, now: Any) -> None:
     """Raises UsageError unless what `record_run` has returned was the same before, at `path`."""
-    _compare(path, before["config"], now["config"])
+    check_same_config(path, before["config"], now["config"])
     _compare_dataset(path, before["dataset"], now["dataset"])
 
 
@@ -203,8 +203,15 @@ def _read(record: epath.Path, part: str) -> Any:
         ) from error
 
 
-def _compare(folder: epath.Path, old: Any, new: Any) -> None:
-    before, now = dict(_flatten(old)), dict(_flatten(new))
+def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
+    """Raises UsageError if two configs are not those of one run.
+
+    Args:
+        folder: the run's folder, for the message.
+        old: its config, as in config.json.
+        new: the config to go on with, nested.
+    """
+    before, now = dict(_flatten(old)), dict(_flatten(_as_json(new)))
     for key in sorted(before.keys() | now.keys()):
         if key not in FREE_KEYS and before.get(key) != now.get(key):
             raise UsageError(

@@ -1,6 +1,7 @@
 """Small CIFAR archives in the original binary format, taken for the published ones."""
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import tarfile
@@ -63,7 +64,11 @@ class Archive:
 
 def _tar(prefix: str, files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    # Without the time of day, so that every process makes the same bytes.
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w") as tar,
+    ):
         for file, content in files.items():
             member = tarfile.TarInfo(prefix + file)
             member.size = len(content)

@@ -1,0 +1,128 @@
+"""The paper's tables and figure 4, each as one command.
+
+    python -m experiments.reproduce table3 --workdir=runs/paper
+        [--scale=paper|short|smoke] [--seeds=3] [--dry-run] [--config.data_dir=...]
+
+Trains what the table compares, one run after the other, and writes `TABLE-SCALE.md` and `.json`
+with the paper's numbers beside ours into the folder. Started again it skips runs that have ended
+and goes on with one that was interrupted. Tables share runs: Attention-56 is trained once. Flags
+`--config.KEY=VALUE` are given to every run, and the table says so. Exit status: 0 all runs have
+ended, 1 some failed, 2 bad usage, 75 stopped by a signal after saving (run again).
+"""
+
+import argparse
+import datetime
+import sys
+from collections.abc import Sequence
+
+from experiments.reproduce.results import Page
+from experiments.reproduce.runs import PlannedRun, call, plan_runs, train
+from experiments.reproduce.scales import SCALES
+from experiments.reproduce.step_time import StepTimes, seconds_left
+from experiments.reproduce.tables import TABLES
+from rattn_jax.command_line import FAILED, align, errors_on_one_line, positive
+from rattn_jax.paths import absolute
+from rattn_jax.run_folder import replace_text
+from rattn_jax.stop_signals import STOPPED
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Trains what a table compares, and fills it in."""
+    parser = argparse.ArgumentParser(
+        prog="experiments.reproduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("table", choices=TABLES, metavar="TABLE", help=", ".join(TABLES))
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of runs and tables")
+    parser.add_argument("--scale", choices=SCALES, default="paper")
+    parser.add_argument("--seeds", type=positive, default=1, help="runs of each variant")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and its time")
+    options, overrides = parser.parse_known_args(arguments)
+    for flag in overrides:
+        if not flag.startswith("--config.") or "=" not in flag:
+            parser.error(f"unknown option {flag!r}: changes of runs are --config.KEY=VALUE")
+    with errors_on_one_line("reproduce"):
+        sys.exit(reproduce(options, overrides))
+
+
+def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """What the options say; the exit status.
+
+    Raises:
+        UsageError: bad overrides, or a folder of another run.
+    """
+    table, scale = TABLES[options.table], SCALES[options.scale]
+    folder = absolute(options.workdir)
+    runs = plan_runs(table.variants(), scale, folder / options.scale, options.seeds, overrides)
+    print(f"{options.table}: {table.title}\nSchedule: {scale.text}.\n", flush=True)
+    if options.dry_run:
+        _show_plan(runs)
+        return 0
+    print(align(_plan(runs)), flush=True)
+    page = Page(options.table, table, options.scale, scale, overrides, runs)
+    status = 0
+    for number, run in enumerate(runs, start=1):
+        print(f"\nrun {number} of {len(runs)}: {run.variant.name}, seed {run.seed}", flush=True)
+        result = _finish(run, with_responses=any("response" in row.measure for row in table.rows))
+        if result == STOPPED:
+            status = STOPPED
+            break
+        status = FAILED if result else status
+        _write(page)
+    _write(page)
+    print(f"\n{page.markdown()}\n{folder}/{options.table}-{options.scale}.md and .json", flush=True)
+    return status
+
+
+def _finish(run: PlannedRun, *, with_responses: bool) -> int:
+    """Trains what is left of a run; its exit status."""
+    if run.result() is not None:
+        print("has ended before", flush=True)
+    elif status := train(run):
+        return status
+    if with_responses:
+        return call([sys.executable, "-m", "experiments.reproduce.responses", str(run.folder)])
+    return 0
+
+
+def _write(page: Page) -> None:
+    folder = page.runs[0].folder.parents[2]
+    replace_text(folder / f"{page.name}-{page.scale_name}.md", page.markdown())
+    replace_text(folder / f"{page.name}-{page.scale_name}.json", page.json())
+
+
+def _plan(runs: Sequence[PlannedRun]) -> list[list[str]]:
+    rows = [["run", "seed", "updates", "done"]]
+    for run in runs:
+        steps = f"{run.config.num_train_steps:,}"
+        rows.append([run.variant.name, str(run.seed), steps, f"{run.steps_done():,}"])
+    return rows
+
+
+def _show_plan(runs: Sequence[PlannedRun]) -> None:
+    """The plan, with the time it takes on this machine."""
+    times = StepTimes(lambda text: print(text, file=sys.stderr, flush=True))
+    rows = _plan(runs)
+    rows[0] += ["ms a step", "time left"]
+    total = 0.0
+    for run, row in zip(runs, rows[1:], strict=True):
+        if run.result() is not None:
+            row += ["", "ended"]
+            continue
+        step = times.seconds(run)
+        left = seconds_left(run, step)
+        total += left
+        row += [f"{1e3 * step:,.1f}", _duration(left)]
+    print(align(rows))
+    print(
+        f"\ntogether {_duration(total)} on this machine, one run after the other; compiling apart"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Mean absolute response of a trained network's stages (paper, figure 4).
+
+    python -m experiments.reproduce.responses RUN
+
+writes RUN/stage_responses.json, for networks of residual units and for attention networks.
+"""
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+import rattn_jax
+from rattn_jax.build import build_dataset
+from rattn_jax.command_line import errors_on_one_line
+from rattn_jax.data import load_split
+from rattn_jax.data.source import Subset
+from rattn_jax.models.residual_attention import Stage
+from rattn_jax.run_folder import replace_text
+from rattn_jax.steps import normalize
+from rattn_jax.trained import Trained
+
+RESPONSES = "stage_responses.json"
+NUM_IMAGES, _BATCH_SIZE = 1_000, 100
+
+_UNIT = re.compile(r"(stage\d+)_unit(\d+)")
+
+
+def stage_responses(network: Trained, images: np.ndarray) -> dict[str, float]:
+    """Mean absolute value of each stage's output, by the stages' names.
+
+    Args:
+        network: a trained network with stages.
+        images: uint8 [N, image_size, image_size, 3].
+    """
+
+    def is_watched(module: nn.Module, method: str) -> bool:
+        unit = _UNIT.fullmatch(module.name or "")
+        return method == "__call__" and (isinstance(module, Stage) or unit is not None)
+
+    @jax.jit
+    def responses(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        inputs = normalize(images, network.normalization)
+        _, seen = network.model.apply(
+            variables,
+            inputs,
+            train=False,
+            mutable=["intermediates"],
+            capture_intermediates=is_watched,
+        )
+        outputs = seen["intermediates"]
+        return {
+            stage: jnp.mean(jnp.abs(outputs[name]["__call__"][0]), dtype=jnp.float32)
+            for stage, name in _last_modules(list(outputs)).items()
+        }
+
+    batches = [images[i : i + _BATCH_SIZE] for i in range(0, len(images), _BATCH_SIZE)]
+    found = [jax.device_get(responses(network.variables, batch)) for batch in batches]
+    weights = [len(batch) for batch in batches]
+    return {
+        stage: float(np.average([batch[stage] for batch in found], weights=weights))
+        for stage in sorted(found[0])
+    }
+
+
+def _last_modules(names: Sequence[str]) -> dict[str, str]:
+    """The module whose output is that of a stage, by stage: the stage, or its last unit."""
+    units = sorted(
+        (match[1], int(match[2]), match[0]) for name in names if (match := _UNIT.fullmatch(name))
+    )
+    last = {stage: name for stage, _, name in units}
+    return {name: name for name in names if name not in {unit[2] for unit in units}} | last
+
+
+def measure(workdir: epath.PathLike) -> None:
+    """Writes the responses of a run's newest checkpoint into its folder, unless they are there."""
+    network = rattn_jax.load(workdir)
+    path = network.folder / RESPONSES
+    if path.exists() and json.loads(path.read_text())["step"] == network.step:
+        return
+    test = build_dataset(network.config).test
+    chosen = range(min(NUM_IMAGES, len(test)))
+    split = load_split(
+        Subset(test, chosen),
+        size=network.image_size,
+        crop_fraction=network.crop_fraction,
+        num_classes=len(network.class_names),
+    )
+    found = stage_responses(network, split.images)
+    for stage, value in found.items():
+        print(f"{stage}  {value:.4g}")
+    record = {"step": network.step, "images": len(split.images), "responses": found}
+    replace_text(path, json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    with errors_on_one_line("responses"):
+        for folder in itertools.islice(sys.argv, 1, None):
+            measure(folder)

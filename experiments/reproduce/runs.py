@@ -1,0 +1,148 @@
+"""The runs of a table: what each one is, how far it is, and training it with main.py."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from experiments.compare import read_run
+from experiments.reproduce.scales import Scale
+from experiments.reproduce.tables import Variant
+from rattn_jax.config_rules import check_config
+from rattn_jax.errors import UsageError
+from rattn_jax.run_folder import RECORD, check_same_config
+
+ROOT = Path(__file__).parents[2]
+
+
+class PlannedRun(NamedTuple):
+    """A variant with a seed.
+
+    Attributes:
+        variant: what is trained.
+        seed: its seed.
+        folder: its workdir.
+        flags: all of main.py's but --workdir.
+        config: the config that they make.
+    """
+
+    variant: Variant
+    seed: int
+    folder: epath.Path
+    flags: tuple[str, ...]
+    config: ConfigDict
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Its lines of metrics, oldest first.
+
+        Raises:
+            UsageError: the folder holds another run.
+        """
+        if not (self.folder / RECORD).exists() or not (self.folder / "metrics.jsonl").exists():
+            return []
+        run = read_run(str(self.folder), self.variant.name)
+        check_same_config(self.folder, run.record["config"], self.config.to_dict())
+        return run.rows
+
+    def record(self) -> dict[str, Any] | None:
+        """Its config.json; None before the run has begun."""
+        path = self.folder / RECORD
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def result(self) -> dict[str, Any] | None:
+        """The line of the test after the last update; None before."""
+        total = self.config.num_train_steps
+        at_end = (row for row in self.rows() if (row["split"], row["step"]) == ("test", total))
+        return next(at_end, None)
+
+    def steps_done(self) -> int:
+        """Updates that its metrics tell of."""
+        return max((row["step"] for row in self.rows()), default=0)
+
+
+def plan_runs(
+    variants: Sequence[Variant],
+    scale: Scale,
+    folder: epath.Path,
+    num_seeds: int,
+    overrides: Sequence[str],
+) -> list[PlannedRun]:
+    """The runs, all variants with the first seed before any with the second.
+
+    Args:
+        variants: what to train.
+        scale: the schedule.
+        folder: where the runs' folders are.
+        num_seeds: seeds 0 ... num_seeds - 1.
+        overrides: flags that come last.
+
+    Raises:
+        UsageError: the flags make no config.
+    """
+    runs = []
+    for seed in range(num_seeds):
+        for variant in variants:
+            config = f"--config=configs/{variant.config}.py"
+            given = [config, *variant.flags, *scale.flags(_resolve([config])), *overrides]
+            own = (*given, f"--config.seed={seed}")
+            workdir = folder / variant.name / f"seed{seed}"
+            runs.append(PlannedRun(variant, seed, workdir, own, _resolve(own)))
+    return runs
+
+
+def _resolve(arguments: Sequence[str]) -> ConfigDict:
+    """The config that main.py makes of these flags."""
+    absolute = [text.replace("--config=", f"--config={ROOT}/", 1) for text in arguments]
+    values, argv = flags.FlagValues(), ["main.py", *absolute]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+        config: ConfigDict = values["config"].value
+    except flags.Error as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    except (AttributeError, KeyError) as error:
+        key = re.findall(r"\w+", str(error))[0]
+        raise UsageError(f"the config has no key {key!r}: configs/default.py lists all") from error
+    check_config(config)
+    return config
+
+
+def train(run: PlannedRun) -> int:
+    """Trains a run, or goes on with it; its exit status, which is main.py's.
+
+    Signals that would end this process go to it: it saves and ends.
+    """
+    command = [sys.executable, "main.py", *run.flags, f"--workdir={run.folder}"]
+    return call(command)
+
+
+def call(command: Sequence[str]) -> int:
+    """Exit status of a command that is run from the repository's root."""
+    # A session of its own: Ctrl-C reaches it once, through this process.
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    with _passing_signals_to(process):
+        return process.wait()
+
+
+@contextmanager
+def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    def forward(number: int, frame: FrameType | None) -> None:
+        process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,86 @@
+"""The paper's schedule, and smaller ones: how a variant's config changes, and what to say of it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+_SHORTER = 20
+
+
+class Scale(NamedTuple):
+    """A schedule.
+
+    Attributes:
+        text: what a table says of it.
+        flags: of the config of a variant, those of main.py that make it so.
+        ranks: whether the order of the rows means anything.
+    """
+
+    text: str
+    flags: Callable[[ConfigDict], tuple[str, ...]]
+    ranks: bool
+
+
+def _paper(config: ConfigDict) -> tuple[str, ...]:
+    del config
+    return ()
+
+
+def _short(config: ConfigDict) -> tuple[str, ...]:
+    steps = config.num_train_steps // _SHORTER
+    boundaries = tuple(step // _SHORTER for step in config.optimizer.boundaries)
+    return _flags(
+        {
+            "num_train_steps": steps,
+            "optimizer.boundaries": boundaries,
+            "eval_every_steps": steps // 10,
+            "checkpoint_every_steps": steps // 40,
+        }
+    )
+
+
+def _smoke(config: ConfigDict) -> tuple[str, ...]:
+    imagenet = config.dataset.name == "imagenet2012"
+    values: dict[str, object] = {
+        "dataset.name": "digits",
+        "num_train_steps": 4 if imagenet else 12,
+        "log_every_steps": 2,
+        "eval_every_steps": 4 if imagenet else 12,
+        "checkpoint_every_steps": 2 if imagenet else 6,
+        "optimizer.boundaries": (2, 3) if imagenet else (6, 9),
+        "augmentation.flip": False,
+        "batch_size": 8 if imagenet else 16,
+    }
+    if imagenet:
+        values |= {
+            "dataset.image_size": 96,  # the least that Inception-ResNet takes is 75
+            "dataset.eval_image_size": 96,
+            "dataset.max_resident_bytes": 2**30,
+        }
+    else:
+        values["augmentation.crop_padding"] = 1
+        if config.model.name.startswith("attention"):
+            values |= {"model.widths": (16, 32, 64), "model.scan_modules": True}
+    return _flags(values)
+
+
+def _flags(values: dict[str, object]) -> tuple[str, ...]:
+    return tuple(f"--config.{key}={value}" for key, value in values.items())
+
+
+SCALES = {
+    "paper": Scale("the schedule of the paper", _paper, ranks=True),
+    "short": Scale(
+        f"1/{_SHORTER} of the paper's schedule, with all else as in the paper. NOT the paper's "
+        "protocol: errors are higher, and the order of the rows is the question",
+        _short,
+        ranks=True,
+    ),
+    "smoke": Scale(
+        "a few updates on scikit-learn's digits, with narrow networks. It shows that the commands "
+        "work; the numbers mean nothing",
+        _smoke,
+        ranks=False,
+    ),
+}

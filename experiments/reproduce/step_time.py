@@ -1,0 +1,81 @@
+"""How long runs will take, from measured steps."""
+
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.pod.step import PlannedStep
+from experiments.reproduce.runs import PlannedRun
+from rattn_jax.data import dataset_spec
+
+_STEPS, _MOST_SECONDS = 10, 20.0
+
+
+class StepTimes:
+    """Seconds of a step, measured once for each network and batch.
+
+    What a run has noted itself goes first: the median of its lines of training.
+
+    Args:
+        say: told what is measured.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._measured: dict[str, float] = {}
+
+    def seconds(self, run: PlannedRun) -> float:
+        """Seconds of a step of the run, on this machine."""
+        rates = [row["steps_per_sec"] for row in run.rows() if row.get("steps_per_sec")]
+        if rates:
+            return 1 / statistics.median(rates)
+        config = run.config
+        sizes = (config.batch_size, config.dataset.image_size or config.dataset.name)
+        key = json.dumps([config.model.to_dict(), sizes, config.accumulate_steps])
+        if key not in self._measured:
+            self._say(f"measuring a step of {run.variant.name}")
+            self._measured[key] = _in_a_process(_measure, config)
+        return self._measured[key]
+
+
+def seconds_left(run: PlannedRun, step_seconds: float) -> float:
+    """Seconds until the run has ended; an image takes a third of its time in training to test."""
+    config = run.config
+    steps = config.num_train_steps - run.steps_done()
+    num_test = dataset_spec(config.dataset.name, config.data_dir).num_test
+    evaluations = -(-steps // config.eval_every_steps)
+    return step_seconds * (steps + evaluations * num_test / config.batch_size / 3)
+
+
+def _in_a_process(function: Callable[[ConfigDict], float], config: ConfigDict) -> float:
+    """Its result in a process that has what main.py asks for, and leaves the device free after."""
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, config).result()
+
+
+def _measure(config: ConfigDict) -> float:
+    """Seconds of a step, on zeros: the median of some."""
+    step = PlannedStep(config, jax.devices())
+    compiled = step.lower().compile()
+
+    def zeros(leaf: Any) -> Any:
+        return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+
+    state, data, rows = jax.tree.map(zeros, (step.state, step.data, step.rows))
+    state = jax.block_until_ready(compiled(state, data, rows))
+    seconds: list[float] = []
+    while len(seconds) < _STEPS and sum(seconds) < _MOST_SECONDS:
+        start = time.perf_counter()
+        state = jax.block_until_ready(compiled(state, data, rows))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
