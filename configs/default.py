@@ -14,6 +14,13 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of initial parameters, data order and augmentation
     config.data_dir = config_dict.placeholder(str)  # of TFDS; None: ~/tensorflow_datasets
 
+    # Fine-tuning: a run whose newest checkpoint this one starts from; parts of the network, such as
+    # ("stem", "stage1"), that stay as they are; and whether batch norm stays with the running
+    # averages of that run.
+    config.init_from = config_dict.placeholder(str)
+    config.freeze = config_dict.placeholder(tuple)
+    config.freeze_statistics = False
+
     config.batch_size = 64  # images an update, over all devices (paper)
     config.num_train_steps = 160_000  # updates (paper); 0 only evaluates the newest checkpoint
     config.log_every_steps = 100

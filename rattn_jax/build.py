@@ -57,6 +57,7 @@ def build_optimizer(config: ConfigDict) -> tuple[optax.Schedule, optax.GradientT
         decay_norm_and_bias=optimizer.decay_norm_and_bias,
         clip_norm=optimizer.clip_norm,
         stacked=bool(config.model.scan_modules),
+        freeze=config.freeze or (),
     )
 
 

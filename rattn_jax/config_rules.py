@@ -100,6 +100,12 @@ _OPTIONAL = frozenset(
 
 def check_config(config: ConfigDict) -> None:
     """Raises UsageError if a value is missing or out of its range."""
+    for key in ("freeze", "freeze_statistics"):
+        if config[key] and not config.init_from:
+            raise UsageError(
+                f"config.{key}={config[key]} without config.init_from would keep what is random: "
+                "name a run to start from"
+            )
     for key, (text, holds) in _RULES.items():
         value: Any = config
         for part in key.split("."):

@@ -5,6 +5,7 @@ optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -106,6 +107,7 @@ OPTIMIZERS: dict[str, _Maker] = {
     "nadamw": lambda rate, _, decay, mask: optax.nadamw(rate, weight_decay=decay, mask=mask),
 }
 
+_TRAINED, _FROZEN = "trained", "frozen"
 _LAYERWISE = frozenset({"lamb", "lars"})
 
 
@@ -118,6 +120,7 @@ def make_optimizer(
     decay_norm_and_bias: bool = True,
     clip_norm: float = 0.0,
     stacked: bool = False,
+    freeze: Sequence[str] = (),
 ) -> optax.GradientTransformation:
     """An optimizer of optax.
 
@@ -130,9 +133,12 @@ def make_optimizer(
         decay_norm_and_bias: whether it acts on all parameters, as in the paper, or on kernels only.
         clip_norm: largest global norm of the gradients; larger ones are scaled down; 0: any.
         stacked: whether the parameters of equal modules are stacked, as `scan_modules` does.
+        freeze: what stays as it is: names at the top of the parameters, such as "stage1", or what
+            such names begin with, before an underscore: "stage1" is "stage1_unit1", too.
 
     Raises:
         UsageError: unknown name; an optimizer that takes norms of layers, where they are stacked.
+            From the optimizer's `init`: `freeze` has unknown names, or all.
     """
     if name not in OPTIMIZERS:
         raise UsageError(_unknown("name", name, sorted(OPTIMIZERS)))
@@ -143,9 +149,30 @@ def make_optimizer(
         )
     mask = None if decay_norm_and_bias else _kernels
     optimizer = OPTIMIZERS[name](schedule, momentum, weight_decay, mask)
-    if not clip_norm:
+    if clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    if not freeze:
         return optimizer
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    # Gradients that nothing asks for are not computed: the compiler leaves them out.
+    return optax.partition(
+        {_TRAINED: optimizer, _FROZEN: optax.set_to_zero()}, partial(_labels, freeze=freeze)
+    )
+
+
+def _labels(params: Any, *, freeze: Sequence[str]) -> dict[str, str]:
+    """Which parts of the parameters are trained."""
+
+    def is_in(name: str, part: Any) -> bool:
+        return name == part or name.startswith(f"{part}_")
+
+    frozen = {name for name in params if any(is_in(name, part) for part in freeze)}
+    unknown = [part for part in freeze if not any(is_in(name, part) for name in params)]
+    if unknown or len(frozen) == len(params):
+        what = (
+            f"{unknown[0]!r} is no part of the network" if unknown else "nothing is left to train"
+        )
+        raise UsageError(f"config.freeze={tuple(freeze)}: {what}; its parts: {', '.join(params)}")
+    return {name: _FROZEN if name in frozen else _TRAINED for name in params}
 
 
 def _kernels(params: Any) -> Any:

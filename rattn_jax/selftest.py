@@ -66,7 +66,7 @@ def selftest(
             passed("data", f"{len(dataset.train):,} images to train, {len(dataset.test):,} to test")
             sizes = {"test": len(dataset.test), "validation": config.validation_examples}
             with closing(trainer.feed):
-                _try_training(trainer, scratch, sizes, passed)
+                _try_training(trainer, dataset.class_names, scratch, sizes, passed)
         finally:
             if is_main_process() and scratch.exists():
                 scratch.rmtree()
@@ -74,13 +74,14 @@ def selftest(
 
 def _try_training(
     trainer: Trainer,
+    class_names: Sequence[str],
     scratch: epath.Path,
     sizes: Mapping[str, int],
     passed: Callable[[str, str], None],
 ) -> None:
     """Trains, saves, restores and trains again; `sizes` are those of the splits to evaluate."""
     throughput = Throughput(trainer.config.batch_size)
-    state = trainer.initial_state()
+    state = trainer.start_from(trainer.initial_state(), class_names)
     num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     _check_disk(scratch.parent, num_bytes, trainer.config.keep_checkpoints, passed)
     state = trainer.train(state, 0, 1, throughput)

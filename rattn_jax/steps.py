@@ -134,6 +134,7 @@ def train_step(
     accumulate_steps: int = 1,
     ema_decay: float = 0.0,
     skip_nonfinite: bool = False,
+    freeze_statistics: bool = False,
     **recipe: Any,
 ) -> TrainState:
     """State after one update.
@@ -151,6 +152,7 @@ def train_step(
         ema_decay: see `average`.
         skip_nonfinite: what an update does from which NaN or infinity comes: True leaves it out,
             False stops training; see `leave_out_nonfinite`.
+        freeze_statistics: whether the running averages normalise, and stay as they are.
         **recipe: keywords of `prepare`.
     """
     batch = take(data, row)
@@ -161,7 +163,9 @@ def train_step(
     def loss_fn(params: Any, batch_stats: Any, part: Any) -> tuple[Array, tuple[Any, Metrics]]:
         images, targets, labels = part
         variables = {"params": params, "batch_stats": batch_stats}
-        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        logits, updated = model.apply(
+            variables, images, train=not freeze_statistics, mutable=["batch_stats"]
+        )
         losses = optax.softmax_cross_entropy(logits, targets)
         sums = measure(logits, labels, losses=losses)
         return jnp.mean(losses), (updated["batch_stats"], sums)

@@ -100,6 +100,8 @@ def train_and_evaluate(
                     f"num_train_steps=0 evaluates the newest checkpoint, and {folder} has none: "
                     "train first, or choose another workdir"
                 )
+            else:
+                state = trainer.start_from(state, dataset.class_names)
             with Recorder(
                 folder, int(state.step), progress, stop_on_error=stop_on_error
             ) as recorder:

@@ -24,8 +24,9 @@ from rattn_jax.build import (
 from rattn_jax.compilation import compile_for
 from rattn_jax.data import Dataset, dataset_spec
 from rattn_jax.evaluation import EvalSums
+from rattn_jax.fine_tuning import start_from
 from rattn_jax.inputs import record_inputs
-from rattn_jax.models import stack_modules
+from rattn_jax.models import stack_modules, unstack_modules
 from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas, replicate
 from rattn_jax.report import ReportWriter
 from rattn_jax.steps import eval_steps, train_steps
@@ -81,6 +82,7 @@ class Trainer:
             accumulate_steps=config.accumulate_steps,
             ema_decay=config.ema_decay,
             skip_nonfinite=config.on_nonfinite == "skip",
+            freeze_statistics=config.freeze_statistics,
             **recipe,
             **keywords,
         )
@@ -105,6 +107,13 @@ class Trainer:
             (self._sizes[0], self._sizes[0], 3),
             with_averages=self.config.ema_decay > 0,
         )
+        return replicate(self.arrange(state), self.mesh)
+
+    def start_from(self, state: TrainState, class_names: Sequence[str]) -> TrainState:
+        """The state before the first update, with what `config.init_from` has learned, if set."""
+        if not self.config.init_from:
+            return state
+        state = start_from(unstack_modules(state), self.config, class_names, self._progress.say)
         return replicate(self.arrange(state), self.mesh)
 
     def arrange(self, state: TrainState) -> TrainState:

@@ -82,6 +82,7 @@ class PlannedStep:
             optimizer=optimizer,
             accumulate_steps=config.accumulate_steps,
             ema_decay=config.ema_decay,
+            freeze_statistics=config.freeze_statistics,
             **recipe,
         )
         self._call: Any = map_replicas(

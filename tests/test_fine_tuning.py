@@ -1,0 +1,143 @@
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import rattn_jax
+from rattn_jax.config_rules import check_config
+from rattn_jax.errors import UsageError
+from rattn_jax.fine_tuning import start_from
+from rattn_jax.models import create_model
+from rattn_jax.optimizer import make_optimizer, make_schedule
+from rattn_jax.train import train_and_evaluate
+from rattn_jax.train_state import create_train_state
+from tests.tiny import KEYWORDS, make_config
+
+ONE = jax.devices()[:1]
+DIGITS = tuple(str(digit) for digit in range(10))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A run of two modules, which keeps averages."""
+    folder = tmp_path_factory.mktemp("source")
+    train_and_evaluate(tune(num_train_steps=2, ema_decay=0.5, log_every_steps=2), folder, ONE)
+    return folder
+
+
+def tune(source=None, **changes):
+    config = make_config(init_from=source and str(source), num_train_steps=2, eval_every_steps=6)
+    config.model.modules_per_stage = (2,)
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    return config
+
+
+def new_state(num_classes=10, *, with_averages=False):
+    model = create_model("attention56_cifar", num_classes, **KEYWORDS | {"modules_per_stage": (2,)})
+    optimizer = make_optimizer("sgd", make_schedule("step", learning_rate=0.1, num_train_steps=9))
+    return create_train_state(
+        jax.random.key(3), model, optimizer, (8, 8, 3), with_averages=with_averages
+    )
+
+
+def assert_equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def without_classifier(params):
+    return {name: value for name, value in params.items() if name != "classifier"}
+
+
+def test_all_is_taken_where_the_classes_are_the_same(source):
+    said = []
+    state = start_from(new_state(with_averages=True), tune(source), DIGITS, said.append)
+    learned = rattn_jax.load(source).variables
+    assert_equal({"params": state.params, "batch_stats": state.batch_stats}, learned)
+    assert_equal(state.ema, learned)
+    assert int(state.step) == 0
+    assert said == [f"starting from {source}, step 2: classifier included"]
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), DIGITS[::-1]])
+def test_another_classifier_starts_anew(source, names):
+    before, said = new_state(len(names)), []
+    state = start_from(before, tune(source), names, said.append)
+    learned = rattn_jax.load(source).variables["params"]
+    assert_equal(state.params["classifier"], before.params["classifier"])
+    assert_equal(without_classifier(state.params), without_classifier(learned))
+    assert said[0].endswith("all but the classifier")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.mask_activation": "channel"}, "model.mask_activation=None, and this one has 'cha"),
+        ({"model.widths": (16,)}, r"set --config.model.widths=\(8,\)"),
+        ({"normalization": "imagenet"}, "normalization='mean_image', and this one has 'imagenet'"),
+    ],
+)
+def test_another_network_is_refused(source, changes, message):
+    with pytest.raises(UsageError, match=message):
+        start_from(new_state(), tune(source, **changes), DIGITS, print)
+
+
+def test_no_run_to_start_from(tmp_path):
+    with pytest.raises(UsageError, match="holds no run"):
+        start_from(new_state(), tune(tmp_path), DIGITS, print)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_what_is_frozen_stays(source, tmp_path, scan):
+    kept = tmp_path / "source"
+    shutil.copytree(source, kept)
+    frozen = {"freeze": ("stage1",), "freeze_statistics": True, "model.scan_modules": scan}
+    config = tune(kept, checkpoint_every_steps=1, **frozen)
+    train_and_evaluate(config, tmp_path / "run", ONE)
+    learned, found = rattn_jax.load(kept).variables, rattn_jax.load(tmp_path / "run").variables
+    assert_equal(found["params"]["stage1"], learned["params"]["stage1"])
+    assert_equal(found["batch_stats"], learned["batch_stats"])
+    for name in ("stem", "norm", "classifier"):
+        moved = jax.tree.map(np.array_equal, found["params"][name], learned["params"][name])
+        assert not any(jax.tree.leaves(moved)), name
+    # From here on the run has checkpoints of its own.
+    shutil.rmtree(kept)
+    config.num_train_steps = 3
+    assert int(train_and_evaluate(config, tmp_path / "run", ONE).step) == 3
+
+
+def test_statistics_move_unless_frozen(source, tmp_path):
+    train_and_evaluate(tune(source), tmp_path, ONE)
+    found, learned = rattn_jax.load(tmp_path).variables, rattn_jax.load(source).variables
+    same = jax.tree.map(np.array_equal, found["batch_stats"], learned["batch_stats"])
+    assert not any(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize(
+    ("freeze", "message"),
+    [
+        (("stage2",), "'stage2' is no part of the network; its parts: .*stage1"),
+        (("stem", "stage1", "norm", "classifier"), "nothing is left to train"),
+    ],
+)
+def test_what_cannot_be_frozen(freeze, message):
+    schedule = make_schedule("step", learning_rate=0.1, num_train_steps=9)
+    optimizer = make_optimizer("sgd", schedule, freeze=freeze)
+    with pytest.raises(UsageError, match=message):
+        optimizer.init(new_state().params)
+
+
+def test_units_of_a_stage_are_frozen_together():
+    params = {"stage1_unit1": np.ones(1), "stage1_unit2": np.ones(1), "stage10_unit1": np.ones(1)}
+    schedule = make_schedule("step", learning_rate=0.1, num_train_steps=9)
+    optimizer = make_optimizer("sgd", schedule, freeze=("stage1",))
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    moved = [name for name, update in updates.items() if update]
+    assert moved == ["stage10_unit1"]
+
+
+@pytest.mark.parametrize("changes", [{"freeze": ("stem",)}, {"freeze_statistics": True}])
+def test_nothing_is_frozen_without_a_run_to_start_from(changes):
+    with pytest.raises(UsageError, match="name a run to start from"):
+        check_config(tune(**changes))
