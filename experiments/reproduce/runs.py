@@ -1,5 +1,6 @@
 """The runs of a table: what each one is, how far it is, and training it with main.py."""
 
+import importlib
 import json
 import re
 import signal
@@ -92,22 +93,24 @@ def plan_runs(
     runs = []
     for seed in range(num_seeds):
         for variant in variants:
-            config = f"--config=configs/{variant.config}.py"
-            given = [config, *variant.flags, *scale.flags(_resolve([config])), *overrides]
-            own = (*given, f"--config.seed={seed}")
+            changes = [*variant.flags, *scale.flags(_resolve(variant.config, ()))]
+            changes += [*overrides, f"--config.seed={seed}"]
+            # Once for each key: tuples that are given twice are appended.
+            last = {flag.split("=")[0]: flag for flag in changes}
+            config = _resolve(variant.config, [*last.values()])
+            own = (f"--config=configs/{variant.config}.py", *last.values())
             workdir = folder / variant.name / f"seed{seed}"
-            runs.append(PlannedRun(variant, seed, workdir, own, _resolve(own)))
+            runs.append(PlannedRun(variant, seed, workdir, own, config))
     return runs
 
 
-def _resolve(arguments: Sequence[str]) -> ConfigDict:
-    """The config that main.py makes of these flags."""
-    absolute = [text.replace("--config=", f"--config={ROOT}/", 1) for text in arguments]
-    values, argv = flags.FlagValues(), ["main.py", *absolute]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+def _resolve(name: str, changes: Sequence[str]) -> ConfigDict:
+    """The config that main.py makes of a file in configs/ and these flags."""
+    values, argv = flags.FlagValues(), ["main.py", *changes]
+    config = importlib.import_module(f"configs.{name}").get_config()
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         values(argv)
-        config: ConfigDict = values["config"].value
     except flags.Error as error:
         raise UsageError(" ".join(str(error).split())) from error
     except (AttributeError, KeyError) as error:

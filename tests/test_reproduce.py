@@ -1,0 +1,221 @@
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments.reproduce import __main__ as program
+from experiments.reproduce.results import Page
+from experiments.reproduce.runs import ROOT, PlannedRun, plan_runs
+from experiments.reproduce.scales import SCALES
+from experiments.reproduce.tables import TABLES
+from rattn_jax.config_rules import check_config
+
+TINY = [
+    "--config.model.widths=(8,)",
+    "--config.model.modules_per_stage=(1,)",
+    "--config.model.mask_poolings=(1,)",
+    "--config.model.scan_modules=False",
+    "--config.report=False",
+]
+DATASET = {"num_train": 20, "num_test": 400, "class_names": ["a", "b"]}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """In place of training: the runs that were asked for, and what becomes of each in turn."""
+    seen, outcomes = [], []
+
+    def train(run):
+        seen.append((run.variant.name, run.seed))
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, int):
+            return outcome
+        write_run(run, outcome)
+        return 0
+
+    monkeypatch.setattr(program, "train", train)
+    return seen, outcomes
+
+
+def write_run(run: PlannedRun, error, step=None):
+    run.folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "config": json.loads(json.dumps(run.config.to_dict())),
+        "dataset": DATASET,
+        "versions": {"jax": "0"},
+        "devices": ["abacus"],
+        "git_commit": "c0ffee",
+    }
+    (run.folder / "config.json").write_text(json.dumps(record))
+    row = {"step": step or run.config.num_train_steps, "split": "test", "error_top1": error}
+    (run.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+
+
+def run_program(folder, *arguments, table="table1", scale="short"):
+    with pytest.raises(SystemExit) as leaving:
+        program.main([table, f"--workdir={folder}", f"--scale={scale}", *arguments])
+    return leaving.value.code
+
+
+def plan(folder, table="table1", scale="short", seeds=1, overrides=()):
+    return plan_runs(TABLES[table].variants(), SCALES[scale], folder / scale, seeds, overrides)
+
+
+def read(folder, name="table1-short"):
+    return json.loads((folder / f"{name}.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("table", TABLES)
+def test_every_run_has_a_config(tmp_path, table, scale):
+    for run in plan(tmp_path, table, scale):
+        check_config(run.config)
+        assert run.config.optimizer.boundaries[-1] < run.config.num_train_steps
+        assert (run.config.dataset.name == "digits") == (scale == "smoke")
+        if scale == "paper":
+            own = importlib.import_module(f"configs.{run.variant.config}").get_config()
+            assert run.config.num_train_steps == own.num_train_steps
+
+
+def test_the_papers_numbers_are_those_of_the_configs():
+    rows = {row for table in TABLES.values() for row in table.rows}
+    plain = [row for row in rows if row.paper and not row.variant.flags]
+    assert len(plain) > 40
+    for row in plain:
+        text = importlib.import_module(f"configs.{row.variant.config}").__doc__
+        assert f"{row.paper} %" in text or f"{row.paper:.2f} %" in text, row
+
+
+def test_tables_share_runs(tmp_path):
+    (naive,) = (run for run in plan(tmp_path, "table3") if run.variant.name.endswith("56_naive"))
+    assert naive.config.model.attention_residual is False
+    assert naive.config.num_train_steps == 8_000
+    assert naive.config.optimizer.boundaries == (3_200, 4_800)
+    folders = {run.folder for run in plan(tmp_path, "table3")}
+    assert {run.folder for run in plan(tmp_path, "table4")} & folders
+
+
+def test_numbers_beside_the_papers(tmp_path, trained, capsys):
+    seen, outcomes = trained
+    outcomes += [0.06, 0.08, 0.09, 0.07, 0.08, 0.11]
+    assert run_program(tmp_path, "--seeds=2") == 0
+    names = [f"cifar10_attention56{suffix}" for suffix in ("", "_channel", "_spatial")]
+    assert seen == [(name, seed) for seed in (0, 1) for name in names]
+    mixed, channel, spatial = read(tmp_path)
+    assert mixed["values"] == pytest.approx([6.0, 7.0])
+    assert mixed["ours"] == pytest.approx(6.5)
+    assert mixed["standard_deviation"] == pytest.approx(0.5**0.5)
+    assert mixed["difference"] == pytest.approx(6.5 - 5.52)
+    assert (channel["ours"], spatial["ours"]) == pytest.approx((8.0, 10.0))
+    page = (tmp_path / "table1-short.md").read_text()
+    assert "| mixed | 5.52 | 6.50 | 0.71 | 2 | +0.98 | 8,000 |" in page
+    assert "- mixed < channel < spatial (the paper's order)" in page
+    assert "NOT the paper's protocol" in page
+    assert "abacus" in page
+    assert "c0ffee" in page
+    assert page in capsys.readouterr().out
+
+
+def test_runs_that_have_ended_are_skipped(tmp_path, trained):
+    seen, outcomes = trained
+    first, second, third = plan(tmp_path)
+    write_run(first, 0.06)
+    write_run(second, 0.5, step=800)  # under way
+    outcomes += [0.05, 0.04]
+    assert run_program(tmp_path) == 0
+    assert seen == [(run.variant.name, 0) for run in (second, third)]
+    assert (
+        "spatial < channel < mixed (the paper: mixed < channel < spatial; one seed"
+        in (tmp_path / "table1-short.md").read_text()
+    )
+
+
+def test_a_failed_run_does_not_stop_the_others(tmp_path, trained):
+    _, outcomes = trained
+    outcomes += [0.06, 2, 0.07]
+    assert run_program(tmp_path) == 1
+    assert [row["ours"] is None for row in read(tmp_path)] == [False, True, False]
+    page = (tmp_path / "table1-short.md").read_text()
+    assert "| channel | 6.24 |  |  | 0 |  | 0 of 8,000 |" in page
+    assert "Order" not in page
+
+
+def test_a_stopped_run_stops(tmp_path, trained):
+    seen, outcomes = trained
+    outcomes += [0.06, 75]
+    assert run_program(tmp_path) == 75
+    assert len(seen) == 2
+    assert read(tmp_path)[0]["ours"] == 6.0
+
+
+def test_a_folder_of_other_runs_is_refused(tmp_path, trained, capsys):
+    (run, *_) = plan(tmp_path, overrides=["--config.batch_size=32"])
+    write_run(run, 0.06)
+    assert run_program(tmp_path) == 2
+    assert "batch_size=32, and this config has batch_size=64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.no_such_key=1", "the config has no key 'no_such_key'"),
+        ("--config.batch_size=0", "config.batch_size=0 is out of range"),
+        ("--steps=3", "unknown option '--steps=3': changes of runs are --config.KEY=VALUE"),
+    ],
+)
+def test_bad_options(tmp_path, capsys, argument, message):
+    assert run_program(tmp_path, argument) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "scale", "overrides", "expected"),
+    [
+        ("table1", "paper", [], True),
+        ("table1", "short", [], False),
+        ("table1", "paper", ["--config.batch_size=128"], False),
+        ("table1", "paper", ["--config.num_train_steps=80000"], False),
+        ("table1", "paper", ["--config.steps_per_call=50"], True),
+        ("table7", "paper", [], False),
+        ("table7", "paper", ["--config.dataset.validation_blacklist=list"], True),
+    ],
+)
+def test_what_follows_the_papers_protocol(tmp_path, table, scale, overrides, expected):
+    runs = plan(tmp_path, table, scale, overrides=overrides)
+    page = Page(table, TABLES[table], scale, SCALES[scale], overrides, runs)
+    assert page.is_the_papers() is expected
+    assert ("NOT the paper's protocol" in page.markdown()) is not expected
+
+
+def test_responses_are_relative_to_the_first_stage(tmp_path):
+    runs = plan(tmp_path, "figure4", "smoke")
+    for run in runs[:2]:
+        write_run(run, 0.5)
+    responses = {"stage1": 2.0, "stage2": 1.0, "stage3": 0.5}
+    record = {"step": 12, "images": 360, "responses": responses}
+    (runs[0].folder / "stage_responses.json").write_text(json.dumps(record))
+    page = Page("figure4", TABLES["figure4"], "smoke", SCALES["smoke"], [], runs)
+    found = {(r.row.group, r.row.label): r.mean for r in page.results() if r.values}
+    label = "Attention-164, ARL"
+    assert found == {("stage 2", label): 0.5, ("stage 3", label): 0.25}
+
+
+def test_a_table_from_the_command_line(tmp_path):
+    ended, _ = plan(tmp_path, "table4", "smoke", overrides=TINY)
+    write_run(ended, 0.5)
+    command = [sys.executable, "-m", "experiments.reproduce", "table4", "--scale=smoke"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path}", *TINY],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = read(tmp_path, "table4-smoke")
+    assert [row["updates"] for row in rows] == [12, 12]
+    assert rows[0]["ours"] == 50
+    assert 0 < rows[1]["ours"] <= 100
+    assert "the numbers mean nothing" in (tmp_path / "table4-smoke.md").read_text()
