@@ -29,6 +29,8 @@ def use_cache(directory: epath.PathLike) -> None:
     # The directory of an earlier run in this process is let go.
     compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", str(directory))
+    # The small functions, too, of which there are hundreds before the first update.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def compile_for(function: Any, *arguments: Any) -> tuple[Any, Seconds]:

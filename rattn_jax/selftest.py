@@ -97,7 +97,7 @@ def _try_training(
         checkpoints.save(unstack_modules(state))
     straight = _finite(_train(trainer, state, 1, _STEPS, throughput))
     passed("training", f"{_STEPS} updates, loss {_loss(straight):.4f}")
-    target = unstack_modules(trainer.initial_state())
+    target = trainer.abstract_state()
     with Checkpoints(scratch / "checkpoints", keep=1) as checkpoints:
         restored = checkpoints.restore_newest(target)
     if restored is None:

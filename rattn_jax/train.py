@@ -74,9 +74,10 @@ def train_and_evaluate(
         trainer.record_inputs(folder)
 
         progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
-        state = trainer.initial_state()
-        params = unstack_modules(state.params)
-        table = partial(parameter_overview.get_parameter_overview, params, include_stats=False)
+        target = trainer.abstract_state()
+        table = partial(
+            parameter_overview.get_parameter_overview, target.params, include_stats=False
+        )
         if is_main_process():
             replace_text(folder / "parameters.txt", table() + "\n")
         progress.say(table(max_lines=12))
@@ -91,7 +92,7 @@ def train_and_evaluate(
                 stop_on_error=stop_on_error,
             ) as checkpoints,
         ):
-            restored = checkpoints.restore_newest(unstack_modules(state))
+            restored = checkpoints.restore_newest(target)
             if restored is not None:
                 progress.say(f"going on from the checkpoint of step {int(restored.step)}")
                 state = replicate(trainer.arrange(restored), trainer.mesh)
@@ -101,7 +102,7 @@ def train_and_evaluate(
                     "train first, or choose another workdir"
                 )
             else:
-                state = trainer.start_from(state, dataset.class_names)
+                state = trainer.start_from(trainer.initial_state(), dataset.class_names)
             with Recorder(
                 folder, int(state.step), progress, stop_on_error=stop_on_error
             ) as recorder:

@@ -14,17 +14,14 @@ ONE = jax.devices()[:1]
 
 @pytest.fixture
 def events(monkeypatch):
-    """What JAX says about its cache, which here takes everything."""
+    """What JAX says about its cache."""
     seen = []
 
     def listen(event, **_):
         seen.append(event)
 
     jax.monitoring.register_event_listener(listen)
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     yield seen
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
     jax.monitoring.unregister_event_listener(listen)
 
 
@@ -42,7 +39,7 @@ def test_second_start_reads_what_the_first_has_compiled(tmp_path, events, capsys
         train_and_evaluate(config, tmp_path / workdir, ONE)
         rows.append(numbers(read_rows(tmp_path / workdir)))
         found = hits(events) - before
-    assert found >= 2, "training and evaluation"
+    assert found >= 20, "training, evaluation, and the small functions before them"
     assert rows[0] == rows[1]
     assert any((tmp_path / "cache").iterdir())
     lines = [line for line in capsys.readouterr().out.splitlines() if "traced in" in line]
@@ -52,7 +49,7 @@ def test_second_start_reads_what_the_first_has_compiled(tmp_path, events, capsys
 
 def test_cache_is_in_the_workdir_by_default(tmp_path, events):
     jax.clear_caches()
-    train_and_evaluate(make_config(num_train_steps=1), tmp_path, ONE)
+    train_and_evaluate(make_config(num_train_steps=1, compilation_cache_dir=None), tmp_path, ONE)
     assert any((tmp_path / "compilation_cache").iterdir())
 
 

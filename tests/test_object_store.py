@@ -45,7 +45,7 @@ def test_every_file_goes_through_the_store(bucket, tmp_path, monkeypatch):
     assert opened == ["gs://bucket/run/checkpoints"] * 2
     names = {name.removeprefix("gs://bucket/run/").split("/")[0] for name in bucket.store}
     assert names == {
-        *("compilation_cache", "config.json", "mask_health.jsonl", "metrics.jsonl"),
+        *("config.json", "mask_health.jsonl", "metrics.jsonl"),
         *("normalization.npz", "parameters.txt", "report.html", "tensorboard"),
     }
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints"}

@@ -1,6 +1,7 @@
 """The smallest network with every kind of layer, and the smallest run."""
 
 import dataclasses
+import os
 from functools import partial
 
 import jax
@@ -41,6 +42,7 @@ def make_config(**changes):
     config.eval_every_steps = 2
     config.checkpoint_every_steps = 2
     config.report = False  # its pictures take longer than the run
+    config.compilation_cache_dir = os.environ["TINY_COMPILATION_CACHE"]  # of all such runs
     config.optimizer.learning_rate = 0.05
     config.optimizer.boundaries = (4,)
     for key, value in changes.items():
