@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -32,6 +33,18 @@ def start_job(workdir, *arguments, processes=2, devices=2, instead=lambda *a, **
         process = instead(index, *whole, XLA_FLAGS=flag) or start(*whole, XLA_FLAGS=flag)
         job.append(process)
     return job
+
+
+@contextmanager
+def endless_job(workdir, *arguments, **options):
+    """A job that trains until something stops it; nothing of it is left after the block."""
+    job = start_job(workdir, "--config.num_train_steps=100000", *arguments, **options)
+    try:
+        yield job
+    finally:
+        for process in job:
+            process.kill()
+            process.communicate()
 
 
 def finish(job, seconds=200):
@@ -92,11 +105,11 @@ def test_four_processes_stream_their_shares(tmp_path):
 
 def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes(tmp_path):
     short = "--config.process_timeout_seconds=10"
-    job = start_job(tmp_path, "--config.num_train_steps=100000", short)
-    wait_for_step(tmp_path, 3)
-    job[1].kill()
-    since = time.monotonic()
-    (status, _, err), _ = finish(job)
+    with endless_job(tmp_path, short) as job:
+        wait_for_step(tmp_path, 3)
+        job[1].kill()
+        since = time.monotonic()
+        (status, _, err), _ = finish(job)
     assert time.monotonic() - since < 60
     assert status != 0
     assert err.strip(), "it says why"
@@ -109,10 +122,10 @@ def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes(tmp_path):
 
 
 def test_sigterm_to_one_stops_all_after_the_same_step(tmp_path):
-    job = start_job(tmp_path, "--config.num_train_steps=100000")
-    wait_for_step(tmp_path, 3)
-    job[1].send_signal(signal.SIGTERM)
-    results = finish(job)
+    with endless_job(tmp_path) as job:
+        wait_for_step(tmp_path, 3)
+        job[1].send_signal(signal.SIGTERM)
+        results = finish(job)
     assert [status for status, _, _ in results] == [75, 75], results
     stopped = {re.search(r"stopped after step (\d+), saved", err)[1] for _, _, err in results}
     assert len(stopped) == 1
