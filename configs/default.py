@@ -61,7 +61,8 @@ def get_config() -> ConfigDict:
     config.validation_examples = 0
 
     # "mean_image": minus the training images' mean (paper, CIFAR); "imagenet": scaled to [0, 1],
-    # minus ImageNet's mean colour, over its standard deviation (paper, ImageNet).
+    # minus ImageNet's mean colour, over its standard deviation (paper, ImageNet). "unit": scaled to
+    # [0, 1], as in a PyTorch port whose weights can be imported.
     config.normalization = "mean_image"
 
     config.augmentation = ConfigDict()
@@ -94,6 +95,7 @@ def get_config() -> ConfigDict:
     config.model.mask_structure = config_dict.placeholder(str)  # "encoder_decoder" or "local"
     config.model.attention_residual = config_dict.placeholder(bool)
     config.model.unit = config_dict.placeholder(str)  # "preactivation", "resnext", "inception"
+    config.model.wiring = config_dict.placeholder(str)  # "paper", or a PyTorch "port"'s
     config.model.dtype = config_dict.placeholder(str)  # of the computation, such as "bfloat16"
     config.model.remat = config_dict.placeholder(bool)  # less memory for more computation
     config.model.scan_modules = config_dict.placeholder(bool)  # quicker compilation of deep nets

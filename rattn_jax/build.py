@@ -19,10 +19,10 @@ from rattn_jax.data.source import Source, Subset
 from rattn_jax.data.streaming import evaluation_batches, training_batches
 from rattn_jax.errors import UsageError
 from rattn_jax.feed import (
+    FIXED_NORMALIZATIONS,
     Feed,
     ResidentFeed,
     StreamingFeed,
-    imagenet_normalization,
     mean_image_normalization,
 )
 from rattn_jax.models import create_model
@@ -171,7 +171,7 @@ def build_feed(
                 )
                 for name, source in evaluated.items()
             },
-            imagenet_normalization(),
+            FIXED_NORMALIZATIONS[config.normalization](),
             mesh=mesh,
             num_examples={name: len(source) for name, source in evaluated.items()},
             num_train_steps=config.num_train_steps,
@@ -196,7 +196,7 @@ def build_feed(
     normalization = (
         mean_image_normalization(train_split.images)
         if wants_mean_image
-        else imagenet_normalization()
+        else FIXED_NORMALIZATIONS[config.normalization]()
     )
     return ResidentFeed(
         train_split,

@@ -5,20 +5,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rattn_jax.errors import DataError, UsageError
+from rattn_jax.errors import DataError, SaveError, UsageError
 
 FAILED, BAD_USAGE = 1, 2  # exit statuses, those of main.py
 
 
 @contextmanager
 def errors_on_one_line(program: str) -> Iterator[None]:
-    """Ends the process with a line and a status where a `UsageError` or `DataError` is raised."""
+    """Ends the process with a line and a status where an error of `errors.py` is raised."""
     try:
         yield
     except UsageError as error:
         say(program, error)
         sys.exit(BAD_USAGE)
-    except DataError as error:
+    except (DataError, SaveError) as error:
         say(program, error)
         sys.exit(FAILED)
 

@@ -56,7 +56,10 @@ _RULES: dict[str, Rule] = {
     "model.t": _UNITS,
     "model.r": _UNITS,
     "model.mask_decoder_units": _UNITS,
-    "normalization": ("'mean_image' or 'imagenet'", lambda v: v in ("mean_image", "imagenet")),
+    "normalization": (
+        "'mean_image', 'imagenet' or 'unit'",
+        lambda value: value in ("mean_image", "imagenet", "unit"),
+    ),
     "augmentation.scale_crop": (
         "two shares of the area, above 0, at most 1, and in ascending order",
         lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1,

@@ -77,6 +77,14 @@ def imagenet_normalization() -> Normalization:
     return Normalization((255 * mean).astype(np.float32), (1 / (255 * std)).astype(np.float32))
 
 
+def unit_normalization() -> Normalization:
+    """Pixels scaled to [0, 1]."""
+    return Normalization(np.zeros(3, np.float32), np.full(3, 1 / 255, np.float32))
+
+
+FIXED_NORMALIZATIONS = {"imagenet": imagenet_normalization, "unit": unit_normalization}
+
+
 def mean_image_normalization(images: np.ndarray) -> Normalization:
     """Minus the mean image; the paper's for CIFAR (section 4.1). images: [N, H, W, C]."""
     mean = np.mean(images, axis=0, dtype=np.float64)

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from rattn_jax.build import build_model
 from rattn_jax.errors import UsageError
 from rattn_jax.train_state import TrainState
 from rattn_jax.trained import Trained, load
 
 _CLASSIFIER = "classifier"
-_FREE = frozenset({"dtype", "remat", "scan_modules"})  # keys of the model that leave it the same
+# Attributes of a network that leave its variables and what they mean the same.
+_FREE = frozenset({"name", "parent", "norm_axis_name", "dtype", "remat", "scan_modules"})
 
 
 def start_from(
@@ -55,12 +57,16 @@ def start_from(
 
 
 def _check_same_network(source: Trained, config: ConfigDict) -> None:
+    other, own = source.model, build_model(config, len(source.class_names))
     pairs = {"normalization": (source.config.normalization, config.normalization)}
-    pairs |= {
-        f"model.{key}": (source.config.model.get(key), value)
-        for key, value in config.model.items()
-        if key not in _FREE
-    }
+    if type(own) is type(other):
+        pairs |= {
+            f"model.{field.name}": (getattr(other, field.name), getattr(own, field.name))
+            for field in dataclasses.fields(own)
+            if field.name not in _FREE
+        }
+    else:
+        pairs["model.name"] = (source.config.model.name, config.model.name)
     for key, (theirs, ours) in pairs.items():
         if theirs != ours:
             raise UsageError(

@@ -211,6 +211,11 @@ def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
         old: its config, as in config.json.
         new: the config to go on with, nested.
     """
+    if "imported" in old:
+        raise UsageError(
+            f"{folder} holds imported weights, and no run to go on with: use another workdir, and "
+            f"--config.init_from={folder}"
+        )
     before, now = dict(_flatten(old)), dict(_flatten(_as_json(new)))
     for key in sorted(before.keys() | now.keys()):
         if key not in FREE_KEYS and before.get(key) != now.get(key):

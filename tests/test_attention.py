@@ -72,8 +72,9 @@ class Negate(nn.Module):
 class Half(nn.Module):
     """Stands in for a mask: remembers what it is given."""
 
-    def __call__(self, x):
+    def __call__(self, x, trunk):
         self.sow("intermediates", "input", x)
+        self.sow("intermediates", "trunk", trunk)
         return jnp.full(x.shape, 0.5)
 
 
@@ -105,6 +106,16 @@ def test_mask_adds_the_encoder_map_through_the_skip_unit_only(x):
     e2 = FACTORS["encoder2_unit1"] * max_pool(e1)
     h = interpolate(FACTORS["decoder2_unit1"] * e2, (4, 4)) + FACTORS["skip1_unit1"] * e1
     h = interpolate(FACTORS["decoder1_unit1"] * h, (8, 8))
+    np.testing.assert_allclose(logit(mask), ending(h), atol=1e-5)
+
+
+def test_mask_of_the_port_adds_once_more_after_each_interpolation(x):
+    trunk = 3 - x
+    mask = SoftMask(Factor, Negate, Norm, poolings=2, wiring="port").apply({}, x, trunk)
+    e1 = FACTORS["encoder1_unit1"] * max_pool(x, 1)
+    e2 = FACTORS["encoder2_unit1"] * max_pool(e1, 1)
+    h = interpolate(FACTORS["decoder2_unit1"] * e2, (4, 4)) + e1 + FACTORS["skip1_unit1"] * e1
+    h = interpolate(FACTORS["decoder1_unit1"] * h, (8, 8)) + trunk
     np.testing.assert_allclose(logit(mask), ending(h), atol=1e-5)
 
 
@@ -144,7 +155,9 @@ def test_module(x, attention_residual, factor):
     out, sown = module.apply({}, x, mutable=["intermediates"])
     pre = 2.0 * 3.0 * x
     np.testing.assert_allclose(out, 11.0 * 13.0 * factor * 5.0 * 7.0 * pre, rtol=1e-5)
-    np.testing.assert_allclose(sown["intermediates"]["mask"]["input"][0], pre, rtol=1e-6)
+    seen = sown["intermediates"]["mask"]
+    np.testing.assert_allclose(seen["input"][0], pre, rtol=1e-6)
+    np.testing.assert_allclose(seen["trunk"][0], 5.0 * 7.0 * pre, rtol=1e-6)
 
 
 def test_mask_gets_a_gradient_everywhere(x):
@@ -165,7 +178,7 @@ def test_local_mask(x):
 
     class Narrow(nn.Module):
         features: int
-        width: int
+        width: int | None
 
         def __call__(self, x):
             widths.append(self.width)
@@ -174,6 +187,9 @@ def test_local_mask(x):
     mask = LocalMask(Narrow, Negate, Norm, width=2).apply({}, x)
     np.testing.assert_allclose(logit(mask), ending(0.5 * 0.6 * 0.8 * x), atol=1e-5)
     assert widths == [2, 2, 2]
+    mask = LocalMask(Narrow, Negate, Norm, width=None, num_units=2).apply({}, x)
+    np.testing.assert_allclose(logit(mask), ending(0.5 * 0.6 * x), atol=1e-5)
+    assert widths[3:] == [None, None]
 
 
 def test_mask_uses_the_activation_that_it_is_given(x):

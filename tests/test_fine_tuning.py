@@ -15,6 +15,7 @@ from rattn_jax.train_state import create_train_state
 from tests.tiny import KEYWORDS, make_config
 
 ONE = jax.devices()[:1]
+OWN_KEYS = [f"model.{key}" for key in KEYWORDS]
 DIGITS = tuple(str(digit) for digit in range(10))
 
 
@@ -73,7 +74,11 @@ def test_another_classifier_starts_anew(source, names):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.mask_activation": "channel"}, "model.mask_activation=None, and this one has 'cha"),
+        ({"model.mask_activation": "channel"}, "mask_activation='mixed', and this one has 'chann"),
+        (
+            {"model.name": "resnet164_cifar", **dict.fromkeys(OWN_KEYS)},
+            "model.name='attention56_cifar', and this one has 'resnet164_cifar'",
+        ),
         ({"model.widths": (16,)}, r"set --config.model.widths=\(8,\)"),
         ({"normalization": "imagenet"}, "normalization='mean_image', and this one has 'imagenet'"),
     ],

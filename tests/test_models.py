@@ -19,6 +19,7 @@ CIFAR_PARAMETERS = {
     "attention164_cifar": (3_463_002, 3_486_132),
     "attention236_cifar": (5_084_762, 5_107_892),
     "attention452_cifar": (10_181_210, 10_204_340),
+    "attention92_port_cifar": (12_170_730, 12_262_980),  # the port's, without what it never uses
 }
 CIFAR_PARAMETERS |= {
     "resnet164_cifar": (1_703_258, 1_726_388),
@@ -85,6 +86,15 @@ def test_parameters_of_cifar_networks(name):
 def test_parameters_of_imagenet_networks(name):
     variables = abstract_variables(rattn_jax.create_model(name, 1000), (224, 224, 3))
     assert count(variables["params"]) == IMAGENET_PARAMETERS[name]
+
+
+def test_wiring_of_the_port_has_the_variables_of_the_paper_s():
+    for name, size in (("attention56_cifar", 32), ("attention56", 64)):
+        paper, port = (
+            abstract_variables(rattn_jax.create_model(name, 10, wiring=wiring), (size, size, 3))
+            for wiring in ("paper", "port")
+        )
+        assert paper == port
 
 
 def test_parameters_of_attention452_with_one_decoder_unit():
@@ -173,6 +183,15 @@ def test_too_small_images():
         ({"unit": "vgg"}, "unit='vgg' is unknown: choose one of preactivation, resnext, incep"),
         ({"mask_activation": "softmax"}, "mask_activation='softmax' is unknown"),
         ({"mask_structure": "none"}, "mask_structure='none' is unknown"),
+        ({"wiring": "caffe"}, "wiring='caffe' is unknown: choose one of paper, port"),
+        (
+            {"wiring": "port", "mask_structure": "local"},
+            "mask_structure='local' does not exist with wiring='port': leave it at 'encoder_decod",
+        ),
+        (
+            {"wiring": "port", "unit": "resnext", "widths": (64, 64, 64)},
+            "unit='resnext' does not exist with wiring='port': leave it at 'preactivation'",
+        ),
         ({"dtype": "float17"}, "dtype='float17' is unknown"),
         ({"dtype": "int8"}, "dtype='int8' is unknown"),
         ({"depth": 3}, "has no keyword 'depth': it has attention_residual, .*widths"),
@@ -206,6 +225,7 @@ def test_too_small_images_for_inception_resnet():
 SMALL = [
     ("attention56_cifar", {"widths": (8,), "modules_per_stage": (1,)}, 8),
     ("attention56", {"widths": (8,), "modules_per_stage": (1,)}, 16),
+    ("attention92_port_cifar", {"widths": (8,), "modules_per_stage": (1,)}, 8),
     ("attentionnext56", {"widths": (64,), "modules_per_stage": (1,)}, 16),
     ("attentioninception56", {"widths": (64,), "modules_per_stage": (1,)}, 16),
     ("resnet164_cifar", {"widths": (8, 16), "units_per_stage": (2, 1)}, 8),

@@ -35,6 +35,13 @@ def test_max_pool(size):
     np.testing.assert_allclose(*gradients, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(2, 3), (4, 4), (5, 8), (7, 9), (12, 6)])
+def test_max_pool_with_padding(size):
+    x = random(2, *size, 3) - 9  # zeros would win
+    expected = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+    np.testing.assert_array_equal(max_pool(x, 1), expected)
+
+
 def test_max_pool_does_not_pad_before_the_first_row():
     """Padding on both sides, the habit elsewhere, gives the same sizes but other windows."""
     x = random(1, 8, 8, 1)

@@ -26,7 +26,7 @@ from rattn_jax.config_rules import check_config
 from rattn_jax.data import Dataset, dataset_spec
 from rattn_jax.data.source import Source
 from rattn_jax.errors import UsageError
-from rattn_jax.feed import imagenet_normalization
+from rattn_jax.feed import FIXED_NORMALIZATIONS
 from rattn_jax.models import stack_modules
 from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas
 from rattn_jax.steps import Batch, Data, Normalization, ResidentData, StreamedData, train_steps
@@ -131,7 +131,7 @@ def _data(config: ConfigDict, size: int, num_examples: int | None) -> Data:
         scale: Any = jax.ShapeDtypeStruct((), jnp.float32)
         normalization = Normalization(mean, scale)
     else:
-        normalization = imagenet_normalization()
+        normalization = FIXED_NORMALIZATIONS[config.normalization]()
     if num_examples is None:
         return StreamedData(normalization)
     images, labels = _examples(num_examples, size=size)

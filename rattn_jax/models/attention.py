@@ -41,6 +41,16 @@ MASK_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+# "paper": as in the authors' network files. "port": as in the PyTorch port
+# tengshaofeng/ResidualAttentionNetwork-pytorch (model/attention_module.py), see `SoftMask`.
+WIRINGS = ("paper", "port")
+
+
+def pool_padding(wiring: str) -> int:
+    """Padding of the max poolings."""
+    return 1 if wiring == "port" else 0
+
+
 def _chain(unit: ModuleDef, count: int, name: str, x: Array) -> Array:
     """`count` units of constant width, named name1, name2, ..."""
     for i in range(1, count + 1):
@@ -73,7 +83,9 @@ class SoftMask(nn.Module):
     deepest level up: `decoder_units` units, interpolation to the size of the level above and,
     inside the mask, plus the encoder's map of that level passed through `skip_units` units.
     That map enters through these units only: the interpolation takes nothing from it but its
-    size. At the end twice batch norm, ReLU and 1x1 convolution, and the activation; where units
+    size. (With wiring "port", poolings have padding 1, and each interpolation is followed by one
+    more addition: of the encoder's map as it is or, outside the mask, of the trunk's output.) At
+    the end twice batch norm, ReLU and 1x1 convolution, and the activation; where units
     activate their output, the first of the two convolutions reads it as it is.
 
     Attributes:
@@ -86,6 +98,7 @@ class SoftMask(nn.Module):
         skip_units: units of each connection between encoder and decoder.
         preactivated: whether the units leave their output unactivated.
         activation: one of `MASK_ACTIVATIONS`.
+        wiring: one of `WIRINGS`.
     """
 
     unit: ModuleDef
@@ -97,13 +110,17 @@ class SoftMask(nn.Module):
     skip_units: int = 1
     preactivated: bool = True
     activation: Callable[[Array], Array] = mixed_attention
+    wiring: str = "paper"
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Mask of the shape of x [B, H, W, C]; x is as the units leave it."""
+    def __call__(self, x: Array, trunk: Any = None) -> Array:
+        """Mask of the shape of x [B, H, W, C]; x is as the units leave it.
+
+        `trunk` is the output of the trunk branch, of the same shape: for the wiring "port".
+        """
         encoded = [x]
         for level in range(1, self.poolings + 1):
-            h = max_pool(encoded[-1])
+            h = max_pool(encoded[-1], pool_padding(self.wiring))
             encoded.append(_chain(self.unit, self.encoder_units, f"encoder{level}_unit", h))
 
         h = encoded[-1]
@@ -111,6 +128,8 @@ class SoftMask(nn.Module):
             h = _chain(self.unit, self.decoder_units, f"decoder{level}_unit", h)
             above = encoded[level - 1]
             h = interpolate(h, (above.shape[1], above.shape[2]))
+            if self.wiring == "port":
+                h = h + (above if level > 1 else trunk)
             if level > 1:
                 h = h + _chain(self.unit, self.skip_units, f"skip{level - 1}_unit", above)
 
@@ -118,18 +137,19 @@ class SoftMask(nn.Module):
 
 
 class LocalMask(nn.Module):
-    """A mask without resampling: three residual units (paper, table 4, "local convolutions").
+    """A mask without resampling: residual units (paper, table 4, "local convolutions").
 
-    The paper compares at equal cost. Three plain units at full resolution would cost several times
-    what an encoder-decoder costs, which works on small maps; so they are narrower inside, as
-    `local_width` says: 7, 13 and 17 channels in the stages of Attention-56 for CIFAR, in place of
-    16, 32 and 64.
+    The paper compares three of them at equal cost. Three plain units at full resolution would cost
+    several times what an encoder-decoder costs, which works on small maps; so they are narrower
+    inside, as `local_width` says: 7, 13 and 17 channels in the stages of Attention-56 for CIFAR, in
+    place of 16, 32 and 64.
 
     Attributes:
         unit: residual unit, configured with its `conv` and `norm`.
         conv: `layers.Conv`.
         norm: `layers.BatchNorm`, configured for training or inference.
-        width: inner width of the units.
+        width: inner width of the units; None for their own.
+        num_units: number of units.
         preactivated: whether the units leave their output unactivated.
         activation: one of `MASK_ACTIVATIONS`.
     """
@@ -137,14 +157,15 @@ class LocalMask(nn.Module):
     unit: ModuleDef
     conv: ModuleDef
     norm: ModuleDef
-    width: int
+    width: int | None
+    num_units: int = 3
     preactivated: bool = True
     activation: Callable[[Array], Array] = mixed_attention
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Mask of the shape of x [B, H, W, C]; x is as the units leave it."""
-        h = _chain(partial(self.unit, width=self.width), 3, "local_unit", x)
+    def __call__(self, x: Array, trunk: Any = None) -> Array:
+        """Mask of the shape of x [B, H, W, C]; x is as the units leave it, `trunk` is not read."""
+        h = _chain(partial(self.unit, width=self.width), self.num_units, "local_unit", x)
         return _mask_end(h, self.conv, self.norm, self.preactivated, self.activation)
 
 
@@ -199,7 +220,7 @@ class AttentionModule(nn.Module):
         """Maps [B, H, W, C] to the same shape."""
         x = _chain(self.unit, self.p, "pre_unit", x)
         trunk = _chain(self.unit, self.t, "trunk_unit", x)
-        mask = self.mask(name="mask")(x)
+        mask = self.mask(name="mask")(x, trunk)
         fused = (1 + mask) * trunk if self.attention_residual else mask * trunk
         self.sow("intermediates", "mask_output", mask)
         self.sow("intermediates", "trunk_output", trunk)

@@ -11,25 +11,31 @@ from rattn_jax.models.units import ModuleDef
 
 Array = jax.Array
 
-STEMS = ("cifar", "imagenet")
+STEMS = ("cifar", "cifar_port", "imagenet")
 
 
-def stem(kind: str, images: Array, norm: ModuleDef, preactivated: bool) -> Array:
+def stem(
+    kind: str, images: Array, norm: ModuleDef, preactivated: bool, pool_padding: int = 0
+) -> Array:
     """The layers before the first stage, named "stem" and "stem_norm".
 
     Args:
         kind: "cifar", a 3x3 convolution to 16 channels, without batch norm of its own before
-            pre-activated units; or "imagenet", 7x7 with stride 2 to 64, batch norm, ReLU and
-            max pooling.
+            pre-activated units; "imagenet", 7x7 with stride 2 to 64, batch norm, ReLU and
+            max pooling; or "cifar_port", 3x3 to 32, batch norm and ReLU, as in the network for
+            CIFAR of the wiring "port".
         images: [B, H, W, C].
         norm: `layers.BatchNorm`, configured for training or inference.
         preactivated: whether the units after it normalise and activate their input.
+        pool_padding: padding of the max pooling.
     """
     if kind == "imagenet":
         x = Conv(64, 7, 2, name="stem")(images)
-        return max_pool(nn.relu(norm(name="stem_norm")(x)))
-    x = Conv(16, 3, name="stem")(images)
-    return x if preactivated else nn.relu(norm(name="stem_norm")(x))
+        return max_pool(nn.relu(norm(name="stem_norm")(x)), pool_padding)
+    x = Conv(32 if kind == "cifar_port" else 16, 3, name="stem")(images)
+    if kind == "cifar" and preactivated:
+        return x
+    return nn.relu(norm(name="stem_norm")(x))
 
 
 def classify(x: Array, num_classes: int, norm: ModuleDef, preactivated: bool) -> Array:

@@ -53,7 +53,9 @@ def _imagenet_resnet(*units_per_stage: int, unit: str) -> Any:
 
 # The trunk has 20 + 3 (2 p + t) weighted layers for each module (paper, section 4). The authors
 # published the ImageNet networks 56 and 92; how the modules of the deeper ones are spread over
-# the stages is the convention of GluonCV.
+# the stages is the convention of GluonCV. attention92_port_cifar is not the paper's: it is the
+# network for CIFAR of the PyTorch port tengshaofeng/ResidualAttentionNetwork-pytorch
+# (ResidualAttentionModel_92_32input_update).
 MODELS: dict[str, Any] = {
     "attention56_cifar": _cifar(1),
     "attention92_cifar": _cifar(2),
@@ -61,6 +63,17 @@ MODELS: dict[str, Any] = {
     "attention164_cifar": _cifar(4),
     "attention236_cifar": _cifar(6),
     "attention452_cifar": _cifar(6, p=2, t=4, r=3),
+    "attention92_port_cifar": partial(
+        ResidualAttentionNetwork,
+        modules_per_stage=(1, 2, 3),
+        widths=(128, 256, 512),
+        mask_poolings=(2, 1, 0),
+        stem="cifar_port",
+        exit_units=0,
+        final_units=3,
+        final_stride=1,
+        wiring="port",
+    ),
     "attention56": _imagenet(1, 1, 1),
     "attention92": _imagenet(1, 2, 3),
     "attention128": _imagenet(2, 3, 4),

@@ -13,11 +13,13 @@ from rattn_jax.errors import UsageError
 Array = jax.Array
 
 
-def max_pool(x: Array) -> Array:
-    """3x3 max pooling with stride 2 and no padding, the output size rounded up.
+def max_pool(x: Array, padding: int = 0) -> Array:
+    """3x3 max pooling with stride 2, the output size rounded up.
 
-    Windows start at 0, 2, 4, ...; the border cuts the last one off. A side of n becomes
-    ceil((n - 3) / 2) + 1: n / 2 for even n, (n - 1) / 2 for odd n.
+    Windows start at -padding, 2 - padding, 4 - padding, ...; the border cuts those off that reach
+    over it. Without padding, as in the authors' files, a side of n becomes
+    ceil((n - 3) / 2) + 1: n / 2 for even n, (n - 1) / 2 for odd n. With padding 1 it becomes
+    ceil(n / 2), as in PyTorch with that padding.
 
     Raises:
         UsageError: a side of the map is 1.
@@ -27,17 +29,17 @@ def max_pool(x: Array) -> Array:
             f"cannot pool a map of {x.shape[1]}x{x.shape[2]}: its sides must be at least 2; "
             "use larger images, or fewer model.mask_poolings"
         )
-    return _max_pool_axis(_max_pool_axis(x, 1), 2)
+    return _max_pool_axis(_max_pool_axis(x, 1, padding), 2, padding)
 
 
-def _max_pool_axis(x: Array, axis: int) -> Array:
+def _max_pool_axis(x: Array, axis: int, padding_before: int) -> Array:
     # One axis after the other, as a maximum of strided slices: the gradient of
     # `lax.reduce_window` (select-and-scatter) is several times slower on CPU. The two differ
     # only in which of several equal values gets the gradient.
-    size = x.shape[axis]
+    size = padding_before + x.shape[axis]
     size_out = -(-(size - 3) // 2) + 1
     padding = [(0, 0)] * x.ndim
-    padding[axis] = (0, 2 * size_out + 1 - size)
+    padding[axis] = (padding_before, 2 * size_out + 1 - size)
     # Not `lax.pad`, which is the same but which jax2onnx 0.17 cannot convert for any batch size.
     x = jnp.pad(x, padding, constant_values=-jnp.inf)
 

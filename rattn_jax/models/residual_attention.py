@@ -10,10 +10,12 @@ from jax import lax
 from rattn_jax.errors import UsageError
 from rattn_jax.models.attention import (
     MASK_ACTIVATIONS,
+    WIRINGS,
     AttentionModule,
     LocalMask,
     SoftMask,
     local_width,
+    pool_padding,
 )
 from rattn_jax.models.ends import STEMS, check_dtype, classify, stem, to_dtype
 from rattn_jax.models.layers import BatchNorm, Conv
@@ -91,10 +93,12 @@ class ResidualAttentionNetwork(nn.Module):
         num_classes: number of classes.
         modules_per_stage: attention modules in each stage.
         widths: channels of each stage.
-        mask_poolings: poolings in the masks of each stage.
-        stem: "cifar" or "imagenet", see `ends.stem`.
+        mask_poolings: poolings in the masks of each stage; with wiring "port", 0 is a mask of
+            units only.
+        stem: "cifar", "cifar_port" or "imagenet", see `ends.stem`.
         exit_units: units after the modules of each stage.
-        final_units: units of twice the last width after all stages, the first with stride 2.
+        final_units: units of twice the last width after all stages.
+        final_stride: stride of the first of them.
         p: units before and after the trunk and mask of a module.
         t: units of a trunk.
         r: units of a mask between two poolings.
@@ -104,6 +108,7 @@ class ResidualAttentionNetwork(nn.Module):
         mask_structure: "encoder_decoder", or "local" of the same cost (paper, table 4).
         attention_residual: (1 + M) * T; False is naive attention learning, M * T.
         unit: "preactivation", "resnext" or "inception", see `units.py`.
+        wiring: "paper", or "port" for weights that were trained so elsewhere, see `SoftMask`.
         dtype: dtype of the computation, for example "bfloat16"; None takes that of the images.
             Parameters, statistics and logits stay float32.
         remat: compute the inside of each module again in the backward pass instead of keeping it.
@@ -120,6 +125,7 @@ class ResidualAttentionNetwork(nn.Module):
     stem: str = "cifar"
     exit_units: int = 1
     final_units: int = 0
+    final_stride: int = 2
     p: int = 1
     t: int = 2
     r: int = 1
@@ -128,6 +134,7 @@ class ResidualAttentionNetwork(nn.Module):
     mask_structure: str = "encoder_decoder"
     attention_residual: bool = True
     unit: str = "preactivation"
+    wiring: str = "paper"
     dtype: str | None = None
     remat: bool = False
     scan_modules: bool = False
@@ -144,6 +151,7 @@ class ResidualAttentionNetwork(nn.Module):
             ("mask_activation", MASK_ACTIVATIONS),
             ("mask_structure", MASK_STRUCTURES),
             ("unit", UNITS),
+            ("wiring", WIRINGS),
         ):
             if getattr(self, keyword) not in choices:
                 raise UsageError(
@@ -151,6 +159,16 @@ class ResidualAttentionNetwork(nn.Module):
                     f"choose one of {', '.join(choices)}"
                 )
         check_dtype(self.dtype)
+        if self.wiring == "port":
+            for keyword, only in (
+                ("mask_structure", "encoder_decoder"),
+                ("unit", "preactivation"),
+            ):
+                if getattr(self, keyword) != only:
+                    raise UsageError(
+                        f"{keyword}={getattr(self, keyword)!r} does not exist with wiring='port': "
+                        f"leave it at {only!r}, or use wiring='paper'"
+                    )
 
     def _check_numbers(self) -> None:
         for keyword in ("widths", "modules_per_stage", "mask_poolings"):
@@ -171,9 +189,10 @@ class ResidualAttentionNetwork(nn.Module):
         for keyword, value, least in (
             ("num_classes", self.num_classes, 1),
             ("modules_per_stage", min(self.modules_per_stage), 0),
-            ("mask_poolings", min(self.mask_poolings), 1),
+            ("mask_poolings", min(self.mask_poolings), 0 if self.wiring == "port" else 1),
             ("exit_units", self.exit_units, 0),
             ("final_units", self.final_units, 0),
+            ("final_stride", self.final_stride, 1),
             ("p", self.p, 0),
             ("t", self.t, 1),
             ("r", self.r, 0),
@@ -210,7 +229,8 @@ class ResidualAttentionNetwork(nn.Module):
             attention_residual=self.attention_residual,
         )
 
-        x = stem(self.stem, to_dtype(images, self.dtype), norm, unit_class.preactivated)
+        x = to_dtype(images, self.dtype)
+        x = stem(self.stem, x, norm, unit_class.preactivated, pool_padding(self.wiring))
         stages = zip(self.widths, self.modules_per_stage, self.mask_poolings, strict=True)
         for i, (width, num_modules, poolings) in enumerate(stages):
             x = Stage(
@@ -225,7 +245,8 @@ class ResidualAttentionNetwork(nn.Module):
             )(x)
         if self.final_units:
             width, name = 2 * self.widths[-1], f"stage{len(self.widths) + 1}"
-            x = Stage(width, unit, module, 0, self.final_units - 1, stride=2, name=name)(x)
+            stride = self.final_stride
+            x = Stage(width, unit, module, 0, self.final_units - 1, stride=stride, name=name)(x)
         return classify(x, self.num_classes, norm, unit_class.preactivated)
 
     def _mask(self, unit: ModuleDef, norm: ModuleDef, width: int, poolings: int) -> ModuleDef:
@@ -242,10 +263,14 @@ class ResidualAttentionNetwork(nn.Module):
         if self.mask_structure == "local":
             inner = local_width(unit_class, width, poolings, encoder_units, decoder_units, 1)
             return partial(LocalMask, width=inner, **shared)
+        if not poolings:
+            units = encoder_units + decoder_units
+            return partial(LocalMask, width=None, num_units=units, **shared)
         return partial(
             SoftMask,
             poolings=poolings,
             encoder_units=encoder_units,
             decoder_units=decoder_units,
+            wiring=self.wiring,
             **shared,
         )

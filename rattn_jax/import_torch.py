@@ -1,0 +1,211 @@
+"""Makes a run's folder of weights that a PyTorch port of the networks was trained to.
+
+    python -m rattn_jax.import_torch FILE --workdir=DIR [--class-names=NAMES.txt]
+
+FILE is what tengshaofeng/ResidualAttentionNetwork-pytorch saves for its networks
+ResidualAttentionModel_56, ResidualAttentionModel_92 and ResidualAttentionModel_92_32input_update:
+a state_dict. Which of them it is, the weights tell. DIR is for `rattn_jax.load`, `predict`,
+`explain` and `export`, as the folder of any run; training starts from it in another folder, with
+`config.init_from`. Needs `pip install -e '.[torch]'`.
+"""
+
+import argparse
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from rattn_jax import metrics
+from rattn_jax.checkpoint import Checkpoints
+from rattn_jax.command_line import errors_on_one_line
+from rattn_jax.errors import UsageError
+from rattn_jax.feed import unit_normalization
+from rattn_jax.inputs import record_inputs
+from rattn_jax.paths import absolute
+from rattn_jax.port_weights import PortNetwork, State, convert, recognize
+from rattn_jax.run_folder import open_run_folder, record_run
+from rattn_jax.train_state import TrainState
+
+_PROGRAM = "import_torch"
+
+# What the port's train.py trains on; the names are TFDS's.
+_ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
+_CIFAR10 = ("airplane", "automobile", *_ANIMALS, "ship", "truck")
+
+
+def read_state(path: epath.Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that `torch.save` wrote, floating-point ones as float32.
+
+    Only tensors are read; nothing that the file contains is run. The prefix "module." of
+    `DataParallel` is left out.
+
+    Args:
+        path: a file with a state_dict, or with a dictionary that has one as "state_dict".
+
+    Raises:
+        UsageError: PyTorch is missing, or this is no such file.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UsageError(
+            f"{path} is read with PyTorch, which is not installed: pip install -e '.[torch]'"
+        ) from error
+    try:
+        with path.open("rb") as file:
+            found: Any = torch.load(file, map_location="cpu", weights_only=True)
+        found = found.get("state_dict", found)
+        state = {
+            str(name): (value.float() if value.is_floating_point() else value).numpy()
+            for name, value in found.items()
+        }
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): correct the path") from error
+    except Exception as error:  # of many kinds: whatever is found in a file
+        raise UsageError(
+            f"{path} is damaged, or holds more than tensors, and nothing of it was run: must be a "
+            "file of torch.save(model.state_dict(), FILE)"
+        ) from error
+    if all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): array for name, array in state.items()}
+    return state
+
+
+def write_run(
+    workdir: epath.PathLike,
+    network: PortNetwork,
+    variables: Mapping[str, Any],
+    class_names: Sequence[str],
+) -> epath.Path:
+    """Writes a run's folder with one checkpoint, of step 0; returns its absolute path.
+
+    Args:
+        workdir: the folder, new or empty.
+        network: which network it is.
+        variables: its `params` and `batch_stats`.
+        class_names: a name a class, in the order of the outputs.
+
+    Raises:
+        UsageError: the folder is not empty, or cannot be written.
+        SaveError: the checkpoint cannot be written.
+    """
+    folder = absolute(workdir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"workdir {folder} is not empty: choose a new folder")
+    config = _config(network, class_names)
+    open_run_folder(folder, config)
+    sizes = {"num_train": 0, "num_test": 0}
+    dataset = {"class_names": list(class_names), **sizes}
+    record = record_run(folder, config, jax.devices(), dataset)
+    record_inputs(folder, unit_normalization(), network.image_size)
+    state = TrainState(
+        step=jnp.int32(0),
+        opt_state=(),
+        ema=None,
+        metrics=metrics.empty(),
+        num_nonfinite=jnp.int32(0),
+        nonfinite_step=jnp.int32(-1),
+        **variables,
+    )
+    with Checkpoints(folder / "checkpoints", 1, record=record) as checkpoints:
+        checkpoints.save(state)
+    return folder
+
+
+def _config(network: PortNetwork, class_names: Sequence[str]) -> dict[str, Any]:
+    """What is read of the config of a trained network; too little to train with."""
+    return {
+        "imported": network.name,
+        "normalization": "unit",  # as in the port's train.py and train_mixup.py
+        "data_dir": None,
+        "validation_examples": 0,
+        "model": {
+            "name": network.model_name,
+            **network.keywords,
+            "mask_activation": None,
+            "dtype": None,
+        },
+        "dataset": {
+            "name": "cifar10" if tuple(class_names) == _CIFAR10 else "unknown",
+            "train_split": "train",
+            "test_split": None,
+            "test_fraction": 0.1,
+            "eval_crop_fraction": 1.0,
+            "validation_blacklist": None,
+            "num_threads": 0,
+            "label_noise": {"clean_ratio": 1.0, "matrix": None},
+        },
+    }
+
+
+def read_class_names(path: epath.Path | None, num_classes: int) -> tuple[str, ...]:
+    """Names from a file, a line each; without one those of CIFAR-10, or numbers.
+
+    Raises:
+        UsageError: the file cannot be read, or has another number of names.
+    """
+    if path is None:
+        numbers = tuple(str(i) for i in range(num_classes))
+        return _CIFAR10 if num_classes == len(_CIFAR10) else numbers
+    try:
+        names = tuple(path.read_text().split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--class-names={path} cannot be read ({error}): correct it") from error
+    names = tuple(name.strip() for name in names if name.strip())
+    if len(names) != num_classes:
+        raise UsageError(
+            f"--class-names={path} has {len(names)} lines, and the network {num_classes} classes: "
+            "must be a name a class, in the order of the outputs"
+        )
+    return names
+
+
+def describe_dropped(state: State, dropped: Sequence[str]) -> str:
+    """What was left out, by where it stands in the network, and its share of the file."""
+    size, total = (sum(state[name].size for name in names) for names in (dropped, state))
+    weights = [name for name in dropped if not name.endswith(".num_batches_tracked")]
+    places = Counter(name.split(".")[0] for name in weights)
+    listed = ", ".join(f"{place} {count}" for place, count in places.items())
+    return (
+        f"left out {size:,} of {total:,} numbers ({size / total:.1%}): "
+        f"{len(dropped) - len(weights)} counters of batches, and conv4.weight of {len(weights)} "
+        f"units that never use it ({listed})"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Imports the file that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog=f"rattn_jax.{_PROGRAM}", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("file", metavar="FILE", help="a state_dict, as torch.save writes it")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument(
+        "--class-names",
+        type=epath.Path,
+        metavar="FILE",
+        help="a name a line (those of CIFAR-10 if there are ten classes, or else numbers)",
+    )
+    options = parser.parse_args(arguments)
+    with errors_on_one_line(_PROGRAM):
+        state = read_state(epath.Path(options.file))
+        network = recognize(state)
+        class_names = read_class_names(options.class_names, network.num_classes)
+        variables, dropped = convert(state, network.create_model())
+        folder = write_run(options.workdir, network, variables, class_names)
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    print(
+        f"{options.file}: {network.name}, {count:,} parameters, {len(class_names)} classes "
+        f"({textwrap.shorten(', '.join(class_names), 60)})\n"
+        f"{describe_dropped(state, dropped)}\n"
+        f"in {folder}, as {network.model_name} with images of {network.image_size} pixels"
+    )
+
+
+if __name__ == "__main__":
+    main()
