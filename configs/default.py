@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.parallel = "shard_map"  # or "pmap", with the same numbers
     config.sync_batch_norm = False  # statistics over all devices; False: of each one's images
     config.compilation_cache_dir = config_dict.placeholder(str)  # None: in the workdir
-    config.process_timeout_seconds = 60  # after which a process that died ends the others
+    config.process_timeout_seconds = 60  # after which one that died or hangs ends the others
     config.preemption_grace_seconds = 25  # to leave in order after SIGTERM
     config.on_save_error = "stop"  # when a checkpoint cannot be written; or "continue"
     config.on_nonfinite = "stop"  # when an update gives NaN or infinity; or "skip" it

@@ -33,6 +33,7 @@ from rattn_jax.stop_signals import StopSignals
 from rattn_jax.throughput import Throughput
 from rattn_jax.train_state import TrainState
 from rattn_jax.trainer import Trainer
+from rattn_jax.watchdog import Watchdog
 from rattn_jax.writers import Progress, Recorder
 
 
@@ -144,8 +145,11 @@ class _Run:
             return state
         mesh = self.trainer.mesh
         self.progress.say(f"training on {mesh.size} x {mesh.devices.flat[0].device_kind}")
-        with Profiler(self.folder / "profile", config.profile_steps) as profiler:
-            state, is_done = self._train(state, profiler)
+        with (
+            Profiler(self.folder / "profile", config.profile_steps) as profiler,
+            Watchdog(config.process_timeout_seconds) as watchdog,
+        ):
+            state, is_done = self._train(state, profiler, watchdog)
         self._stop_if_nonfinite(state)  # a signal may have come before the next line of metrics
         self.checkpoints.save(unstack_modules(state))
         self.checkpoints.wait()
@@ -153,7 +157,9 @@ class _Run:
             raise StoppedError(f"stopped after step {int(state.step)}, saved: run again to go on")
         return state
 
-    def _train(self, state: TrainState, profiler: Profiler) -> tuple[TrainState, bool]:
+    def _train(
+        self, state: TrainState, profiler: Profiler, watchdog: Watchdog
+    ) -> tuple[TrainState, bool]:
         """State at the end, or when a stop was requested; and whether it is the end."""
         config, trainer = self.trainer.config, self.trainer
         total = config.num_train_steps
@@ -168,8 +174,11 @@ class _Run:
             due = [p * (step // p + 1) for p in periods]
             due += [at for at in profiler.steps or () if at > step]
             end = min(step + trainer.steps_per_call, total, *due)
+            if not trainer.has_compiled(end - step):
+                watchdog.begins(None, step)
             state = trainer.train(state, step, end, throughput)
             step = end
+            watchdog.asked(step)
             log, evaluate, save = (step % period == 0 or step == total for period in periods)
             if not (log or evaluate or save):
                 continue
@@ -179,10 +188,14 @@ class _Run:
             if log:
                 state = self._log(state, throughput, int(state.num_nonfinite) - skipped)
                 skipped = int(state.num_nonfinite)
-            if evaluate and not self._evaluate(state, trainer.due(step)):
-                return state, False
+            if evaluate:
+                watchdog.begins("evaluation", step)
+                if not self._evaluate(state, trainer.due(step)):
+                    return state, False
             if save:  # last, so that a checkpoint has all its lines before it
+                watchdog.begins("saving", step)
                 self.checkpoints.save(unstack_modules(state))
+            watchdog.begins("training", step)
         profiler.reached(step, state)
         return state, True
 

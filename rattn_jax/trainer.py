@@ -143,6 +143,10 @@ class Trainer:
         throughput.add(count)
         return self._compiled[count](state, data, rows)
 
+    def has_compiled(self, count: int) -> bool:
+        """Whether the next `train` of so many updates finds its function compiled."""
+        return count in self._compiled
+
     def _first_call(self, state: TrainState, data: Any, rows: Any, count: int) -> TrainState:
         """State after `count` updates, for which there is no compiled function yet."""
         self._compiled[count], seconds = compile_for(self._train, state, data, rows)

@@ -44,6 +44,8 @@ def test_job(tmp_path, case, outcome):
     for status, _, err in results:
         assert status != 0
         assert err.strip(), "it says why"
+        if kind == "hung":
+            assert f"process {processes - 1} hangs" in err
     steps = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdecimal()]
     total = f"--config.num_train_steps={max([*steps, 0]) + 2}"
     again = finish(start_job(tmp_path, total, SHARED, SHORT, processes=processes, devices=1))

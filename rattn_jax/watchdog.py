@@ -1,0 +1,112 @@
+"""Ends a job of several processes in which nothing moves any more.
+
+    with Watchdog(seconds=60) as watchdog:
+        watchdog.begins("training", step)
+        ...
+        watchdog.begins("evaluation", step)
+
+JAX notices a process that has died, by its heartbeats. One that hangs keeps its heartbeat, and the
+others would wait for it in a collective for ever.
+"""
+
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+import jax
+from jax._src import distributed  # where Orbax finds the store of keys as well; no public name
+
+_FACTOR = 3.0
+_KEYS = "rattn_jax/progress"
+
+
+class Watchdog:
+    """While the `with` block runs, ends the process if a part of the work takes far too long.
+
+    That is `seconds`, and three times as long as that part has ever taken. The first time, in
+    which functions may be compiled, is not limited. With one process it does nothing.
+
+    Args:
+        seconds: see above.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._longest: dict[str, float] = {}
+        self._part: str | None = None
+        self._since = time.monotonic()
+        self._step = 0
+        self._over = threading.Event()
+
+    def __enter__(self) -> "Watchdog":
+        if jax.process_count() > 1:
+            threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+
+    def begins(self, part: str | None, step: int) -> None:
+        """Says that a part of the work begins, and that the one before has ended.
+
+        Args:
+            part: its name; None for one that may take any time.
+            step: number of updates done.
+        """
+        now = time.monotonic()
+        if self._part is not None:
+            took = now - self._since
+            self._longest[self._part] = max(took, self._longest.get(self._part, 0.0))
+        self._part = None  # the thread may look in between
+        self._since, self._step = now, step
+        self._part = part
+
+    def asked(self, step: int) -> None:
+        """Says that the device has been asked for `step` updates in all."""
+        self._step = step
+
+    def limit(self, part: str | None) -> float | None:
+        """Seconds that a part may take now; None for any time."""
+        longest = self._longest.get(part) if part else None
+        return None if longest is None else self._seconds + _FACTOR * longest
+
+    def _watch(self) -> None:
+        client: Any = distributed.global_state.client
+        index = jax.process_index()
+        said = ""
+        while not self._over.wait(min(1.0, self._seconds / 10)):
+            part, since = self._part, self._since
+            now = f"{self._step}, {part}"
+            if now != said:
+                client.key_value_set(f"{_KEYS}/{index}", now, allow_overwrite=True)
+                said = now
+            limit, took = self.limit(part), time.monotonic() - since
+            if limit is not None and took > limit:
+                time.sleep(1.0)  # until the others have said where they are
+                places = client.key_value_dir_get(_KEYS)
+                print(_complaint(index, took, limit, places), file=sys.stderr, flush=True)
+                os._exit(1)
+
+
+def _complaint(index: int, took: float, limit: float, places: list[tuple[str, str]]) -> str:
+    """One line: who waits, and who is farthest behind."""
+    where = sorted((int(key.rpartition("/")[2]), value) for key, value in places)
+    steps = {process: int(value.split(",")[0]) for process, value in where}
+    behind = [process for process, step in steps.items() if step == min(steps.values())]
+    culprits = "it may be any of them"
+    if len(behind) < len(steps):
+        culprits = "process " + ", ".join(map(str, behind)) + " hangs"
+    shown = "; ".join(f"process {process}: {value}" for process, value in where)
+    return (
+        f"main.py: process {index}: nothing has moved for {took:.0f} s, and {limit:.0f} is the "
+        f"limit: {culprits} (updates asked for, and what is under way: {shown}); run again to go "
+        "on from the newest checkpoint, or raise process_timeout_seconds"
+    )

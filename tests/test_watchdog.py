@@ -1,0 +1,41 @@
+import pytest
+
+from rattn_jax import watchdog
+from rattn_jax.watchdog import Watchdog
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_part_is_limited_from_its_second_time_on(clock):
+    watched = Watchdog(seconds=10)
+    for part, seconds in (("training", 2.0), ("evaluation", 50.0), ("training", 1.0)):
+        watched.begins(part, 1)
+        clock[0] += seconds
+    watched.begins("saving", 3)
+    assert watched.limit("training") == 10 + 3 * 2
+    assert watched.limit("evaluation") == 10 + 3 * 50
+    assert watched.limit("saving") is None
+
+
+def test_what_may_take_any_time_sets_no_limit(clock):
+    watched = Watchdog(seconds=10)
+    watched.begins("training", 0)
+    watched.begins(None, 0)  # compiling
+    clock[0] += 1000
+    watched.begins("training", 1)
+    assert watched.limit("training") == 10
+    assert watched.limit(None) is None
+
+
+def test_the_process_that_is_behind_is_named():
+    places = [(f"{watchdog._KEYS}/{i}", f"{step}, training") for i, step in ((10, 6), (2, 5))]
+    text = watchdog._complaint(10, 31.2, 30, places)
+    assert text.startswith("main.py: process 10: nothing has moved for 31 s, and 30 is the limit")
+    assert "process 2 hangs (" in text
+    assert "process 2: 5, training; process 10: 6, training" in text
+    assert "it may be any of them" in watchdog._complaint(0, 31, 30, places[:1])
