@@ -2,12 +2,13 @@
 #   make demo    train a small attention network on handwritten digits (3 minutes)
 #   make test    formatting, lint, types and all tests
 #   make faults  hundreds of faults on purpose, counted; goes on where it was stopped
+#   make audit   known vulnerabilities of the packages in requirements.lock; needs a network
 #   make lock    resolve the versions of requirements.lock again
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test faults lock clean
+.PHONY: demo test faults audit lock clean
 
 demo: .venv/installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
@@ -32,6 +33,9 @@ faults: .venv/installed
 		$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'; \
 	fi
 	@touch $@
+
+audit: .venv/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" uvx pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 lock: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" uv pip compile --quiet --upgrade --universal --extra dev \

@@ -94,6 +94,8 @@ def plan_runs(
     for seed in range(num_seeds):
         for variant in variants:
             changes = [*variant.flags, *scale.flags(_resolve(variant.config, ()))]
+            # Seeds, and networks on several datasets, share what was compiled.
+            changes += [f"--config.compilation_cache_dir={folder / 'compilation_cache'}"]
             changes += [*overrides, f"--config.seed={seed}"]
             # Once for each key: tuples that are given twice are appended.
             last = {flag.split("=")[0]: flag for flag in changes}
