@@ -282,8 +282,9 @@ class Checkpoints:
         reason = " ".join(str(error).split())
         if "RESOURCE_EXHAUSTED" in reason:  # TensorStore's word, with a page of context
             reason = "No space left on device"
+        who = f"by process {jax.process_index()} " if jax.process_count() > 1 else ""
         self._error = SaveError(
-            f"the checkpoint of step {step} could not be written to {self.directory} "
+            f"the checkpoint of step {step} could not be written {who}to {self.directory} "
             f"({reason[:200]}): "
             "free space or mend the folder"
         )

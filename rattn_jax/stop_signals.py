@@ -1,5 +1,6 @@
 """Leaving in order when asked to: SIGTERM (a preempted machine) and Ctrl-C."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -10,6 +11,9 @@ from types import FrameType, TracebackType
 import jax
 from jax.experimental import multihost_utils
 
+_LIBC = ctypes.CDLL(None)
+_LIBC.signal.argtypes, _LIBC.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+
 STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again
 
 
@@ -18,8 +22,8 @@ class StopSignals:
 
     A second Ctrl-C interrupts at once, as it always does. Where leaving in order takes too long,
     as in the middle of a long compilation, SIGTERM ends the process with STOPPED. With several
-    processes Ctrl-C always interrupts, and SIGTERM is JAX's, which makes them agree on where
-    they stop.
+    processes Ctrl-C always interrupts, and SIGTERM is passed on to JAX, which makes them agree on
+    where they stop.
 
     Args:
         grace_seconds: how long leaving in order may take after SIGTERM.
@@ -39,10 +43,11 @@ class StopSignals:
         return self._requested
 
     def __enter__(self) -> "StopSignals":
-        if jax.process_count() > 1:
-            return self
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
+        several = jax.process_count() > 1
+        self._handler_of_jax = _take_handler(signal.SIGTERM) if several else None
+        numbers = (signal.SIGTERM,) if several else (signal.SIGTERM, signal.SIGINT)
+        handle = self._ignore if several else self._handle
+        self._previous = {number: signal.signal(number, handle) for number in numbers}
         # Python runs a handler between two of its own instructions, so not during a compilation.
         # What is written to this socket is seen at once, in another thread.
         self._reader, self._writer = socket.socketpair()
@@ -57,23 +62,28 @@ class StopSignals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if jax.process_count() > 1:
-            return
         self._left.set()
         signal.set_wakeup_fd(self._previous_fd)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._handler_of_jax:
+            _LIBC.signal(signal.SIGTERM, self._handler_of_jax)
         self._writer.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    def _ignore(self, number: int, frame: FrameType | None) -> None:
+        """For a signal that the thread has passed on."""
+
     def _watch(self) -> None:
         with self._reader:
             while data := self._reader.recv(1):
                 if data[0] == signal.SIGTERM:
                     break
+        if data and self._handler_of_jax:
+            ctypes.CFUNCTYPE(None, ctypes.c_int)(self._handler_of_jax)(signal.SIGTERM)
         if data and not self._left.wait(self._grace_seconds):
             print(
                 f"SIGTERM, and {self._grace_seconds:g} s were not enough to leave in order: run "
@@ -82,3 +92,10 @@ class StopSignals:
                 flush=True,
             )
             os._exit(STOPPED)
+
+
+def _take_handler(number: int) -> int | None:
+    """Address of a signal's handler that is not Python's, which is no longer called; or None."""
+    default = signal.SIG_DFL.value
+    handler = _LIBC.signal(number, default)
+    return handler if handler not in (None, default, signal.SIG_IGN.value) else None

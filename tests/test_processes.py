@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.data.test_folder import make_folder
+from tests.faults.runs import start_placed
 from tests.test_main import TINY, read_rows, run, start, wait_for_step
 from tests.test_report import read_page
 from tests.tiny import numbers
@@ -130,6 +131,25 @@ def test_sigterm_to_one_stops_all_after_the_same_step(tmp_path):
     stopped = {re.search(r"stopped after step (\d+), saved", err)[1] for _, _, err in results}
     assert len(stopped) == 1
     assert (tmp_path / "checkpoints" / stopped.pop()).is_dir()
+
+
+def test_sigterm_ends_a_job_that_cannot_leave_in_order(tmp_path):
+    """Process 1 hangs, and process 0 waits for it: the grace time holds for both."""
+
+    def instead(index, *arguments, **environment):
+        if index == 1:
+            return start_placed("hang", "stepping", 6, *arguments[1:], **environment)
+        return None
+
+    with endless_job(tmp_path, "--config.preemption_grace_seconds=2", instead=instead) as job:
+        wait_for_step(tmp_path, 5)
+        for process in job:
+            process.send_signal(signal.SIGTERM)
+        since = time.monotonic()
+        results = finish(job)
+    assert time.monotonic() - since < 20
+    assert [status for status, _, _ in results] == [75, 75], results
+    assert all("2 s were not enough to leave in order" in err for _, _, err in results)
 
 
 def test_pmap_and_a_wrong_address_are_refused(tmp_path):
