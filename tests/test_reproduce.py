@@ -200,6 +200,10 @@ def test_responses_are_relative_to_the_first_stage(tmp_path):
     found = {(r.row.group, r.row.label): r.mean for r in page.results() if r.values}
     label = "Attention-164, ARL"
     assert found == {("stage 2", label): 0.5, ("stage 3", label): 0.25}
+    drawing = page.drawing()
+    assert f"Last values: {label} 0.25" in drawing
+    assert drawing.count("<polyline") == 1
+    assert ">stage</text>" in drawing
 
 
 def test_a_table_from_the_command_line(tmp_path):

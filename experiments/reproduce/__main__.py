@@ -4,10 +4,11 @@
         [--scale=paper|short|smoke] [--seeds=3] [--dry-run] [--config.data_dir=...]
 
 Trains what the table compares, one run after the other, and writes `TABLE-SCALE.md` and `.json`
-with the paper's numbers beside ours into the folder. Started again it skips runs that have ended
-and goes on with one that was interrupted. Tables share runs: Attention-56 is trained once. Flags
-`--config.KEY=VALUE` are given to every run, and the table says so. Exit status: 0 all runs have
-ended, 1 some failed, 2 bad usage, 75 stopped by a signal after saving (run again).
+with the paper's numbers beside ours into the folder, and a drawing of figure 4. Started again it
+skips runs that have ended and goes on with one that was interrupted. Tables share runs:
+Attention-56 is trained once. Flags `--config.KEY=VALUE` are given to every run, and the table says
+so. Exit status: 0 all runs have ended, 1 some failed, 2 bad usage, 75 stopped by a signal after
+saving (run again).
 """
 
 import argparse
@@ -90,6 +91,8 @@ def _write(page: Page) -> None:
     folder = page.runs[0].folder.parents[2]
     replace_text(folder / f"{page.name}-{page.scale_name}.md", page.markdown())
     replace_text(folder / f"{page.name}-{page.scale_name}.json", page.json())
+    if drawing := page.drawing():
+        replace_text(folder / f"{page.name}-{page.scale_name}.html", drawing)
 
 
 def _plan(runs: Sequence[PlannedRun]) -> list[list[str]]:

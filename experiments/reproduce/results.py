@@ -10,6 +10,8 @@ from experiments.reproduce.responses import RESPONSES
 from experiments.reproduce.runs import PlannedRun
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import MEASURES, Row, Table
+from rattn_jax.report.curves import Axis, Series, chart, number
+from rattn_jax.report.markup import document, tag
 from rattn_jax.run_folder import FREE_KEYS
 
 # Changes by hand under which a run is still the paper's: the paper asks for the second.
@@ -173,6 +175,20 @@ class Page(NamedTuple):
                 "",
             ]
         )
+
+    def drawing(self) -> str | None:
+        """Figure 4 as a page; None of a table."""
+        if not self.name.startswith("figure"):
+            return None
+        lines = []
+        for variant in self.table.variants():
+            found = [result for result in self.results() if result.row.variant == variant]
+            points = [(int(r.row.measure[-1]), r.mean) for r in found if r.mean is not None]
+            lines.append(Series(found[0].row.label, [(1, 1.0), *points] if points else []))
+        axis = Axis(number, log=True)
+        shown = chart("Response", "to stage 1", lines, axis, across="stage", places=(1, 2, 3))
+        heading = tag("h1", self.table.title)
+        return document(self.table.title, heading, tag("p", f"Schedule: {self.scale.text}."), shown)
 
     def _warnings(self) -> list[str]:
         if by_hand := self._by_hand():

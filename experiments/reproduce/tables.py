@@ -215,7 +215,7 @@ FIGURE4 = Table(
     (
         "The paper draws the numbers and does not print them: under NAL the response vanishes in "
         "stage 2.",
-        "Measured on the first 1,000 test images.",
+        "Measured on the test images, the first 1,000 of them at most.",
     ),
 )
 

@@ -60,14 +60,24 @@ def number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def chart(title: str, note: str, series: Sequence[Series], axis: Axis) -> Html:
-    """A figure with a line for each series over the number of updates; "" without any point.
+def chart(
+    title: str,
+    note: str,
+    series: Sequence[Series],
+    axis: Axis,
+    *,
+    across: str = "update",
+    places: Sequence[float] | None = None,
+) -> Html:
+    """A figure with a line for each series; "" without any point.
 
     Args:
         title: what is shown.
         note: unit, or how to read it.
         series: the lines.
         axis: the vertical axis.
+        across: what the horizontal axis counts.
+        places: all values of x; None takes round numbers from 0 on.
     """
     shown = [(i, s.name, _finite(s.points)) for i, s in enumerate(series)]
     shown = [line for line in shown if line[2]]
@@ -76,7 +86,7 @@ def chart(title: str, note: str, series: Sequence[Series], axis: Axis) -> Html:
     xs = [x for _, _, points in shown for x, _ in points]
     ys = [y for _, _, points in shown for _, y in points]
     log = axis.log and min(ys) > 0
-    x_low, x_high = min(0, *xs), max(1, *xs)
+    x_low, x_high = (places[0], places[-1]) if places else (min(0, *xs), max(1, *xs))
     ticks = _log_ticks(min(ys), max(ys)) if log else _ticks(_low(axis, ys), _high(axis, ys))
     y_low, y_high = ticks[0], ticks[-1]
     height = _HEIGHT - _TOP - _BOTTOM
@@ -93,12 +103,12 @@ def chart(title: str, note: str, series: Sequence[Series], axis: Axis) -> Html:
     lines = join(
         _line(i, [(place_x(x), place_y(y)) for x, y in _thin(points)]) for i, _, points in shown
     )
-    steps = [x for x in _ticks(x_low, x_high) if x <= x_high]
+    steps = places or [x for x in _ticks(x_low, x_high) if x <= x_high]
     frame = join(
         [
             *(_horizontal(place_y(y), axis.format(y)) for y in ticks),
             *(_vertical(place_x(x), number(x)) for x in steps),
-            _label((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, "update", "middle"),
+            _label((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, across, "middle"),
         ]
     )
     last = "; ".join(f"{name} {axis.format(points[-1][1])}" for _, name, points in shown)
