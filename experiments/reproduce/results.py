@@ -188,7 +188,8 @@ class Page(NamedTuple):
         axis = Axis(number, log=True)
         shown = chart("Response", "to stage 1", lines, axis, across="stage", places=(1, 2, 3))
         heading = tag("h1", self.table.title)
-        return document(self.table.title, heading, tag("p", f"Schedule: {self.scale.text}."), shown)
+        text = tag("p", f"Schedule: {self.scale.text}.")
+        return document(self.table.title, heading, text, tag("div", shown, class_="charts"))
 
     def _warnings(self) -> list[str]:
         if by_hand := self._by_hand():
