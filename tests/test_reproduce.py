@@ -157,6 +157,12 @@ def test_a_folder_of_other_runs_is_refused(tmp_path, trained, capsys):
     assert "batch_size=32, and this config has batch_size=64" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run_program(tmp_path / "file" / "folder") == 2
+    assert "cannot be made (Not a directory)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

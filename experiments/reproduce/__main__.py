@@ -22,6 +22,7 @@ from experiments.reproduce.scales import SCALES
 from experiments.reproduce.step_time import StepTimes, seconds_left
 from experiments.reproduce.tables import TABLES
 from rattn_jax.command_line import FAILED, align, errors_on_one_line, positive
+from rattn_jax.errors import UsageError
 from rattn_jax.paths import absolute
 from rattn_jax.run_folder import replace_text
 from rattn_jax.stop_signals import STOPPED
@@ -51,7 +52,7 @@ def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """What the options say; the exit status.
 
     Raises:
-        UsageError: bad overrides, or a folder of another run.
+        UsageError: bad overrides, a folder of another run, or one that cannot be made.
     """
     table, scale = TABLES[options.table], SCALES[options.scale]
     folder = absolute(options.workdir)
@@ -60,6 +61,13 @@ def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if options.dry_run:
         _show_plan(runs)
         return 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--workdir={folder} cannot be made ({error.strerror}): choose a folder that you may "
+            "write to"
+        ) from error
     print(align(_plan(runs)), flush=True)
     page = Page(options.table, table, options.scale, scale, overrides, runs)
     status = 0
