@@ -18,30 +18,38 @@ _CLASSIFIER = "classifier"
 _FREE = frozenset({"name", "parent", "norm_axis_name", "dtype", "remat", "scan_modules"})
 
 
-def start_from(
-    state: TrainState,
-    config: ConfigDict,
-    class_names: Sequence[str],
-    say: Callable[[str], None],
-) -> TrainState:
-    """A new run's state with the parameters and statistics of `config.init_from`.
-
-    Averages of that run, if it keeps any, are what is taken. The classifier is taken only where
-    the classes are the same, by their names.
-
-    Args:
-        state: state before the first update, its modules apart.
-        config: the new run's config.
-        class_names: names of its classes.
-        say: told what is taken.
+def open_source(config: ConfigDict) -> Trained | None:
+    """The network of `config.init_from`, or None if it is not set.
 
     Raises:
         UsageError: the folder holds no run, or one of another network or with images normalised
             otherwise.
         DataError: all its checkpoints are damaged.
     """
+    if not config.init_from:
+        return None
     source = load(config.init_from)
     _check_same_network(source, config)
+    return source
+
+
+def start_from(
+    state: TrainState, source: Trained, class_names: Sequence[str], say: Callable[[str], None]
+) -> TrainState:
+    """A new run's state with the parameters and statistics of another run.
+
+    Averages of that run, if it keeps any, are what is taken. The classifier is taken only where
+    the classes are the same, by their names.
+
+    Args:
+        state: state before the first update, its modules apart.
+        source: network of the other run, from `open_source`.
+        class_names: names of the new run's classes.
+        say: told what is taken.
+
+    Raises:
+        UsageError: arrays of the other run have other shapes.
+    """
     kept = () if tuple(class_names) == source.class_names else (_CLASSIFIER,)
     params = _take(state.params, source.variables["params"], kept, source)
     batch_stats = _take(state.batch_stats, source.variables["batch_stats"], (), source)

@@ -16,6 +16,7 @@ from rattn_jax.build import build_dataset
 from rattn_jax.checkpoint import Checkpoints
 from rattn_jax.config_rules import check_config
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
+from rattn_jax.fine_tuning import open_source
 from rattn_jax.models import unstack_modules
 from rattn_jax.parallel import is_main_process, replicate
 from rattn_jax.paths import is_remote
@@ -81,7 +82,7 @@ def _try_training(
 ) -> None:
     """Trains, saves, restores and trains again; `sizes` are those of the splits to evaluate."""
     throughput = Throughput(trainer.config.batch_size)
-    state = trainer.start_from(trainer.initial_state(), class_names)
+    state = trainer.start(open_source(trainer.config), class_names)
     num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     _check_disk(scratch.parent, num_bytes, trainer.config.keep_checkpoints, passed)
     state = trainer.train(state, 0, 1, throughput)

@@ -14,10 +14,11 @@ from ml_collections import ConfigDict
 
 from rattn_jax import metrics
 from rattn_jax.build import build_dataset
-from rattn_jax.checkpoint import Checkpoints
+from rattn_jax.checkpoint import Checkpoints, saved_steps
 from rattn_jax.compilation import use_cache
 from rattn_jax.config_rules import check_config
 from rattn_jax.errors import NonfiniteError, UsageError
+from rattn_jax.fine_tuning import open_source
 from rattn_jax.models import unstack_modules
 from rattn_jax.parallel import agree, is_main_process, replicate
 from rattn_jax.profiling import Profiler
@@ -68,6 +69,10 @@ def train_and_evaluate(
     folder = open_run_folder(workdir, config.to_dict())
     stop_on_error = config.on_save_error == "stop"
     with StopSignals(config.preemption_grace_seconds) as stop, lock_run_folder(folder):
+        # What cannot be done is refused before the folder is this run's.
+        target = trainer.abstract_state()
+        has_begun = bool(saved_steps(folder / "checkpoints"))
+        source = None if has_begun else open_source(config)
         dataset = build_dataset(config)
         record = record_run(folder, config.to_dict(), devices, dataset.describe())
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
@@ -75,7 +80,6 @@ def train_and_evaluate(
         trainer.record_inputs(folder)
 
         progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
-        target = trainer.abstract_state()
         table = partial(
             parameter_overview.get_parameter_overview, target.params, include_stats=False
         )
@@ -103,7 +107,7 @@ def train_and_evaluate(
                     "train first, or choose another workdir"
                 )
             else:
-                state = trainer.start_from(trainer.initial_state(), dataset.class_names)
+                state = trainer.start(source, dataset.class_names)
             with Recorder(
                 folder, int(state.step), progress, stop_on_error=stop_on_error
             ) as recorder:

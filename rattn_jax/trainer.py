@@ -26,12 +26,13 @@ from rattn_jax.data import Dataset, dataset_spec
 from rattn_jax.evaluation import EvalSums
 from rattn_jax.fine_tuning import start_from
 from rattn_jax.inputs import record_inputs
-from rattn_jax.models import stack_modules, unstack_modules
+from rattn_jax.models import stack_modules
 from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas, replicate
 from rattn_jax.report import ReportWriter
 from rattn_jax.steps import eval_steps, train_steps
 from rattn_jax.throughput import Throughput
 from rattn_jax.train_state import TrainState, create_train_state
+from rattn_jax.trained import Trained
 from rattn_jax.writers import Progress, Recorder
 
 
@@ -114,11 +115,11 @@ class Trainer:
             with_averages=self.config.ema_decay > 0,
         )
 
-    def start_from(self, state: TrainState, class_names: Sequence[str]) -> TrainState:
-        """The state before the first update, with what `config.init_from` has learned, if set."""
-        if not self.config.init_from:
-            return state
-        state = start_from(unstack_modules(state), self.config, class_names, self._progress.say)
+    def start(self, source: Trained | None, class_names: Sequence[str]) -> TrainState:
+        """`initial_state`, with what `source` has learned, if there is one."""
+        if source is None:
+            return self.initial_state()
+        state = start_from(self._create_state(), source, class_names, self._progress.say)
         return replicate(self.arrange(state), self.mesh)
 
     def arrange(self, state: TrainState) -> TrainState:

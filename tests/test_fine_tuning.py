@@ -7,7 +7,7 @@ import pytest
 import rattn_jax
 from rattn_jax.config_rules import check_config
 from rattn_jax.errors import UsageError
-from rattn_jax.fine_tuning import start_from
+from rattn_jax.fine_tuning import open_source, start_from
 from rattn_jax.models import create_model
 from rattn_jax.optimizer import make_optimizer, make_schedule
 from rattn_jax.train import train_and_evaluate
@@ -53,7 +53,9 @@ def without_classifier(params):
 
 def test_all_is_taken_where_the_classes_are_the_same(source):
     said = []
-    state = start_from(new_state(with_averages=True), tune(source), DIGITS, said.append)
+    state = start_from(
+        new_state(with_averages=True), open_source(tune(source)), DIGITS, said.append
+    )
     learned = rattn_jax.load(source).variables
     assert_equal({"params": state.params, "batch_stats": state.batch_stats}, learned)
     assert_equal(state.ema, learned)
@@ -64,7 +66,7 @@ def test_all_is_taken_where_the_classes_are_the_same(source):
 @pytest.mark.parametrize("names", [("a", "b", "c"), DIGITS[::-1]])
 def test_another_classifier_starts_anew(source, names):
     before, said = new_state(len(names)), []
-    state = start_from(before, tune(source), names, said.append)
+    state = start_from(before, open_source(tune(source)), names, said.append)
     learned = rattn_jax.load(source).variables["params"]
     assert_equal(state.params["classifier"], before.params["classifier"])
     assert_equal(without_classifier(state.params), without_classifier(learned))
@@ -85,12 +87,19 @@ def test_another_classifier_starts_anew(source, names):
 )
 def test_another_network_is_refused(source, changes, message):
     with pytest.raises(UsageError, match=message):
-        start_from(new_state(), tune(source, **changes), DIGITS, print)
+        open_source(tune(source, **changes))
+
+
+@pytest.mark.parametrize("changes", [{"model.widths": (16,)}, {"freeze": ("stage2",)}])
+def test_a_refused_run_leaves_its_folder_free(source, tmp_path, changes):
+    with pytest.raises(UsageError):
+        train_and_evaluate(tune(source, **changes), tmp_path, ONE)
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_no_run_to_start_from(tmp_path):
     with pytest.raises(UsageError, match="holds no run"):
-        start_from(new_state(), tune(tmp_path), DIGITS, print)
+        open_source(tune(tmp_path))
 
 
 @pytest.mark.parametrize("scan", [False, True])

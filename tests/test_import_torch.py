@@ -15,7 +15,7 @@ from configs import default
 from rattn_jax import import_torch
 from rattn_jax.build import build_dataset, build_model, build_splits
 from rattn_jax.errors import UsageError
-from rattn_jax.fine_tuning import start_from
+from rattn_jax.fine_tuning import open_source, start_from
 from rattn_jax.port_weights import convert, recognize
 from rattn_jax.run_folder import open_run_folder
 from rattn_jax.train_state import create_train_state
@@ -219,7 +219,7 @@ def test_a_run_starts_from_it_in_another_folder(file, state, tmp_path, capsys):
     before = convert(state, build_model(config, 3))[0]
     said = []
     start = create_train_state(jax.random.key(0), build_model(config, 3), optax.sgd(1), (8, 8, 3))
-    found = start_from(start, config, ("0", "1", "2"), said.append)
+    found = start_from(start, open_source(config), ("0", "1", "2"), said.append)
     jax.tree.map(np.testing.assert_array_equal, found.params, before["params"])
     assert said == [f"starting from {workdir}, step 0: classifier included"]
 
