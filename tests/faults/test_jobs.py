@@ -38,14 +38,15 @@ def test_job(tmp_path, case, outcome):
         elif kind == "stopped":
             victim.send_signal(signal.SIGSTOP)
         since = time.monotonic()
-        others = [process for process in job if process is not victim]
-        results = finish(others, seconds=60)
+        # One that hangs notices it as well, perhaps before the others do, and ends.
+        ending = [process for process in job if process is not victim or kind == "hung"]
+        results = finish(ending, seconds=60)
         assert time.monotonic() - since < 30 + (kind == "hung") * 30
     for status, _, err in results:
         assert status != 0
         assert err.strip(), "it says why"
-        if kind == "hung":
-            assert f"process {processes - 1} hangs" in err
+    if kind == "hung":
+        assert any(f"process {processes - 1} hangs" in err for _, _, err in results)
     steps = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdecimal()]
     total = f"--config.num_train_steps={max([*steps, 0]) + 2}"
     again = finish(start_job(tmp_path, total, SHARED, SHORT, processes=processes, devices=1))
