@@ -199,7 +199,8 @@ class _Run:
             if save:  # last, so that a checkpoint has all its lines before it
                 watchdog.begins("saving", step)
                 self.checkpoints.save(unstack_modules(state))
-            watchdog.begins("training", step)
+            # In which the others wait for the process that draws the report.
+            watchdog.begins("training after an evaluation" if evaluate else "training", step)
         profiler.reached(step, state)
         return state, True
 

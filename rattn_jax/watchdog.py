@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from jax._src import distributed  # where Orbax finds the store of keys as well; no public name
 
-_FACTOR = 3.0
+_FACTOR, _FIRST_FACTOR = 3.0, 60.0
 _KEYS = "rattn_jax/progress"
 
 
@@ -27,7 +27,7 @@ class Watchdog:
     """While the `with` block runs, ends the process if a part of the work takes far too long.
 
     That is `seconds`, and three times as long as that part has ever taken. The first time, in
-    which functions may be compiled, is not limited. With one process it does nothing.
+    which functions may be compiled, it is 60 times `seconds`. With one process it does nothing.
 
     Args:
         seconds: see above.
@@ -58,7 +58,7 @@ class Watchdog:
         """Says that a part of the work begins, and that the one before has ended.
 
         Args:
-            part: its name; None for one that may take any time.
+            part: its name; None for one that is always as if it were the first of its kind.
             step: number of updates done.
         """
         now = time.monotonic()
@@ -73,10 +73,12 @@ class Watchdog:
         """Says that the device has been asked for `step` updates in all."""
         self._step = step
 
-    def limit(self, part: str | None) -> float | None:
-        """Seconds that a part may take now; None for any time."""
+    def limit(self, part: str | None) -> float:
+        """Seconds that a part may take now."""
         longest = self._longest.get(part) if part else None
-        return None if longest is None else self._seconds + _FACTOR * longest
+        if longest is None:
+            return _FIRST_FACTOR * self._seconds
+        return self._seconds + _FACTOR * longest
 
     def _watch(self) -> None:
         client: Any = distributed.global_state.client
@@ -89,7 +91,7 @@ class Watchdog:
                 client.key_value_set(f"{_KEYS}/{index}", now, allow_overwrite=True)
                 said = now
             limit, took = self.limit(part), time.monotonic() - since
-            if limit is not None and took > limit:
+            if took > limit:
                 time.sleep(1.0)  # until the others have said where they are
                 places = client.key_value_dir_get(_KEYS)
                 print(_complaint(index, took, limit, places), file=sys.stderr, flush=True)

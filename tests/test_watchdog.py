@@ -19,17 +19,17 @@ def test_a_part_is_limited_from_its_second_time_on(clock):
     watched.begins("saving", 3)
     assert watched.limit("training") == 10 + 3 * 2
     assert watched.limit("evaluation") == 10 + 3 * 50
-    assert watched.limit("saving") is None
+    assert watched.limit("saving") == 60 * 10
 
 
-def test_what_may_take_any_time_sets_no_limit(clock):
+def test_compiling_says_nothing_about_the_time_after_it(clock):
     watched = Watchdog(seconds=10)
     watched.begins("training", 0)
     watched.begins(None, 0)  # compiling
     clock[0] += 1000
     watched.begins("training", 1)
     assert watched.limit("training") == 10
-    assert watched.limit(None) is None
+    assert watched.limit(None) == 60 * 10
 
 
 def test_the_process_that_is_behind_is_named():
