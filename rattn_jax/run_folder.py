@@ -218,6 +218,8 @@ def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
         )
     before, now = dict(_flatten(old)), dict(_flatten(_as_json(new)))
     for key in sorted(before.keys() | now.keys()):
+        if key not in before and not now[key]:
+            continue  # a key that is newer than the run, and off
         if key not in FREE_KEYS and before.get(key) != now.get(key):
             raise UsageError(
                 f"{folder} holds a run with {key}={before.get(key)!r}, and this config "

@@ -36,6 +36,14 @@ def test_same_config_and_free_keys_go_on(tmp_path):
     start(tmp_path, CONFIG | {"num_train_steps": 20})
 
 
+@pytest.mark.parametrize("off", [None, False, 0, ()])
+def test_a_run_goes_on_with_a_newer_key_that_is_off(tmp_path, off):
+    start(tmp_path, CONFIG)
+    start(tmp_path, CONFIG | {"newer": off})
+    with pytest.raises(UsageError, match="this config has newer=1"):
+        start(tmp_path, CONFIG | {"newer": 1})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
