@@ -151,7 +151,7 @@ class _Run:
         self.progress.say(f"training on {mesh.size} x {mesh.devices.flat[0].device_kind}")
         with (
             Profiler(self.folder / "profile", config.profile_steps) as profiler,
-            Watchdog(config.process_timeout_seconds) as watchdog,
+            closing(Watchdog(config.process_timeout_seconds)) as watchdog,
         ):
             state, is_done = self._train(state, profiler, watchdog)
         self._stop_if_nonfinite(state)  # a signal may have come before the next line of metrics

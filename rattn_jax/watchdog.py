@@ -1,6 +1,6 @@
 """Ends a job of several processes in which nothing moves any more.
 
-    with Watchdog(seconds=60) as watchdog:
+    with closing(Watchdog(seconds=60)) as watchdog:
         watchdog.begins("training", step)
         ...
         watchdog.begins("evaluation", step)
@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -24,7 +23,7 @@ _KEYS = "rattn_jax/progress"
 
 
 class Watchdog:
-    """While the `with` block runs, ends the process if a part of the work takes far too long.
+    """Until it is closed, ends the process if a part of the work takes far too long.
 
     That is `seconds`, and three times as long as that part has ever taken. The first time, in
     which functions may be compiled, it is 60 times `seconds`. With one process it does nothing.
@@ -40,18 +39,11 @@ class Watchdog:
         self._since = time.monotonic()
         self._step = 0
         self._over = threading.Event()
-
-    def __enter__(self) -> "Watchdog":
         if jax.process_count() > 1:
             threading.Thread(target=self._watch, daemon=True).start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Watches no longer."""
         self._over.set()
 
     def begins(self, part: str | None, step: int) -> None:

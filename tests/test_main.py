@@ -59,6 +59,7 @@ def read_rows(workdir):
         ),
         ([TINY, "--config.batch_size=four"], "--config.batch_size=four: invalid literal"),
         ([TINY, "--config.batch_size=0"], "config.batch_size=0 is out of range"),
+        ([TINY, "--config.dataset.name=no\nset"], r"no\\nset"),
         ([TINY, "--config.dataset.name=mnist"], "'mnist' is not prepared in .*cifar10"),
         ([TINY, "--config.model.name=vgg"], "model 'vgg' is unknown: .*attention56_cifar"),
         (

@@ -1,11 +1,10 @@
 """Mean absolute response of a trained network's stages (paper, figure 4).
 
-    python -m experiments.reproduce.responses RUN
+    python -m experiments.reproduce.responses RUN ...
 
 writes RUN/stage_responses.json, for networks of residual units and for attention networks.
 """
 
-import itertools
 import json
 import re
 import sys
@@ -103,5 +102,5 @@ def measure(workdir: epath.PathLike) -> None:
 
 if __name__ == "__main__":
     with errors_on_one_line("responses"):
-        for folder in itertools.islice(sys.argv, 1, None):
+        for folder in sys.argv[1:]:
             measure(folder)

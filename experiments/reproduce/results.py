@@ -180,9 +180,9 @@ class Page(NamedTuple):
         """Figure 4 as a page; None of a table."""
         if not self.name.startswith("figure"):
             return None
-        lines = []
+        lines, results = [], self.results()
         for variant in self.table.variants():
-            found = [result for result in self.results() if result.row.variant == variant]
+            found = [result for result in results if result.row.variant == variant]
             points = [(int(r.row.measure[-1]), r.mean) for r in found if r.mean is not None]
             lines.append(Series(found[0].row.label, [(1, 1.0), *points] if points else []))
         axis = Axis(number, log=True)
