@@ -79,6 +79,17 @@ def agree(values: Sequence[bool]) -> list[bool]:
     return multihost_utils.broadcast_one_to_all(np.array(values)).tolist()
 
 
+def wait_on_cpu(result: Any, mesh: Mesh) -> Any:
+    """The result of a mapped function, computed if the mesh is of several devices of CPUs.
+
+    They share the threads that run their calls. With more than one call under way, and other work
+    on the cores, calls were seen to wait for each other's all-reduces until XLA ended the process.
+    """
+    if mesh.devices.size > 1 and mesh.devices.flat[0].platform == "cpu":
+        jax.block_until_ready(result)
+    return result
+
+
 def map_replicas(
     function: Callable[..., Any],
     mesh: Mesh,

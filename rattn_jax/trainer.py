@@ -27,7 +27,14 @@ from rattn_jax.evaluation import EvalSums
 from rattn_jax.fine_tuning import start_from
 from rattn_jax.inputs import record_inputs
 from rattn_jax.models import stack_modules
-from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas, replicate
+from rattn_jax.parallel import (
+    AXIS,
+    check_batch_size,
+    make_mesh,
+    map_replicas,
+    replicate,
+    wait_on_cpu,
+)
 from rattn_jax.report import ReportWriter
 from rattn_jax.steps import eval_steps, train_steps
 from rattn_jax.throughput import Throughput
@@ -131,7 +138,7 @@ class Trainer:
         return float(self._schedule(step - 1))
 
     def train(self, state: TrainState, step: int, end: int, throughput: Throughput) -> TrainState:
-        """State after updates `step` ... `end - 1`; does not wait for them to be computed."""
+        """State after updates `step` ... `end - 1`, on accelerators without waiting for it."""
         with throughput.waiting():
             data, rows = self.feed.training(step, end)
         if not self.resident:
@@ -142,7 +149,7 @@ class Trainer:
             return self._first_call(jax.block_until_ready(state), data, rows, count)
         throughput.start()
         throughput.add(count)
-        return self._compiled[count](state, data, rows)
+        return wait_on_cpu(self._compiled[count](state, data, rows), self.mesh)
 
     def has_compiled(self, count: int) -> bool:
         """Whether the next `train` of so many updates finds its function compiled."""
@@ -200,7 +207,7 @@ class Trainer:
         for data, rows, mask in self.feed.evaluation(split):
             if stop():
                 return None
-            sums = self._evaluate((state, sums), data, rows, mask)
+            sums = wait_on_cpu(self._evaluate((state, sums), data, rows, mask), self.mesh)
         counted, num_examples = metrics.count_examples(sums.metrics), self.feed.num_evaluated[split]
         if counted != num_examples:
             raise RuntimeError(f"evaluated {counted} of {num_examples} {split} examples")

@@ -6,7 +6,7 @@ import pytest
 
 from rattn_jax import evaluation
 from rattn_jax.metrics import measure, summarize
-from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate
+from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate, wait_on_cpu
 
 CLASSES, BATCHES, BATCH = 5, 6, 16
 
@@ -36,7 +36,8 @@ def add_up(batches, devices, mode="shard_map"):
     function = map_replicas(add, mesh, mode, num_batches=3)
     sums = replicate(evaluation.empty(CLASSES), mesh)
     for half in (slice(0, 3), slice(3, 6)):
-        sums = function(sums, replicate(np.zeros(()), mesh), *(values[half] for values in batches))
+        parts = (values[half] for values in batches)
+        sums = wait_on_cpu(function(sums, replicate(np.zeros(()), mesh), *parts), mesh)
     return jax.device_get(sums)
 
 

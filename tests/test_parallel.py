@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+import rattn_jax.trainer
 from rattn_jax.metrics import count_examples, summarize
-from rattn_jax.parallel import make_mesh, replicate
+from rattn_jax.parallel import make_mesh, replicate, wait_on_cpu
 from rattn_jax.steps import Batch, StreamedData
+from rattn_jax.train import train_and_evaluate
 from tests.test_steps import assert_close, assert_equal, learned
-from tests.tiny import compile_steps, make_data
+from tests.tiny import compile_steps, make_config, make_data
 
 INDICES = np.arange(80, dtype=np.int32).reshape(5, 16) % 48  # five updates of 16 examples
 
@@ -23,9 +25,10 @@ def data():
 def train(data, rows, *, devices=8, **options):
     """State after the updates, each in a call of its own."""
     step, state = compile_steps(devices=devices, learning_rate=0.01, **options)
-    data = replicate(data, make_mesh(jax.devices()[:devices]))
+    mesh = make_mesh(jax.devices()[:devices])
+    data = replicate(data, mesh)
     for row in rows:
-        state = step(state, data, jax.tree.map(lambda x: x[None], row))
+        state = wait_on_cpu(step(state, data, jax.tree.map(lambda x: x[None], row)), mesh)
     return state
 
 
@@ -52,6 +55,23 @@ def test_streams_feed_eight_devices(data, mode, in_sync):
     rows = [Batch(data.images[row], data.labels[row]) for row in INDICES]
     found = train(StreamedData(data.normalization), rows, sync=True, mode=mode)
     assert_equal(found, in_sync)
+
+
+def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatch):
+    mesh = make_mesh(jax.devices())
+    step, state = compile_steps(devices=8)
+    state = wait_on_cpu(step(state, replicate(data, mesh), INDICES[:1]), mesh)
+    assert all(leaf.is_ready() for leaf in jax.tree.leaves(state))
+
+    def wait(result, mesh):
+        waited.append(type(result).__name__)
+        return wait_on_cpu(result, mesh)
+
+    waited = []
+    monkeypatch.setattr(rattn_jax.trainer, "wait_on_cpu", wait)
+    train_and_evaluate(make_config(num_train_steps=4, eval_every_steps=4), tmp_path, jax.devices())
+    assert waited[:3] == ["TrainState"] * 3  # the first call is waited for to be timed
+    assert set(waited[3:]) == {"EvalSums"}
 
 
 def all_reduces(data, **options):

@@ -18,13 +18,28 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "runs/faults.jsonl"
 
 
+DONE = pytest.StashKey[list[str]]()  # tests whose fault was not lost, in earlier runs
+
 _RECORDS = False
 
 
 def pytest_configure(config):
     global _RECORDS
     config.addinivalue_line("markers", "fault(name, fast, counted): faults of one kind")
-    _RECORDS = is_counted(config) and not hasattr(config, "workerinput")
+    worker = getattr(config, "workerinput", None)
+    _RECORDS = is_counted(config) and worker is None
+    if _RECORDS:
+        earlier = earlier_results()
+        config.stash[DONE] = [name for name, row in earlier.items() if row["result"] != "lost"]
+    elif is_counted(config):
+        config.stash[DONE] = worker["done"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    # One that replaces a worker that died must get the tests that the others got.
+    if is_counted(node.config):
+        node.workerinput["done"] = node.config.stash[DONE]
 
 
 def is_counted(config):
@@ -61,7 +76,7 @@ def earlier_results():
 def pytest_collection_modifyitems(config, items):
     if not is_counted(config):
         return
-    done = {name for name, row in earlier_results().items() if row["result"] != "lost"}
+    done = set(config.stash[DONE])
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
     items[:] = [item for item in items if item.nodeid not in done]
 
@@ -75,7 +90,11 @@ def outcome(request, record_property):
 
 def pytest_runtest_logreport(report):
     properties = dict(report.user_properties)
-    if not _RECORDS or report.when != "call" or "fault" not in properties or report.skipped:
+    if report.when == "???":  # the whole process of the test died
+        properties["fault"] = f"{report.nodeid.partition('[')[0]}, whose process died"
+    elif report.when != "call" or report.skipped:
+        return
+    if not _RECORDS or "fault" not in properties:
         return
     result = properties.get("outcome", "recovered") if report.passed else "lost"
     RESULTS.parent.mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from rattn_jax.data.loading import BadExamples, load_split
 from rattn_jax.data.order import Share, evaluation_indices
 from rattn_jax.errors import DataError
 from rattn_jax.feed import imagenet_normalization
-from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate
+from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate, wait_on_cpu
 from rattn_jax.steps import ResidentData, eval_steps
 from rattn_jax.train import train_and_evaluate
 from tests.data.images import encode, pixels
@@ -169,7 +169,7 @@ def test_each_example_counts_once(case, outcome):
     )
     sums = replicate(evaluation.empty(3), mesh)
     for indices, mask in evaluation_indices(512, size, 1):
-        sums = evaluate((state, sums), data, indices, mask)
+        sums = wait_on_cpu(evaluate((state, sums), data, indices, mask), mesh)
     normalization = imagenet_normalization()
     logits = (images[:, 0, 0].astype(np.float32) - normalization.mean) * normalization.scale
     expected = metrics.summarize(metrics.measure(jnp.asarray(logits), jnp.asarray(labels)))
