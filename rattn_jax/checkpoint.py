@@ -34,11 +34,21 @@ State = TypeVar("State")
 
 
 def saved_steps(directory: epath.PathLike) -> list[int]:
-    """Steps that have a folder, lowest first, whole or not."""
+    """Steps that have a finished folder, lowest first, whole or not."""
     folder = epath.Path(directory)
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    return sorted(
+        int(path.name)
+        for path in folder.iterdir()
+        if path.name.isdecimal() and not _is_unfinished(path)
+    )
+
+
+def _is_unfinished(path: epath.Path) -> bool:
+    # In gs:// Orbax does not rename a folder that is whole, it adds a file that says so.
+    in_place = str(path).startswith("gs://") and path.name.isdecimal()
+    return _UNFINISHED in path.name or (in_place and not ocp.utils.is_checkpoint_finalized(path))
 
 
 def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
@@ -294,9 +304,9 @@ class Checkpoints:
 
     def _remove_leftovers(self) -> None:
         """What a killed or failed process has left of saving or removing."""
-        for pattern in (f"*{_UNFINISHED}*", f"{_REMOVING}*"):
-            for leftover in self.directory.glob(pattern):
-                leftover.rmtree(missing_ok=True)
+        for path in list(self.directory.iterdir()):
+            if path.name.startswith(_REMOVING) or _is_unfinished(path):
+                path.rmtree(missing_ok=True)
 
 
 def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,15 +79,16 @@ def agree(values: Sequence[bool]) -> list[bool]:
     return multihost_utils.broadcast_one_to_all(np.array(values)).tolist()
 
 
-def wait_on_cpu(result: Any, mesh: Mesh) -> Any:
-    """The result of a mapped function, computed if the mesh is of several devices of CPUs.
+def wait_on_cpu(tree: Any, mesh: Mesh) -> Any:
+    """The arrays of the tree, computed if the mesh is of several devices of CPUs.
 
-    They share the threads that run their calls. With more than one call under way, and other work
-    on the cores, calls were seen to wait for each other's all-reduces until XLA ended the process.
+    To be asked before the next call of a mapped function. These devices share the threads that run
+    calls: with more than one under way, and other work on the cores, calls were seen to wait for
+    each other's all-reduces until XLA ended the process.
     """
     if mesh.devices.size > 1 and mesh.devices.flat[0].platform == "cpu":
-        jax.block_until_ready(result)
-    return result
+        jax.block_until_ready(tree)
+    return tree
 
 
 def map_replicas(

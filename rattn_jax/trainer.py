@@ -149,7 +149,9 @@ class Trainer:
             return self._first_call(jax.block_until_ready(state), data, rows, count)
         throughput.start()
         throughput.add(count)
-        return wait_on_cpu(self._compiled[count](state, data, rows), self.mesh)
+        state = wait_on_cpu(state, self.mesh)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            return self._compiled[count](state, data, rows)
 
     def has_compiled(self, count: int) -> bool:
         """Whether the next `train` of so many updates finds its function compiled."""
@@ -207,7 +209,7 @@ class Trainer:
         for data, rows, mask in self.feed.evaluation(split):
             if stop():
                 return None
-            sums = wait_on_cpu(self._evaluate((state, sums), data, rows, mask), self.mesh)
+            sums = self._evaluate((state, wait_on_cpu(sums, self.mesh)), data, rows, mask)
         counted, num_examples = metrics.count_examples(sums.metrics), self.feed.num_evaluated[split]
         if counted != num_examples:
             raise RuntimeError(f"evaluated {counted} of {num_examples} {split} examples")

@@ -37,7 +37,7 @@ def start(*arguments, **environment):
 
 def run(*arguments, **environment):
     process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 

@@ -1,58 +1,74 @@
-"""A workdir in an object store, played by fsspec's file system in memory.
-
-Checkpoints are the exception: TensorStore writes them with a client of its own.
-"""
+"""A run in gs://, its checkpoints as well."""
 
 import json
 
-import fsspec
 import jax
+import numpy as np
 import pytest
 from etils import epath
-from fsspec.implementations.memory import MemoryFileSystem
 
-import rattn_jax.train
+from rattn_jax.checkpoint import Checkpoints, read_newest, saved_steps
 from rattn_jax.paths import absolute
 from rattn_jax.train import train_and_evaluate
-from tests.tiny import make_config
+from tests.bucket import serve_bucket
+from tests.test_steps import assert_equal
+from tests.tiny import at_step, make_config, make_state
 
 ONE = jax.devices()[:1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bucket():
-    class Bucket(MemoryFileSystem):
-        protocol = ("gs", "gcs")
-        store: dict = {}  # noqa: RUF012 (this is how fsspec keeps it)
-        pseudo_dirs = [""]  # noqa: RUF012
-
-    for name in Bucket.protocol:
-        fsspec.register_implementation(name, Bucket, clobber=True)
-    return Bucket
+    # TensorStore asks for the address once.
+    with serve_bucket() as bucket:
+        yield bucket
 
 
-def test_every_file_goes_through_the_store(bucket, tmp_path, monkeypatch):
-    opened = []
-
-    def local_checkpoints(directory, *arguments, **keywords):
-        opened.append(str(directory))
-        return checkpoints(tmp_path / "checkpoints", *arguments, **keywords)
-
-    checkpoints = rattn_jax.train.Checkpoints
-    monkeypatch.setattr(rattn_jax.train, "Checkpoints", local_checkpoints)
+def test_runs_go_on_in_the_store(bucket, tmp_path):
     for steps in (3, 6):
-        train_and_evaluate(make_config(num_train_steps=steps, report=True), "gs://bucket/run", ONE)
-    assert opened == ["gs://bucket/run/checkpoints"] * 2
-    names = {name.removeprefix("gs://bucket/run/").split("/")[0] for name in bucket.store}
-    assert names == {
-        *("config.json", "mask_health.jsonl", "metrics.jsonl"),
-        *("normalization.npz", "parameters.txt", "report.html", "tensorboard"),
-    }
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints"}
-    lines = (epath.Path("gs://bucket/run") / "metrics.jsonl").read_text().splitlines()
+        config = make_config(num_train_steps=steps, report=True)
+        state = train_and_evaluate(config, "gs://bucket/run", ONE)
+    straight = train_and_evaluate(make_config(num_train_steps=6, report=True), tmp_path, ONE)
+    assert_equal(state, straight)
+    run = epath.Path("gs://bucket/run")
+    names = {path.name for path in run.iterdir()}
+    assert names == {path.name for path in tmp_path.iterdir()} - {".lock"}
+    assert saved_steps(run / "checkpoints") == saved_steps(tmp_path / "checkpoints")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
     steps = [(row["step"], row["split"]) for row in map(json.loads, lines)]
     assert [step for step, split in steps if split == "train"] == [1, 2, 3, 4, 5, 6]
     assert [step for step, split in steps if split == "test"] == [2, 3, 4, 6]
+
+
+def test_what_a_killed_save_left_is_removed(bucket):
+    folder, state = epath.Path("gs://bucket/killed"), make_state()
+    with Checkpoints(folder, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(at_step(state, step))
+    (folder / "2/commit_success.txt").unlink()  # which Orbax writes last
+    said = []
+    assert read_newest(folder, said.append)[0] == 1
+    with Checkpoints(folder, keep=2, say=said.append) as checkpoints:
+        assert [path.name for path in folder.iterdir()] == ["1"]
+        checkpoints.restore_newest(state)
+        checkpoints.save(at_step(state, 2))
+    assert saved_steps(folder) == [1, 2]
+    assert said == []
+
+
+def test_damage_is_found_and_put_aside(bucket):
+    folder, state = epath.Path("gs://bucket/damaged"), make_state()
+    with Checkpoints(folder, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(at_step(state, step))
+    (record,) = [path for path in bucket.store if path.endswith("damaged/2/record/metadata")]
+    bucket().pipe_file(record, b"{}")
+    said = []
+    with Checkpoints(folder, keep=2, say=said.append) as checkpoints:
+        restored = checkpoints.restore_newest(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, at_step(state, 1))
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "damaged-2"]
+    assert "checkpoint gs://bucket/damaged/2 is damaged" in said[0]
 
 
 def test_absolute_paths(tmp_path, monkeypatch):

@@ -63,9 +63,9 @@ def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatc
     state = wait_on_cpu(step(state, replicate(data, mesh), INDICES[:1]), mesh)
     assert all(leaf.is_ready() for leaf in jax.tree.leaves(state))
 
-    def wait(result, mesh):
-        waited.append(type(result).__name__)
-        return wait_on_cpu(result, mesh)
+    def wait(tree, mesh):
+        waited.append(type(tree).__name__)
+        return wait_on_cpu(tree, mesh)
 
     waited = []
     monkeypatch.setattr(rattn_jax.trainer, "wait_on_cpu", wait)

@@ -166,7 +166,7 @@ def test_bad_optimizer_values(tmp_path):
 def test_updates_are_traced_and_lines_say_how_fast_they_were(tmp_path):
     train_and_evaluate(make_config(num_train_steps=4, profile_steps=(1, 3)), tmp_path, ONE)
     (trace,) = (tmp_path / "profile/plugins/profile").glob("*/*.xplane.pb")
-    assert trace.stat().st_size > 1000
+    assert b"step_num" in trace.read_bytes(), "where XProf finds the steps"
     line = next(row for row in read_rows(tmp_path) if (row["step"], row["split"]) == (3, "train"))
     assert line["images_per_second"] == pytest.approx(16 * line["steps_per_sec"])
     assert 0 <= line["input_wait_share"] <= 1

@@ -10,5 +10,6 @@
 set -euo pipefail
 name=$1 zone=$2 config=$3 workdir=$4
 shift 4
-gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="
-  cd ~/rattn_jax && python3 main.py --distributed --config=$config --workdir=$workdir $*"
+arguments=$(printf ' %q' --distributed --config="$config" --workdir="$workdir" "$@")
+gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all \
+  --command="cd ~/rattn_jax && python3 main.py$arguments"

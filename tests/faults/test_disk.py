@@ -87,7 +87,7 @@ def test_going_on(tmp_path, case, outcome):
         fill(workdir, 4096 * (case + 1))
         time.sleep(0.5 + 0.3 * case)
         (workdir / "filling").unlink()
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=500)
         assert process.returncode == 0, err
         assert assert_whole(workdir)[-1] == 300
         steps = [row["step"] for row in read_rows(workdir) if row["split"] == "train"]
