@@ -10,6 +10,7 @@ directory/STEP/record     their checksums, and what the run was: in one commit w
 directory/damaged-STEP    a checkpoint that could not be read, put aside
 """
 
+import contextlib
 import json
 import zlib
 from collections.abc import Callable, Mapping
@@ -287,8 +288,11 @@ class Checkpoints:
     def _give_up(self, error: Exception) -> None:
         """Reports the save that was under way."""
         step, self._saving = self._saving, None
+        with contextlib.suppress(Exception):
+            self._checkpointer.wait_until_finished()  # others of its threads may still write
         if is_main_process():
-            self._remove_leftovers()  # they take the space that the next save needs
+            with contextlib.suppress(OSError):  # the next one that fails, or start, tries again
+                self._remove_leftovers()  # they take the space that the next save needs
         reason = " ".join(str(error).split())
         if "RESOURCE_EXHAUSTED" in reason:  # TensorStore's word, with a page of context
             reason = "No space left on device"

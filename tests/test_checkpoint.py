@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rattn_jax.checkpoint import Checkpoints, read_checkpoint, read_newest, saved_steps
-from rattn_jax.errors import DataError, UsageError
+from rattn_jax.errors import DataError, SaveError, UsageError
 from tests.tiny import at_step, make_state
 
 
@@ -46,6 +46,31 @@ def test_leftovers_of_a_killed_process_are_removed(state, tmp_path, name):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.restore_newest(state) is None
     assert not leftover.exists()
+
+
+def test_leftovers_of_a_failed_save_are_removed_once_its_threads_have_ended(
+    state, tmp_path, monkeypatch
+):
+    def fail():
+        raise OSError(28, "No space left on device")
+
+    def remove_leftovers():
+        happened.append("removed")
+        raise OSError(39, "Directory not empty")
+
+    happened, said = [], []
+    checkpoints = Checkpoints(tmp_path, keep=2, stop_on_error=False, say=said.append)
+    checkpoints.save(at_step(state, 1))
+    writer = checkpoints._checkpointer
+    wait = writer.wait_until_finished
+    monkeypatch.setattr(writer, "check_for_errors", fail)
+    monkeypatch.setattr(writer, "wait_until_finished", lambda: (happened.append("waited"), wait()))
+    monkeypatch.setattr(checkpoints, "_remove_leftovers", remove_leftovers)
+    checkpoints.check()
+    assert happened == ["waited", "removed"]
+    assert "going on" in said[0]
+    with pytest.raises(SaveError, match="step 1 could not be written"):
+        checkpoints.__exit__(None, None, None)
 
 
 def test_checkpoint_with_other_arrays_is_refused(state, tmp_path):
