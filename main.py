@@ -134,6 +134,7 @@ def _train() -> None:
     except (DataError, NonfiniteError) as error:
         _fail(error, _FAILED)
     except SaveError as error:
+        logging.disable()  # or a thread of the save may still write behind the line
         print(f"main.py: {error}", file=sys.stderr, flush=True)
         os._exit(_FAILED)  # what is left of the save would complain while Python ends
     except StoppedError as error:
