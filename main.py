@@ -134,9 +134,12 @@ def _train() -> None:
     except (DataError, NonfiniteError) as error:
         _fail(error, _FAILED)
     except SaveError as error:
-        logging.disable()  # or a thread of the save may still write behind the line
-        print(f"main.py: {error}", file=sys.stderr, flush=True)
-        os._exit(_FAILED)  # what is left of the save would complain while Python ends
+        # Threads of the save, TensorStore's as well, still print their tracebacks: from here on
+        # nowhere. One may be in the middle of a line.
+        with os.fdopen(os.dup(2), "w") as stderr:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            print(f"\nmain.py: {error}", file=stderr)
+        os._exit(_FAILED)  # what is left of the save would wait, or complain, while Python ends
     except StoppedError as error:
         _fail(error, _STOPPED)
 

@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import fsspec
@@ -96,12 +97,15 @@ def serve_bucket():
     for name in Bucket.protocol:
         fsspec.register_implementation(name, Bucket, clobber=True)
     server = ThreadingHTTPServer(("localhost", 0), JsonApi)
-    os.environ["TENSORSTORE_GCS_HTTP_URL"] = f"http://localhost:{server.server_port}"
-    os.environ["GOOGLE_AUTH_TOKEN_FOR_TESTING"] = "any"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
+    asked_by_tensorstore = {
+        "TENSORSTORE_GCS_HTTP_URL": f"http://localhost:{server.server_port}",
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",
+    }
     try:
-        yield Bucket
+        with mock.patch.dict(os.environ, asked_by_tensorstore):
+            yield Bucket
     finally:
         server.shutdown()
         thread.join()

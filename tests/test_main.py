@@ -37,7 +37,7 @@ def start(*arguments, **environment):
 
 def run(*arguments, **environment):
     process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 
@@ -210,3 +210,32 @@ def test_stream_that_was_killed_goes_on_with_the_same_batches(tmp_path):
     line = err.splitlines()[-1]
     assert line.startswith("main.py: 1 training examples cannot be used, more than dataset.max_bad")
     assert f"{folder}/train/cat/3.jpg (BadImageError" in line
+
+
+NOISY = """
+import runpy, sys, threading, time
+import rattn_jax.train
+from rattn_jax.errors import SaveError
+
+def complain():
+    while True:
+        print("Traceback", end="", file=sys.stderr, flush=True)
+
+def fail(*arguments):
+    threading.Thread(target=complain, daemon=True).start()
+    time.sleep(0.1)
+    raise SaveError("could not be written")
+
+rattn_jax.train.train_and_evaluate = fail
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+def test_a_failed_save_is_the_last_line_whatever_its_threads_print(tmp_path):
+    command = [sys.executable, "-c", NOISY, TINY, f"--workdir={tmp_path}"]
+    environment = ENVIRONMENT | {"GLIBC_TUNABLES": ""}  # or main.py starts again, without this
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "main.py: could not be written"

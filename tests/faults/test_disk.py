@@ -88,7 +88,7 @@ def test_going_on(tmp_path, case, outcome):
             fill(workdir, 4096 * (case + 1))
             time.sleep(0.5 + 0.3 * case)
             (workdir / "filling").unlink()
-            out, err = process.communicate(timeout=500)
+            out, err = process.communicate(timeout=200)
         finally:
             process.kill()
         assert process.returncode == 0, err
