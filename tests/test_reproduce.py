@@ -91,8 +91,8 @@ def test_the_papers_numbers_are_those_of_the_configs():
 def test_tables_share_runs(tmp_path):
     (naive,) = (run for run in plan(tmp_path, "table3") if run.variant.name.endswith("56_naive"))
     assert naive.config.model.attention_residual is False
-    assert naive.config.num_train_steps == 8_000
-    assert naive.config.optimizer.boundaries == (3_200, 4_800)
+    assert naive.config.num_train_steps == 4_000
+    assert naive.config.optimizer.boundaries == (1_600, 2_400)
     folders = {run.folder for run in plan(tmp_path, "table3")}
     assert {run.folder for run in plan(tmp_path, "table4")} & folders
 
@@ -110,7 +110,7 @@ def test_numbers_beside_the_papers(tmp_path, trained, capsys):
     assert mixed["difference"] == pytest.approx(6.5 - 5.52)
     assert (channel["ours"], spatial["ours"]) == pytest.approx((8.0, 10.0))
     page = (tmp_path / "table1-short.md").read_text()
-    assert "| mixed | 5.52 | 6.50 | 0.71 | 2 | +0.98 | 8,000 |" in page
+    assert "| mixed | 5.52 | 6.50 | 0.71 | 2 | +0.98 | 4,000 |" in page
     assert "- mixed < channel < spatial (the paper's order)" in page
     assert "NOT the paper's protocol" in page
     assert "abacus" in page
@@ -138,7 +138,7 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path, trained):
     assert run_program(tmp_path) == 1
     assert [row["ours"] is None for row in read(tmp_path)] == [False, True, False]
     page = (tmp_path / "table1-short.md").read_text()
-    assert "| channel | 6.24 |  |  | 0 |  | 0 of 8,000 |" in page
+    assert "| channel | 6.24 |  |  | 0 |  | 0 of 4,000 |" in page
     assert "Order" not in page
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-_SHORTER = 20
+_SHORTER = 40
 
 
 class Scale(NamedTuple):
