@@ -80,13 +80,14 @@ def agree(values: Sequence[bool]) -> list[bool]:
 
 
 def wait_on_cpu(tree: Any, mesh: Mesh) -> Any:
-    """The arrays of the tree, computed if the mesh is of several devices of CPUs.
+    """The arrays of the tree, computed if the devices are CPUs.
 
-    To be asked before the next call of a mapped function. These devices share the threads that run
-    calls: with more than one under way, and other work on the cores, calls were seen to wait for
-    each other's all-reduces until XLA ended the process.
+    To be asked before the next call of a mapped function. Calls that wait in line gain nothing on a
+    CPU, and a signal to stop would have to wait for them: 32 updates can take a minute. Several
+    devices share the threads that run calls: with more than one under way, and other work on the
+    cores, calls were seen to wait for each other's all-reduces until XLA ended the process.
     """
-    if mesh.devices.size > 1 and mesh.devices.flat[0].platform == "cpu":
+    if mesh.devices.flat[0].platform == "cpu":
         jax.block_until_ready(tree)
     return tree
 

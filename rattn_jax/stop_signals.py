@@ -78,20 +78,20 @@ class StopSignals:
         """For a signal that the thread has passed on."""
 
     def _watch(self) -> None:
-        with self._reader:
+        with self._reader:  # open to the end, or further signals would find it broken
             while data := self._reader.recv(1):
                 if data[0] == signal.SIGTERM:
                     break
-        if data and self._handler_of_jax:
-            ctypes.CFUNCTYPE(None, ctypes.c_int)(self._handler_of_jax)(signal.SIGTERM)
-        if data and not self._left.wait(self._grace_seconds):
-            print(
-                f"SIGTERM, and {self._grace_seconds:g} s were not enough to leave in order: run "
-                "again to go on from the newest checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(STOPPED)
+            if data and self._handler_of_jax:
+                ctypes.CFUNCTYPE(None, ctypes.c_int)(self._handler_of_jax)(signal.SIGTERM)
+            if data and not self._left.wait(self._grace_seconds):
+                print(
+                    f"SIGTERM, and {self._grace_seconds:g} s were not enough to leave in order: "
+                    "run again to go on from the newest checkpoint",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(STOPPED)
 
 
 def _take_handler(number: int) -> int | None:

@@ -57,9 +57,10 @@ def test_streams_feed_eight_devices(data, mode, in_sync):
     assert_equal(found, in_sync)
 
 
-def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatch):
-    mesh = make_mesh(jax.devices())
-    step, state = compile_steps(devices=8)
+@pytest.mark.parametrize("devices", [1, 8])
+def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatch, devices):
+    mesh = make_mesh(jax.devices()[:devices])
+    step, state = compile_steps(devices=devices)
     state = wait_on_cpu(step(state, replicate(data, mesh), INDICES[:1]), mesh)
     assert all(leaf.is_ready() for leaf in jax.tree.leaves(state))
 
@@ -69,7 +70,8 @@ def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatc
 
     waited = []
     monkeypatch.setattr(rattn_jax.trainer, "wait_on_cpu", wait)
-    train_and_evaluate(make_config(num_train_steps=4, eval_every_steps=4), tmp_path, jax.devices())
+    config = make_config(num_train_steps=4, eval_every_steps=4)
+    train_and_evaluate(config, tmp_path, jax.devices()[:devices])
     assert waited[:3] == ["TrainState"] * 3  # the first call is waited for to be timed
     assert set(waited[3:]) == {"EvalSums"}
 
