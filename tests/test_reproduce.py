@@ -132,6 +132,16 @@ def test_runs_that_have_ended_are_skipped(tmp_path, trained):
     )
 
 
+def test_runs_are_chosen_by_name(tmp_path, trained):
+    seen, outcomes = trained
+    mixed, *_ = plan(tmp_path)
+    write_run(mixed, 0.06)  # by another command
+    outcomes += [0.08, 0.07]
+    assert run_program(tmp_path, "--seeds=2", "--only=cifar10_attention56_spatial") == 0
+    assert seen == [("cifar10_attention56_spatial", seed) for seed in (0, 1)]
+    assert [row["values"] for row in read(tmp_path)] == [[6.0], [], pytest.approx([8.0, 7.0])]
+
+
 def test_a_failed_run_does_not_stop_the_others(tmp_path, trained):
     _, outcomes = trained
     outcomes += [0.06, 2, 0.07]
@@ -168,6 +178,10 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
     [
         ("--config.no_such_key=1", "the config has no key 'no_such_key'"),
         ("--config.batch_size=0", "config.batch_size=0 is out of range"),
+        (
+            "--only=cifar10_attention56,mixed",
+            "no run is called 'mixed': choose of cifar10_attention56, cifar10_attention56_channel",
+        ),
         ("--steps=3", "unknown option '--steps=3': changes of runs are --config.KEY=VALUE"),
     ],
 )

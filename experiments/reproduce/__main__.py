@@ -1,14 +1,16 @@
 """The paper's tables and figure 4, each as one command.
 
     python -m experiments.reproduce table3 --workdir=runs/paper
-        [--scale=paper|short|smoke] [--seeds=3] [--dry-run] [--config.data_dir=...]
+        [--scale=paper|short|smoke] [--seeds=3] [--only=NAME,...] [--dry-run]
+        [--config.data_dir=...]
 
 Trains what the table compares, one run after the other, and writes `TABLE-SCALE.md` and `.json`
 with the paper's numbers beside ours into the folder, and a drawing of figure 4. Started again it
 skips runs that have ended and goes on with one that was interrupted. Tables share runs:
 Attention-56 is trained once. Flags `--config.KEY=VALUE` are given to every run, and the table says
-so. Exit status: 0 all runs have ended, 1 some failed, 2 bad usage, 75 stopped by a signal after
-saving (run again).
+so. To train on several machines at once, give each other runs by `--only`, and all the same folder.
+Exit status: 0 all runs have ended, 1 some failed, 2 bad usage, 75 stopped by a signal after saving
+(run again).
 """
 
 import argparse
@@ -39,6 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of runs and tables")
     parser.add_argument("--scale", choices=SCALES, default="paper")
     parser.add_argument("--seeds", type=positive, default=1, help="runs of each variant")
+    parser.add_argument(
+        "--only", default="", metavar="NAME,...", help="runs to train; the plan has their names"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the plan and its time")
     options, overrides = parser.parse_known_args(arguments)
     for flag in overrides:
@@ -52,14 +57,16 @@ def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """What the options say; the exit status.
 
     Raises:
-        UsageError: bad overrides, a folder of another run, or one that cannot be made.
+        UsageError: bad overrides, an unknown run, a folder of another run, or one that cannot be
+            made.
     """
     table, scale = TABLES[options.table], SCALES[options.scale]
     folder = absolute(options.workdir)
     runs = plan_runs(table.variants(), scale, folder / options.scale, options.seeds, overrides)
     print(f"{options.table}: {table.title}\nSchedule: {scale.text}.\n", flush=True)
+    wanted = _chosen(runs, options.only)
     if options.dry_run:
-        _show_plan(runs)
+        _show_plan(wanted)
         return 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,11 +75,11 @@ def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             f"--workdir={folder} cannot be made ({error.strerror}): choose a folder that you may "
             "write to"
         ) from error
-    print(align(_plan(runs)), flush=True)
+    print(align(_plan(wanted)), flush=True)
     page = Page(options.table, table, options.scale, scale, overrides, runs)
     status = 0
-    for number, run in enumerate(runs, start=1):
-        print(f"\nrun {number} of {len(runs)}: {run.variant.name}, seed {run.seed}", flush=True)
+    for number, run in enumerate(wanted, start=1):
+        print(f"\nrun {number} of {len(wanted)}: {run.variant.name}, seed {run.seed}", flush=True)
         result = _finish(run, with_responses=any("response" in row.measure for row in table.rows))
         if result == STOPPED:
             status = STOPPED
@@ -82,6 +89,16 @@ def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     _write(page)
     print(f"\n{page.markdown()}\n{folder}/{options.table}-{options.scale}.md and .json", flush=True)
     return status
+
+
+def _chosen(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
+    """The runs that are named, or all."""
+    known = list(dict.fromkeys(run.variant.name for run in runs))
+    names = only.split(",") if only else known
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--only: no run is called {name!r}: choose of {', '.join(known)}")
+    return [run for run in runs if run.variant.name in names]
 
 
 def _finish(run: PlannedRun, *, with_responses: bool) -> int:
