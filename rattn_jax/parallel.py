@@ -19,6 +19,7 @@ from rattn_jax.data.order import Share
 from rattn_jax.errors import UsageError
 
 AXIS = "replicas"
+_SHARED = PartitionSpec(None, AXIS)  # of batches [steps, B, ...]
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
@@ -51,7 +52,7 @@ def join_shares(rows: Any, mesh: Mesh) -> Any:
     """Global arrays [steps, B, ...] of what each process has of them, its `process_share`."""
     if jax.process_count() == 1:
         return rows
-    sharding = NamedSharding(mesh, PartitionSpec(None, AXIS))
+    sharding = NamedSharding(mesh, _SHARED)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
 
@@ -119,22 +120,17 @@ def map_replicas(
     """
     donated = (0,) if donate_state else ()
     if mode == "shard_map":
-        whole, share = PartitionSpec(), PartitionSpec(None, AXIS)
+        whole = PartitionSpec()
         mapped = jax.shard_map(
             function,
             mesh=mesh,
-            in_specs=(whole, whole, *[share] * num_batches),
+            in_specs=(whole, whole, *[_SHARED] * num_batches),
             out_specs=whole,
             # The function's own collectives make its result the same on all replicas.
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=donated)
     if mode == "pmap":
-        if jax.process_count() > 1:
-            raise UsageError(
-                f"parallel='pmap' runs in one process, and there are {jax.process_count()}: use "
-                "'shard_map'"
-            )
         mapped = jax.pmap(
             function,
             AXIS,
@@ -143,28 +139,38 @@ def map_replicas(
             devices=list(mesh.devices),
             donate_argnums=donated,
         )
-        return _SplitBatches(mapped, mesh.devices.size)
+        return _SplitBatches(mapped, _splitter(mesh))
     raise UsageError(f"parallel={mode!r} is unknown: choose 'shard_map' or 'pmap'")
 
 
 class _SplitBatches:
-    """A function of (state, data, *batches) that gets batches as [steps, replicas, B, ...]."""
+    """A function of (state, data, *batches) that gets batches as [steps, replicas, B, ...].
 
-    def __init__(self, function: Any, num_replicas: int) -> None:
-        self._function, self._num_replicas = function, num_replicas
+    With several processes all arrays are global, and `jax.pmap` takes them as they are: what it
+    expects of one process alone, its devices' shares, it would only join to the same.
+    """
+
+    def __init__(self, function: Any, split: Callable[[Any], Any]) -> None:
+        self._function, self._split = function, split
 
     def __call__(self, state: Any, data: Any, *batches: Any) -> Any:
         return self._function(state, data, *self._split(batches))
 
     def lower(self, state: Any, data: Any, *batches: Any) -> Any:
-        return _SplitBatches(
-            self._function.lower(state, data, *self._split(batches)), self._num_replicas
-        )
+        lowered = self._function.lower(state, data, *self._split(batches))
+        return _SplitBatches(lowered, self._split)
 
     def compile(self) -> Any:
-        return _SplitBatches(self._function.compile(), self._num_replicas)
+        return _SplitBatches(self._function.compile(), self._split)
 
-    def _split(self, batches: Any) -> Any:
-        return jax.tree.map(
-            lambda b: b.reshape(b.shape[0], self._num_replicas, -1, *b.shape[2:]), batches
-        )
+
+def _splitter(mesh: Mesh) -> Callable[[Any], Any]:
+    """Function of a tree of batches [steps, B, ...] that gives [steps, replicas, B, ...]."""
+
+    def split(batches: Any) -> Any:
+        size = mesh.devices.size
+        return jax.tree.map(lambda b: b.reshape(b.shape[0], size, -1, *b.shape[2:]), batches)
+
+    if jax.process_count() == 1:
+        return split
+    return jax.jit(split, out_shardings=NamedSharding(mesh, _SHARED))  # each device keeps its own

@@ -104,7 +104,7 @@ def test_four_processes_stream_their_shares(tmp_path):
     assert_same_run(tmp_path / "four", tmp_path / "one")
 
 
-def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes(tmp_path):
+def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes_with_pmap(tmp_path):
     short = "--config.process_timeout_seconds=10"
     with endless_job(tmp_path, short) as job:
         wait_for_step(tmp_path, 3)
@@ -116,7 +116,9 @@ def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes(tmp_path):
     assert err.strip(), "it says why"
     steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     total = max([*steps, 0]) + 2
-    job = finish(start_job(tmp_path, f"--config.num_train_steps={total}", short))
+    job = finish(
+        start_job(tmp_path, f"--config.num_train_steps={total}", short, "--config.parallel=pmap")
+    )
     assert [status for status, _, _ in job] == [0, 0], job
     run_alone(tmp_path / "one", f"--config.num_train_steps={total}", devices=4)
     assert_same_run(tmp_path, tmp_path / "one")
@@ -152,10 +154,7 @@ def test_sigterm_ends_a_job_that_cannot_leave_in_order(tmp_path):
     assert all("2 s were not enough to leave in order" in err for _, _, err in results)
 
 
-def test_pmap_and_a_wrong_address_are_refused(tmp_path):
-    (status, _, err), _ = finish(start_job(tmp_path, "--config.parallel=pmap"))
-    assert status == 2
-    assert "parallel='pmap' runs in one process, and there are 2: use 'shard_map'" in err
+def test_a_job_without_an_address_is_refused(tmp_path):
     status, _, err = run(TINY, f"--workdir={tmp_path}", "--distributed")
     assert status == 2
     assert "main.py: --distributed: " in err
