@@ -84,9 +84,10 @@ def wait_on_cpu(tree: Any, mesh: Mesh) -> Any:
     """The arrays of the tree, computed if the devices are CPUs.
 
     To be asked before the next call of a mapped function. Calls that wait in line gain nothing on a
-    CPU, and a signal to stop would have to wait for them: 32 updates can take a minute. Several
-    devices share the threads that run calls: with more than one under way, and other work on the
-    cores, calls were seen to wait for each other's all-reduces until XLA ended the process.
+    CPU, and a signal to stop would have to wait for them: of updates that take 1.5 s each, longer
+    than the 25 s of grace. Several devices share the threads that run calls: with more than one
+    under way, and other work on the cores, calls were seen to wait for each other's all-reduces
+    until XLA ended the process.
     """
     if mesh.devices.flat[0].platform == "cpu":
         jax.block_until_ready(tree)
