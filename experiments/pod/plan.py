@@ -88,7 +88,7 @@ def plan(
         compiled = _compile(step)
         seconds = time.perf_counter() - start
         used = memory(compiled)
-        work = costs_of_loops(config, devices, say) or costs(compiled)
+        work = costs_with_loops(config, devices, costs(compiled), say)
     except _RefusedError as error:
         seconds, refusal = time.perf_counter() - start, str(error)
     resident = step.evaluated_bytes
@@ -129,19 +129,27 @@ def _changed(config: ConfigDict, **changes: object) -> ConfigDict:
     return changed
 
 
-def costs_of_loops(config: ConfigDict, devices: Sequence[jax.Device], say: Say) -> Costs | None:
-    """Costs of a network whose modules run in a loop, which XLA would count once; None if none do.
+def costs_with_loops(
+    config: ConfigDict, devices: Sequence[jax.Device], compiled: Costs, say: Say
+) -> Costs:
+    """Costs of a step, also if its modules run in a loop, whose body XLA counts once.
 
     Costs are linear in the number of modules of a stage, so two short networks without the loop
     give those of the long one.
+
+    Args:
+        config: of the step.
+        devices: devices that it was compiled for.
+        compiled: costs of the compiled step, with bodies counted once.
+        say: told of each compilation.
     """
     if not config.model.scan_modules:
-        return None
+        return compiled
     counts: Sequence[int] = getattr(build_model(config, 1), "modules_per_stage", ())
     more = [count - 1 for count in counts]
     distance = math.gcd(*more)
     if not distance:
-        return None
+        return compiled
     found = []
     for part in (0, 1):
         modules = tuple(1 + part * count // distance for count in more)
@@ -150,7 +158,11 @@ def costs_of_loops(config: ConfigDict, devices: Sequence[jax.Device], say: Say) 
         )
         say(f"compiling with {modules} modules for the costs")
         found.append(costs(_compile(PlannedStep(short, devices))))
-    return found[0].towards(found[1], distance)
+    unrolled = found[0].towards(found[1], distance)
+    if compiled.all_reduce_bytes < unrolled.all_reduce_bytes:  # some are in a loop
+        return unrolled
+    # None is in a loop. XLA bundles them otherwise in the short networks than in this one.
+    return dataclasses.replace(unrolled, all_reduces=compiled.all_reduces)
 
 
 def _search(

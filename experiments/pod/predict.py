@@ -21,6 +21,7 @@ from experiments.pod.costs import Costs
 
 HOP_SECONDS = 1e-6
 CHIP_COUNTS = (4, 16, 64, 256)
+MOST_COMPILATIONS = 8  # of a search; each takes minutes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,10 @@ class LargestBatch:
 def largest_batch(
     total_bytes: Callable[[int], int | None], batch: int, capacity: int, *, unit: int = 1
 ) -> LargestBatch:
-    """The largest batch that fits, from a line through two and a few compilations to verify it.
+    """The largest batch that fits, to 1/32 of it, with at most `MOST_COMPILATIONS`.
+
+    A line through two batches says where the memory ends. Where the compiler refuses what the line
+    promises, the gap between what fits and what does not is halved.
 
     Args:
         total_bytes: memory with a batch, or None if the compiler refuses it.
@@ -96,19 +100,23 @@ def largest_batch(
     while not fits(start) and start > unit:
         start = rounded(start / 2)
     fits(rounded(start / 2) if start > unit else 2 * unit)
-    known = {size: total for size, total in seen.items() if total is not None}
-    if len(known) > 1:
-        (low, low_bytes), (high, high_bytes) = sorted(known.items())[:2]
-        slope = (high_bytes - low_bytes) / (high - low)
-        if slope > 0:
-            high = rounded(low + (capacity - low_bytes) / slope)
-            low = max((size for size in seen if fits(size)), default=0)
-            candidate = high
-            for _ in range(3):  # the compiler may keep more, or less, than the line says
-                if fits(candidate):
-                    break
-                candidate = rounded((low + candidate) / 2)
-    good = [size for size in seen if fits(size)]
-    best = max(good, default=0)
-    refused = min((size for size in seen if not fits(size)), default=None)
-    return LargestBatch(best, seen.get(best) or 0, refused, len(seen))
+    on_the_line = True
+    while True:
+        best = max((size for size in seen if fits(size)), default=0)
+        refused = min((size for size in seen if not fits(size)), default=None)
+        step = rounded(best / 32)
+        close = refused is not None and refused - best <= step
+        if not best or close or len(seen) >= MOST_COMPILATIONS:
+            return LargestBatch(best, seen.get(best) or 0, refused, len(seen))
+        known = {size: total for size, total in seen.items() if total is not None}
+        candidate = max(rounded(_end_of_line(known, capacity)), best + step)
+        if refused is not None and (candidate >= refused or not on_the_line):
+            candidate = rounded((best + refused) / 2)
+        on_the_line = fits(candidate) and on_the_line
+
+
+def _end_of_line(known: dict[int, int], capacity: int) -> float:
+    """Where the line through the two largest batches reaches the capacity; 0 if it never does."""
+    (low, low_bytes), (high, high_bytes) = sorted(known.items())[-2:]
+    slope = (high_bytes - low_bytes) / (high - low)
+    return low + (capacity - low_bytes) / slope if slope > 0 else 0
