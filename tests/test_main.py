@@ -18,9 +18,7 @@ ROOT = Path(__file__).parents[1]
 TINY = "--config=tests/tiny.py"
 # One device, and quick compilation as in the other tests.
 ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "GLIBC_TUNABLES"} | {
-    "XLA_FLAGS": "",
-    "JAX_PLATFORMS": "cpu",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_NUM_CPU_DEVICES": "1"
 }
 
 
@@ -86,8 +84,7 @@ def test_bad_usage_is_one_line_and_status_2(tmp_path, arguments, message):
 
 
 def test_batch_that_the_devices_cannot_share(tmp_path):
-    flag = "--xla_force_host_platform_device_count=3"
-    status, _, err = run(TINY, f"--workdir={tmp_path}", XLA_FLAGS=flag)
+    status, _, err = run(TINY, f"--workdir={tmp_path}", JAX_NUM_CPU_DEVICES="3")
     assert status == 2
     assert err == "main.py: batch_size=16 cannot be split over 3 devices: use a multiple of 3\n"
 

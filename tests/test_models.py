@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from rattn_jax.errors import UsageError
 from rattn_jax.metrics import cross_entropy
 from rattn_jax.models.inception_resnet import V1, V2
 from tests import plain_network
+from tests.variables import abstract_variables, random_variables
 
 # Learnable parameters: for images of 32x32 with 10 and 100 classes, ...
 CIFAR_PARAMETERS = {
@@ -46,26 +48,8 @@ IMAGENET_PARAMETERS = {
 }
 
 
-def abstract_variables(model, image_shape=(32, 32, 3)):
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    return jax.eval_shape(lambda rng, x: model.init(rng, x, train=False), jax.random.key(0), images)
-
-
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def random_variables(model, image_shape):
-    """Values, float64, for every variable that make no two paths through the net look alike."""
-    generator = np.random.RandomState(0)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: (
-            generator.uniform(0.5, 1.5, leaf.shape)
-            if path[-1].key in ("scale", "var")
-            else generator.normal(size=leaf.shape) * 0.3
-        ),
-        abstract_variables(model, image_shape),
-    )
 
 
 def test_every_network_is_in_a_table():
@@ -75,10 +59,9 @@ def test_every_network_is_in_a_table():
 
 @pytest.mark.parametrize("name", CIFAR_PARAMETERS)
 def test_parameters_of_cifar_networks(name):
-    counts = tuple(
-        count(abstract_variables(rattn_jax.create_model(name, classes))["params"])
-        for classes in (10, 100)
-    )
+    params = abstract_variables(rattn_jax.create_model(name, 10))["params"]
+    classifier = count(params.pop("classifier"))
+    counts = (count(params) + classifier, count(params) + 10 * classifier)
     assert counts == CIFAR_PARAMETERS[name]
 
 
@@ -155,11 +138,12 @@ def test_network_computes_what_the_specification_says(name, keywords, image_shap
     """Also on odd maps, where the sizes of pooling and interpolation are easy to get wrong."""
     poolings = (2, 1)[: len(keywords["widths"])]
     model = rattn_jax.create_model(name, 5, mask_poolings=poolings, **keywords)
-    variables = random_variables(model, image_shape)
+    variables = random_variables(model, image_shape, np.float64)
     images = np.random.RandomState(1).normal(size=(3, *image_shape))
     stats = None if train else variables["batch_stats"]
     with jax.enable_x64(True):
-        logits, _ = model.apply(variables, images, train=train, mutable=["batch_stats"])
+        run = jax.jit(partial(model.apply, train=train, mutable=["batch_stats"]))
+        logits, _ = run(variables, images)
         expected = plain_network.network(variables["params"], stats, images, poolings)
     assert logits.shape == (3, 5)
     np.testing.assert_allclose(logits, expected, rtol=1e-9)
@@ -248,7 +232,7 @@ def test_every_parameter_gets_a_gradient(name, keywords, size, dtype):
     model = rattn_jax.create_model(name, 3, dtype=dtype, **keywords)
     generator = np.random.RandomState(0)
     images = jnp.asarray(generator.normal(size=(4, size, size, 3)), jnp.float32)
-    variables = model.init(jax.random.key(0), images, train=False)
+    variables = random_variables(model, (size, size, 3))
 
     @jax.jit
     def run(params):
@@ -275,7 +259,7 @@ def test_bfloat16_comes_close_to_float32():
     logits = []
     for dtype in ("float32", "bfloat16"):
         model = rattn_jax.create_model(name, 3, dtype=dtype, mask_poolings=(1,), **keywords)
-        variables = model.init(jax.random.key(0), images, train=False)
+        variables = random_variables(model, (size, size, 3))
         logits.append(model.apply(variables, images, train=False))
     np.testing.assert_allclose(*logits, atol=0.05 * np.abs(logits[0]).max())
     assert not np.array_equal(*logits)

@@ -1,5 +1,7 @@
 """Options of the attention networks: what they change, and what they must not."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import rattn_jax
 from rattn_jax.describe import layers
 from rattn_jax.models import stack_modules, unstack_modules
+from tests.variables import random_variables
 
 KEYWORDS = {"widths": (8, 12), "modules_per_stage": (2, 1), "mask_poolings": (2, 1)}
 IMAGES = np.random.RandomState(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
@@ -19,7 +22,7 @@ def make_model(**keywords):
 
 @pytest.fixture(scope="module")
 def variables():
-    return make_model().init(jax.random.key(0), IMAGES, train=False)
+    return random_variables(make_model(), IMAGES.shape[1:])
 
 
 def run(model, variables, *mutable):
@@ -56,8 +59,10 @@ def test_remat_and_scan_change_neither_numbers_nor_names(keywords, variables, pl
         run(model, variables, "intermediates"),
         plain,
     )
-    logits = model.apply(variables, IMAGES, train=False)
-    expected = make_model().apply(variables, IMAGES, train=False)
+    logits, expected = (
+        jax.jit(partial(network.apply, train=False))(variables, IMAGES)
+        for network in (model, make_model())
+    )
     np.testing.assert_allclose(logits, expected, rtol=1e-5)
 
 

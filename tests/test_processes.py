@@ -19,7 +19,7 @@ def start_job(workdir, *arguments, processes=2, devices=2, instead=lambda *a, **
     """A process for each host, each with so many devices, or what `instead` starts."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    flag = f"--xla_force_host_platform_device_count={devices}"
+    count = {"JAX_NUM_CPU_DEVICES": str(devices)}
     job = []
     for index in range(processes):
         whole = (
@@ -31,7 +31,7 @@ def start_job(workdir, *arguments, processes=2, devices=2, instead=lambda *a, **
             f"--process_id={index}",
             *arguments,
         )
-        process = instead(index, *whole, XLA_FLAGS=flag) or start(*whole, XLA_FLAGS=flag)
+        process = instead(index, *whole, **count) or start(*whole, **count)
         job.append(process)
     return job
 
@@ -56,8 +56,8 @@ def finish(job, seconds=200):
 
 
 def run_alone(workdir, *arguments, devices):
-    flag = f"--xla_force_host_platform_device_count={devices}"
-    status, _, err = run(TINY, f"--workdir={workdir}", *arguments, XLA_FLAGS=flag)
+    count = {"JAX_NUM_CPU_DEVICES": str(devices)}
+    status, _, err = run(TINY, f"--workdir={workdir}", *arguments, **count)
     assert status == 0, err
 
 

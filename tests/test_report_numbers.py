@@ -13,6 +13,7 @@ from rattn_jax.report.classes import wilson_interval
 from rattn_jax.report.curves import Axis, Series, chart, number
 from rattn_jax.report.mask_health import alarm
 from rattn_jax.report.probe import BINS, Probe, entropy, saturation
+from tests.variables import random_variables
 
 
 def test_what_is_observed():
@@ -21,7 +22,7 @@ def test_what_is_observed():
     keywords = {"widths": (8,), "modules_per_stage": [2], "mask_poolings": (1,)}
     model = create_model("attention56_cifar", 3, **keywords)
     inputs = images - np.asarray(normalization.mean)
-    variables = model.init(jax.random.key(0), inputs, train=False)
+    variables = random_variables(model, (8, 8, 3))
     seen = Probe(model, num_masks=2)(variables, images, normalization)
     _, sown = model.apply(
         variables, inputs, train=False, mutable=["intermediates"], capture_intermediates=True
@@ -46,7 +47,7 @@ def test_what_is_observed():
 def test_a_baseline_has_no_masks():
     images = np.zeros((2, 8, 8, 3), np.uint8)
     model = ResNet(num_classes=3, units_per_stage=(1,), widths=(8,))
-    variables = model.init(jax.random.key(0), np.zeros(images.shape, np.float32), train=False)
+    variables = random_variables(model, (8, 8, 3))
     normalization = mean_image_normalization(images)
     assert Probe(model, num_masks=2)(variables, images, normalization) is None
 

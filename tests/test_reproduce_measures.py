@@ -16,6 +16,7 @@ from experiments.reproduce.tables import Variant
 from rattn_jax import create_model, load
 from rattn_jax.train import train_and_evaluate
 from tests.tiny import make_config
+from tests.variables import random_variables
 
 
 def plan(folder, **changes):
@@ -54,7 +55,7 @@ def test_responses_of_attention_stages(run):
 
 def test_responses_of_residual_stages(run):
     model = create_model("resnet164_cifar", 10, units_per_stage=(1, 2), widths=(8, 16))
-    variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32), train=False)
+    variables = random_variables(model, (8, 8, 3))
     network = dataclasses.replace(load(run.folder), model=model, variables=variables)
     modules = {"stage1": "stage1_unit1", "stage2": "stage2_unit2"}
     assert stage_responses(network, images()) == mean_responses(network, images(), modules)
