@@ -7,7 +7,8 @@
 Compiles the train step of the config ahead of time, with libtpu on a machine without TPUs; reads
 no data and runs nothing. `--topology=cpu:8` compiles for eight devices of this machine. Times are
 estimates under the assumptions of `experiments/pod/predict.py`, not measurements. A compilation
-takes minutes; `--largest_batch` takes a few, a network with `scan_modules` two more.
+takes minutes; `--largest_batch` takes up to seven more and says what each found, a network with
+`scan_modules` two more.
 """
 
 import dataclasses

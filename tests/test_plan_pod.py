@@ -74,7 +74,8 @@ def test_memory_work_and_exchange():
 
 def test_search_from_the_config_to_the_table():
     chip = dataclasses.replace(CHIPS["v5e"], hbm_bytes=2**20)
-    found = plan(streamed_config(), jax.devices()[:2], chip, search=True)
+    said = []
+    found = plan(streamed_config(), jax.devices()[:2], chip, search=True, say=said.append)
     assert found.fits
     assert found.step_time.chips == 2
     assert [time.chips for time in found.scaling] == [4, 16, 64, 256]
@@ -82,6 +83,9 @@ def test_search_from_the_config_to_the_table():
     assert largest.batch > 8  # of the config: 16 on two devices
     assert found.memory.total < largest.total_bytes <= chip.hbm_bytes
     assert f"{largest.batch} (" in table(found, "cpu:2", chip)
+    sizes = [line for line in said if " takes " in line]
+    assert len(sizes) == largest.compilations - 1  # without the config's own
+    assert f"takes {largest.total_bytes / 2**20:,.1f} MiB a device" in "".join(sizes)
 
 
 @pytest.mark.parametrize("sync_batch_norm", [False, True])

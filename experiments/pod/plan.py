@@ -73,7 +73,7 @@ def plan(
         config: the keys of `configs/default.py`.
         devices: devices to compile for.
         chip: their figures, if there are any.
-        search: whether to search; takes three to six more compilations.
+        search: whether to search; takes up to seven more compilations.
         say: told what is being done, for it takes minutes.
 
     Raises:
@@ -180,8 +180,10 @@ def _search(
             try:
                 step = PlannedStep(_changed(config, batch_size=batch_size), devices)
                 size = memory(_compile(step))
-            except _RefusedError:
+                say(f"batch {batch_size} takes {size.total / 2**20:,.1f} MiB a device")
+            except _RefusedError as error:
                 size = None
+                say(f"batch {batch_size} is refused: {error}")
         evaluated = PlannedStep(config, devices).evaluated_bytes
         return None if size is None else size.total + evaluated
 
