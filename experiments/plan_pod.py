@@ -67,7 +67,7 @@ def table(found: Plan, topology: str, chip: Chip | None) -> str:
         ]
     if found.largest:
         largest = found.largest
-        refused = "" if largest.refused is None else f"; {largest.refused:,} do not fit"
+        refused = "" if largest.refused is None else f"; {largest.refused:,} are too many"
         rows.append(
             (
                 "largest batch a device",

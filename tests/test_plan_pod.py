@@ -88,6 +88,21 @@ def test_search_from_the_config_to_the_table():
     assert f"takes {largest.total_bytes / 2**20:,.1f} MiB a device" in "".join(sizes)
 
 
+def test_search_goes_no_further_than_a_config_may(monkeypatch):
+    def planned_step(config, devices):
+        if config.batch_size > 48:
+            raise UsageError(f"config.batch_size={config.batch_size} is out of range")
+        return PlannedStep(config, devices)
+
+    monkeypatch.setattr("experiments.pod.plan.PlannedStep", planned_step)
+    said = []
+    devices, chip = jax.devices()[:2], CHIPS["v5e"]
+    largest = plan(streamed_config(), devices, chip, search=True, say=said.append).largest
+    assert 16 <= largest.batch <= 24 < largest.refused <= 32
+    refused = 2 * largest.refused
+    assert f"batch {refused} is refused: config.batch_size={refused} is out of range" in said
+
+
 @pytest.mark.parametrize("sync_batch_norm", [False, True])
 def test_looped_modules_cost_what_they_cost_apart(sync_batch_norm):
     devices = jax.devices()[:2]

@@ -14,6 +14,7 @@ from experiments.pod.costs import Costs, Memory, costs, memory
 from experiments.pod.predict import CHIP_COUNTS, LargestBatch, StepTime, largest_batch, step_time
 from experiments.pod.step import PlannedStep
 from rattn_jax.build import build_model
+from rattn_jax.errors import UsageError
 
 Say = Callable[[str], None]
 
@@ -181,7 +182,7 @@ def _search(
                 step = PlannedStep(_changed(config, batch_size=batch_size), devices)
                 size = memory(_compile(step))
                 say(f"batch {batch_size} takes {size.total / 2**20:,.1f} MiB a device")
-            except _RefusedError as error:
+            except (_RefusedError, UsageError) as error:  # or beyond what a config may ask for
                 size = None
                 say(f"batch {batch_size} is refused: {error}")
         evaluated = PlannedStep(config, devices).evaluated_bytes

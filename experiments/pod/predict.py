@@ -14,6 +14,7 @@ The assumptions, all of them:
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from experiments.pod.chips import Chip
@@ -61,7 +62,7 @@ class LargestBatch:
     Attributes:
         batch: images a chip; 0 if none was found.
         total_bytes: memory that it takes.
-        refused: the smallest batch seen not to fit, or None.
+        refused: the smallest batch seen not to fit, or beyond what a config may have, or None.
         compilations: how many it took.
     """
 
@@ -77,7 +78,7 @@ def largest_batch(
     """The largest batch that fits, to 1/32 of it, with at most `MOST_COMPILATIONS`.
 
     A line through two batches says where the memory ends. Where the compiler refuses what the line
-    promises, the gap between what fits and what does not is halved.
+    promises, the geometric mean of what fits and what does not is next.
 
     Args:
         total_bytes: memory with a batch, or None if the compiler refuses it.
@@ -111,7 +112,7 @@ def largest_batch(
         known = {size: total for size, total in seen.items() if total is not None}
         candidate = max(rounded(_end_of_line(known, capacity)), best + step)
         if refused is not None and (candidate >= refused or not on_the_line):
-            candidate = rounded((best + refused) / 2)
+            candidate = max(rounded(math.sqrt(best * refused)), best + step)
         on_the_line = fits(candidate) and on_the_line
 
 
