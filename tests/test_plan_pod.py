@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -176,7 +177,7 @@ def test_largest_batch(start, per_image, fixed, refuses_above):
     exact = min(900 // per_image, refuses_above or 1000)
     assert found.refused > exact
     assert found.refused - found.batch <= max(1, exact // 32)
-    assert found.compilations <= 8
+    assert found.compilations <= 7
 
 
 def test_largest_batch_when_memory_grows_faster_than_the_line():
@@ -225,8 +226,9 @@ def test_configs_that_cannot_be_planned(change, message):
 
 
 def run(*arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
     command = [sys.executable, "-m", "experiments.plan_pod", "--config=tests/tiny.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_command():

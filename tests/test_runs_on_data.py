@@ -14,6 +14,8 @@ from rattn_jax.train import Trainer, build_dataset, train_and_evaluate
 from rattn_jax.writers import Progress
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder
+from tests.faults.runs import assert_same, finished
+from tests.test_main import TINY, run
 from tests.test_train import assert_equal, read_rows
 from tests.tiny import make_config, numbers
 
@@ -46,25 +48,25 @@ def streamed(tmp_path_factory):
     return workdir, train_and_evaluate(streaming(), workdir, ONE)
 
 
-def assert_close(state, other):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, other)
+def test_a_stream_gives_the_numbers_of_resident_data_bit_for_bit(tmp_path):
+    """As XLA compiles for users: with its older emitters the last bits differ."""
+    for name, num_bytes in (("resident", 2**30), ("stream", 0)):
+        status, _, err = run(
+            TINY,
+            f"--workdir={tmp_path / name}",
+            "--config.normalization=imagenet",
+            f"--config.dataset.max_resident_bytes={num_bytes}",
+            XLA_FLAGS="",
+        )
+        assert status == 0, err
+    assert_same(finished(tmp_path / "stream"), finished(tmp_path / "resident"))
 
 
-def test_a_stream_gives_the_numbers_of_resident_data(streamed, resident):
-    """But for the rounding of functions that were compiled apart."""
-    assert_close(streamed[1], resident[1])
-    rows, others = (numbers(read_rows(workdir)) for workdir in (streamed[0], resident[0]))
-    assert rows == [
-        {
-            key: pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
-            for key, value in row.items()
-        }
-        for row in others
-    ]
-
-
-def test_several_updates_of_a_stream_in_a_call(streamed, tmp_path):
-    assert_close(train_and_evaluate(streaming(steps_per_call=2), tmp_path, ONE), streamed[1])
+def test_several_updates_of_a_stream_in_a_call(resident, tmp_path):
+    state = train_and_evaluate(streaming(steps_per_call=2), tmp_path, ONE)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, resident[1]
+    )
 
 
 @pytest.mark.parametrize("parallel", ["shard_map", "pmap"])

@@ -111,7 +111,7 @@ def plan(
         compile_seconds=seconds,
         step_time=now,
         scaling=scaling,
-        largest=_search(config, devices, chip, used, say) if search and chip else None,
+        largest=_search(config, devices, chip, used, resident, say) if search and chip else None,
     )
 
 
@@ -167,26 +167,29 @@ def costs_with_loops(
 
 
 def _search(
-    config: ConfigDict, devices: Sequence[jax.Device], chip: Chip, used: Memory | None, say: Say
+    config: ConfigDict,
+    devices: Sequence[jax.Device],
+    chip: Chip,
+    used: Memory | None,
+    evaluated_bytes: int,
+    say: Say,
 ) -> LargestBatch:
-    """The largest batch a device; `used` is what the config's own takes."""
+    """The largest batch a device; `used` is what the config's own takes, without evaluation."""
     unit = len(devices) * config.accumulate_steps
 
     def total_bytes(parts: int) -> int | None:
         batch_size = parts * unit
         if batch_size == config.batch_size:
-            size = used
-        else:
-            say(f"compiling with batch {batch_size}")
-            try:
-                step = PlannedStep(_changed(config, batch_size=batch_size), devices)
-                size = memory(_compile(step))
-                say(f"batch {batch_size} takes {size.total / 2**20:,.1f} MiB a device")
-            except (_RefusedError, UsageError) as error:  # or beyond what a config may ask for
-                size = None
-                say(f"batch {batch_size} is refused: {error}")
-        evaluated = PlannedStep(config, devices).evaluated_bytes
-        return None if size is None else size.total + evaluated
+            return None if used is None else used.total + evaluated_bytes
+        say(f"compiling with batch {batch_size}")
+        try:
+            step = PlannedStep(_changed(config, batch_size=batch_size), devices)
+            total = memory(_compile(step)).total + evaluated_bytes
+        except (_RefusedError, UsageError) as error:  # or beyond what a config may ask for
+            say(f"batch {batch_size} is refused: {error}")
+            return None
+        say(f"batch {batch_size} takes {total / 2**20:,.1f} MiB a device")
+        return total
 
     found = largest_batch(total_bytes, config.batch_size // unit, chip.hbm_bytes)
     parts = config.accumulate_steps
