@@ -102,7 +102,7 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # with Nesterov momentum (paper); rattn_jax/optimizer.py has more
-    config.optimizer.schedule = "step"  # (paper), "cosine" or "one_cycle"
+    config.optimizer.schedule = "step"  # (paper), "cosine", "linear" or "one_cycle"
     config.optimizer.warmup_steps = 0  # updates in which the learning rate rises
     config.optimizer.learning_rate = 0.1  # the highest (paper)
     config.optimizer.boundaries = (64_000, 96_000)  # "step": updates after which it falls (paper)

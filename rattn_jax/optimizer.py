@@ -14,7 +14,7 @@ import optax
 
 from rattn_jax.errors import UsageError
 
-SCHEDULES = ("cosine", "one_cycle", "step")
+SCHEDULES = ("cosine", "linear", "one_cycle", "step")
 
 
 def make_schedule(
@@ -30,7 +30,8 @@ def make_schedule(
 
     Args:
         name: "step" is multiplied by `decay` at each boundary; "cosine" falls to 0 at the end along
-            half a cosine (Loshchilov & Hutter 2017); "one_cycle" rises and falls along cosines
+            half a cosine (Loshchilov & Hutter 2017), "linear" along a straight line (Li, Yumer &
+            Ramanan 2019); "one_cycle" rises and falls along cosines
             (Smith & Topin 2018), as `optax.cosine_onecycle_schedule` does.
         learning_rate: the highest rate.
         num_train_steps: updates of the whole run.
@@ -60,10 +61,13 @@ def make_schedule(
             learning_rate, {int(boundary): decay for boundary in boundaries}
         )
     else:
-        cosine = optax.cosine_decay_schedule(learning_rate, total - warmup_steps)
+        if name == "cosine":
+            falling = optax.cosine_decay_schedule(learning_rate, total - warmup_steps)
+        else:
+            falling = optax.linear_schedule(learning_rate, 0.0, total - warmup_steps)
 
         def after(step: Any) -> Any:
-            return cosine(step - warmup_steps)
+            return falling(step - warmup_steps)
 
     if not warmup_steps:
         return after

@@ -1,5 +1,6 @@
 import importlib
 import pkgutil
+import re
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def test_config(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cifar")])
 def test_config_is_what_its_name_says(name):
-    dataset, *kind, network = name.removesuffix("_modern").split(
+    dataset, *kind, network = re.sub("_(fast|modern)$", "", name).split(
         "_", maxsplit=name.count("noise") + 1
     )
     config = importlib.import_module(f"configs.{name}").get_config()

@@ -56,6 +56,17 @@ def test_cosine(warmup):
     assert expected[25] == pytest.approx(0)
 
 
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_linear(warmup):
+    schedule = make_schedule("linear", learning_rate=0.4, num_train_steps=25, warmup_steps=warmup)
+    expected = [
+        0.4 * (step + 1) / warmup if step < warmup else 0.4 * (25 - step) / (25 - warmup)
+        for step in range(26)
+    ]
+    np.testing.assert_allclose([schedule(s) for s in range(26)], expected, rtol=1e-5, atol=1e-7)
+    assert expected[25] == 0
+
+
 @pytest.mark.parametrize(("warmup", "peak"), [(0, 30), (14, 14), (20, 20)])
 def test_one_cycle(warmup, peak):
     schedule = make_schedule(
