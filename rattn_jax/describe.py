@@ -100,7 +100,7 @@ def standard_input(name: str) -> tuple[int, int]:
 
 def layers(model: nn.Module, input_size: int) -> list[Layer]:
     """Every convolution and matrix product of the network, in order of computation."""
-    return _trace(model, input_size)[1]
+    return trace(model, input_size)[1]
 
 
 def describe(name: str, input_size: int | None = None, batch_size: int = 64) -> Description:
@@ -112,7 +112,7 @@ def describe(name: str, input_size: int | None = None, batch_size: int = 64) -> 
     standard_size, num_classes = standard_input(name)
     size = input_size or standard_size
     model: Any = create_model(name, num_classes)
-    variables, products = _trace(model, size)
+    variables, products = trace(model, size)
     parameters = _size(variables["params"])
     paper_parameters, paper_multiply_adds = PAPER.get(name, (None, None))
     if size != standard_size:
@@ -132,8 +132,8 @@ def describe(name: str, input_size: int | None = None, batch_size: int = 64) -> 
     )
 
 
-def _trace(model: nn.Module, input_size: int) -> tuple[Any, list[Layer]]:
-    """Shapes of the variables, and the products of the forward pass, of one trace."""
+def trace(model: nn.Module, input_size: int) -> tuple[Any, list[Layer]]:
+    """Shapes of the variables, and the products of the forward pass, from one trace."""
     images = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.float32)
     initialize = partial(model.init_with_output, train=False)
     jaxpr, (_, variables) = jax.make_jaxpr(initialize, return_shape=True)(jax.random.key(0), images)

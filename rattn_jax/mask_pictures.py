@@ -127,7 +127,7 @@ class _Sheet:
             self._pen.text((x, top + 23), words, _GREY, _TEXT)
         # Features are of both signs, and their mean would be of what is left of them.
         mean = (mask.mean(2), np.abs(trunk).mean(2), np.abs(fused).mean(2))
-        rows = [("mean of\nchannels", mean)]
+        rows: list[tuple[str, tuple[np.ndarray, ...]]] = [("mean of\nchannels", mean)]
         rows += [(f"channel\n{c}", (mask[..., c], trunk[..., c], fused[..., c])) for c in channels]
         for i, (label, row) in enumerate(rows):
             y = top + _HEADING + i * (self._side + _CAPTION + _GAP)

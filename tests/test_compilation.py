@@ -6,10 +6,9 @@ import pytest
 
 from rattn_jax.compilation import compile_for, use_cache
 from rattn_jax.train import train_and_evaluate
-from tests.test_train import read_rows
-from tests.tiny import make_config, numbers
-
-ONE = jax.devices()[:1]
+from tests.compare import numbers, read_rows
+from tests.devices import ONE
+from tests.tiny import make_config
 
 
 @pytest.fixture

@@ -5,45 +5,9 @@ import pytest
 from rattn_jax.describe import PAPER, describe, layers, main
 from rattn_jax.models import create_model, list_models
 
-CIFAR_MULTIPLY_ADDS = {
-    "attention56_cifar": 122_825_216,
-    "attention92_cifar": 211_913_216,
-    "attention128_cifar": 301_001_216,
-    "attention164_cifar": 390_089_216,
-    "attention236_cifar": 568_265_216,
-    "attention452_cifar": 984_386_048,
-    "resnet164_cifar": 247_646_720,
-    "resnet1001_cifar": 1_490_995_712,
-    "wrn16_8_cifar": 1_548_145_664,
-    "wrn28_10_cifar": 5_243_328_768,
-}
-# From the authors' files: all and those in masks at 224, all at 320.
-IMAGENET_MULTIPLY_ADDS = {
-    "attention56": (6_270_836_736, 1_744_920_576, 12_795_494_400),
-    "attention92": (10_533_789_696, 3_387_482_112, 21_495_398_400),
-    "attentionnext56": (6_419_106_816, 1_748_683_776, 13_098_086_400),
-    "attentionnext92": (10_704_337_920, 3_394_255_872, 21_843_456_000),
-}
-CONVOLUTIONS = {"56": (110, 51), "92": (179, 84)}  # all and those in masks
-
 
 def total(products):
     return sum(layer.multiply_adds for layer in products)
-
-
-@pytest.mark.parametrize("name", CIFAR_MULTIPLY_ADDS)
-def test_multiply_adds_of_cifar_networks(name):
-    assert total(layers(create_model(name, 10), 32)) == CIFAR_MULTIPLY_ADDS[name]
-
-
-@pytest.mark.parametrize("name", IMAGENET_MULTIPLY_ADDS)
-def test_multiply_adds_of_imagenet_networks(name):
-    model = create_model(name, 1000)
-    products = layers(model, 224)
-    in_masks = [layer for layer in products if "/mask/" in layer.name]
-    at_320 = total(layers(model, 320))
-    assert (total(products), total(in_masks), at_320) == IMAGENET_MULTIPLY_ADDS[name]
-    assert (len(products) - 1, len(in_masks)) == CONVOLUTIONS[name[-2:]]  # one is the classifier
 
 
 def test_multiply_adds_of_each_module():
@@ -55,13 +19,6 @@ def test_multiply_adds_of_each_module():
     ):
         module = [layer for layer in products if layer.name.startswith(f"{stage}/module1/")]
         assert total(module) == expected
-
-
-def test_attentioninception_has_the_size_that_the_paper_reports():
-    description = describe("attentioninception56")
-    assert description.parameters == pytest.approx(31.9e6, rel=0.02)
-    assert description.multiply_adds == pytest.approx(6.3e9, rel=0.03)
-    assert describe("attentioninception56", input_size=299).multiply_adds > 1e10
 
 
 def test_multiply_adds_by_hand():
@@ -99,12 +56,6 @@ def test_description():
     # Twice the images, twice the activations; what does not grow with them is small.
     more = describe("attention56_cifar", batch_size=4).activation_bytes
     assert more == pytest.approx(2 * description.activation_bytes, rel=0.01)
-
-
-@pytest.mark.parametrize("name", [name for name in list_models() if "inception" not in name])
-def test_depth_is_in_the_name(name):
-    model = create_model(name, 10)
-    assert str(model.depth) in name.replace("_", " ").split("cifar")[0]
 
 
 def test_paper_has_only_names_that_exist():

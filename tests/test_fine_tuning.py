@@ -12,9 +12,10 @@ from rattn_jax.models import create_model
 from rattn_jax.optimizer import make_optimizer, make_schedule
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.train_state import create_train_state
+from tests.compare import assert_equal
+from tests.devices import ONE
 from tests.tiny import KEYWORDS, make_config
 
-ONE = jax.devices()[:1]
 OWN_KEYS = [f"model.{key}" for key in KEYWORDS]
 DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -41,10 +42,6 @@ def new_state(num_classes=10, *, with_averages=False):
     return create_train_state(
         jax.random.key(3), model, optimizer, (8, 8, 3), with_averages=with_averages
     )
-
-
-def assert_equal(one, other):
-    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def without_classifier(params):

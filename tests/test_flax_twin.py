@@ -17,9 +17,13 @@ WIDTHS = (8, 12, 16)
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_values_and_gradients(train):
-    ours = rattn_jax.create_model("attention92_cifar", 10, widths=WIDTHS)
-    twin = FlaxTwin(10, num_modules=2, widths=WIDTHS)
+@pytest.mark.parametrize(
+    ("name", "num_modules"),
+    [("attention56_cifar", 1), pytest.param("attention92_cifar", 2, marks=pytest.mark.slow)],
+)
+def test_values_and_gradients(name, num_modules, train):
+    ours = rattn_jax.create_model(name, 10, widths=WIDTHS)
+    twin = FlaxTwin(10, num_modules=num_modules, widths=WIDTHS)
     generator = np.random.RandomState(0)
     images = generator.normal(size=(4, 16, 16, 3))
     shapes = jax.eval_shape(partial(twin.init, train=False), jax.random.key(0), images)

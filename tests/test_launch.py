@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.test_main import ENVIRONMENT, ROOT, read_rows
+from tests.compare import read_rows
+from tests.forks import ENVIRONMENT, ROOT
 
 SRUN = """
 for id in 0 1; do

@@ -10,6 +10,7 @@ import pytest
 
 from rattn_jax.models import layers
 from rattn_jax.models.layers import BatchNorm, Conv
+from tests.compare import assert_close
 
 
 def random(*shape, seed=0):
@@ -25,10 +26,6 @@ def values_and_gradients(module, variables, x):
 
     gradients, aux = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
     return gradients, aux
-
-
-def assert_close(a, b, **tolerance):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
 CONVOLUTIONS = [

@@ -1,46 +1,15 @@
 """main.py as its users run it: a process of its own, and its exit status."""
 
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
+from tests.compare import numbers, read_rows
 from tests.data.test_folder import make_folder
-from tests.tiny import numbers
-
-ROOT = Path(__file__).parents[1]
-TINY = "--config=tests/tiny.py"
-# One device, and quick compilation as in the other tests.
-ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "GLIBC_TUNABLES"} | {
-    "JAX_NUM_CPU_DEVICES": "1"
-}
-
-
-def start(*arguments, **environment):
-    return subprocess.Popen(
-        [sys.executable, "main.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=ENVIRONMENT | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(*arguments, **environment):
-    process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def read_rows(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+from tests.faults.runs import start_placed
+from tests.forks import start_afresh, start_python
+from tests.main_program import TINY, run, wait_for_step
 
 
 @pytest.mark.parametrize(
@@ -107,16 +76,18 @@ def test_huge_pages_are_asked_for_unless_the_environment_says_otherwise(
         "import os, sys\n"
         "def get_config():\n    sys.exit('tunables: ' + os.environ['GLIBC_TUNABLES'])\n"
     )
-    _, _, err = run(f"--config={tmp_path}/show.py", f"--workdir={tmp_path}/run", **environment)
-    assert err == f"tunables: {expected}\n"
+    arguments = [f"--config={tmp_path}/show.py", f"--workdir={tmp_path}/run"]
+    process = start_afresh("main.py", *arguments, **{"GLIBC_TUNABLES": None} | environment)
+    assert process.communicate(timeout=200) == ("", f"tunables: {expected}\n")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder and the output of a run that was left alone."""
     workdir = tmp_path_factory.mktemp("with space é") / "run"
-    status, out, err = run(TINY, f"--workdir={workdir}", "--config.report=True")
-    assert (status, err) == (0, "")
+    process = start_afresh("main.py", TINY, f"--workdir={workdir}", "--config.report=True")
+    out, err = process.communicate(timeout=200)
+    assert (process.returncode, err) == (0, "")
     return workdir, out
 
 
@@ -139,70 +110,59 @@ def test_run_again_with_another_config(finished):
     assert "seed=0, and this config has seed=1" in err
 
 
-def wait_for_step(workdir, step):
-    """Waits until the run has written a line of `step`."""
-    end = time.monotonic() + 100
-    while time.monotonic() < end:
-        path = workdir / "metrics.jsonl"
-        if path.exists() and any(row["step"] >= step for row in read_rows(workdir)):
-            return
-        time.sleep(0.01)
-    raise TimeoutError(f"no line of step {step} in {workdir}")
+def test_run_that_was_stopped_goes_on_as_if_it_was_not(tmp_path):
+    """A signal from outside, at any moment of a run with many more updates than it gets."""
+    arguments = [TINY, f"--workdir={tmp_path}/stopped"]
+    process = start_afresh("main.py", *arguments, "--config.num_train_steps=100000")
+    wait_for_step(tmp_path / "stopped", 3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 75, err
+    step = int(re.search(r"stopped after step (\d+), saved", err)[1])
+    assert (tmp_path / "stopped/checkpoints" / str(step)).is_dir()
+    for name in ("stopped", "straight"):
+        total = f"--config.num_train_steps={step + 3}"
+        status, _, err = run(TINY, f"--workdir={tmp_path / name}", total)
+        assert status == 0, err
+    stopped, straight = (read_rows(tmp_path / name) for name in ("stopped", "straight"))
+    assert numbers(stopped) == numbers(straight)
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGTERM, 75), (signal.SIGINT, 75), (signal.SIGKILL, -signal.SIGKILL)],
-)
-def test_run_that_was_stopped_goes_on_as_if_it_was_not(finished, tmp_path, number, status):
-    # Many more steps than it gets, so that the signal comes in the middle.
-    process = start(TINY, f"--workdir={tmp_path}", "--config.num_train_steps=100000")
-    wait_for_step(tmp_path, 3)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=100)
+@pytest.mark.parametrize(("fault", "status"), [("int", 75), ("kill", -signal.SIGKILL)])
+def test_run_that_was_stopped_in_its_fifth_update_goes_on(finished, tmp_path, fault, status):
+    process = start_placed(fault, "stepping", 5, f"--workdir={tmp_path}")
+    _, err = process.communicate(timeout=200)
     assert process.returncode == status, err
-    if status == 75:
-        stopped = int(re.search(r"stopped after step (\d+), saved", err)[1])
-        assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
-    steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
-    total = max([*steps, 0]) + 3
-    for workdir in (tmp_path, tmp_path / "straight"):
-        code, _, err = run(TINY, f"--workdir={workdir}", f"--config.num_train_steps={total}")
-        assert code == 0, err
-    resumed, straight = (read_rows(path) for path in (tmp_path, tmp_path / "straight"))
-
-    assert numbers(resumed) == numbers(straight)
+    saved = [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    # Ctrl-C lets the update end, and saves; when it is killed, the save of step 4 may be under way.
+    assert ("5" in saved) == (fault == "int")
+    status, _, err = run(TINY, f"--workdir={tmp_path}")
+    assert status == 0, err
+    assert numbers(read_rows(tmp_path)) == numbers(read_rows(finished[0]))
 
 
 def test_stream_that_was_killed_goes_on_with_the_same_batches(tmp_path):
     folder = make_folder(tmp_path / "images", count=20)
     (folder / "train/cat/3.jpg").write_bytes(b"no image")
     arguments = [
-        TINY,
         f"--config.dataset.name=folder:{folder}",
         "--config.dataset.image_size=8",
         "--config.dataset.max_resident_bytes=0",
         "--config.normalization=imagenet",
         "--config.augmentation.scale_crop=(0.2,1.0)",
     ]
-    process = start(*arguments, f"--workdir={tmp_path}/run", "--config.num_train_steps=100000")
-    wait_for_step(tmp_path / "run", 3)
-    process.kill()
-    process.communicate()
-    kept = [int(p.name) for p in (tmp_path / "run/checkpoints").iterdir() if p.name.isdigit()]
-    total = max([*kept, 0]) + 3
+    process = start_placed("kill", "stepping", 6, *arguments, f"--workdir={tmp_path}/run")
+    process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL
     for workdir in ("run", "straight"):
-        status, _, err = run(
-            *arguments, f"--workdir={tmp_path / workdir}", f"--config.num_train_steps={total}"
-        )
+        status, _, err = run(TINY, *arguments, f"--workdir={tmp_path / workdir}")
         assert status == 0, err
         assert "skipping bad example 1: " in err
     resumed, straight = (read_rows(tmp_path / workdir) for workdir in ("run", "straight"))
     assert numbers(resumed) == numbers(straight)
 
-    status, _, err = run(
-        *arguments, f"--workdir={tmp_path}/strict", "--config.dataset.max_bad_examples=0"
-    )
+    strict = "--config.dataset.max_bad_examples=0"
+    status, _, err = run(TINY, *arguments, f"--workdir={tmp_path}/strict", strict)
     assert status == 1
     line = err.splitlines()[-1]
     assert line.startswith("main.py: 1 training examples cannot be used, more than dataset.max_bad")
@@ -229,10 +189,8 @@ runpy.run_path("main.py", run_name="__main__")
 
 
 def test_a_failed_save_is_the_last_line_whatever_its_threads_print(tmp_path):
-    command = [sys.executable, "-c", NOISY, TINY, f"--workdir={tmp_path}"]
-    environment = ENVIRONMENT | {"GLIBC_TUNABLES": ""}  # or main.py starts again, without this
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "main.py: could not be written"
+    (tmp_path / "noisy.py").write_text(NOISY)
+    process = start_python(tmp_path / "noisy.py", TINY, f"--workdir={tmp_path}/run")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "main.py: could not be written"

@@ -13,63 +13,9 @@ from rattn_jax.models.inception_resnet import V1, V2
 from tests import plain_network
 from tests.variables import abstract_variables, random_variables
 
-# Learnable parameters: for images of 32x32 with 10 and 100 classes, ...
-CIFAR_PARAMETERS = {
-    "attention56_cifar": (1_030_362, 1_053_492),
-    "attention92_cifar": (1_841_242, 1_864_372),
-    "attention128_cifar": (2_652_122, 2_675_252),
-    "attention164_cifar": (3_463_002, 3_486_132),
-    "attention236_cifar": (5_084_762, 5_107_892),
-    "attention452_cifar": (10_181_210, 10_204_340),
-    "attention92_port_cifar": (12_170_730, 12_262_980),  # the port's, without what it never uses
-}
-CIFAR_PARAMETERS |= {
-    "resnet164_cifar": (1_703_258, 1_726_388),
-    "resnet1001_cifar": (10_327_706, 10_350_836),
-    "wrn16_8_cifar": (10_961_370, 11_007_540),
-    "wrn28_10_cifar": (36_479_194, 36_536_884),
-}
-# ... and of the ImageNet networks with 1,000: 56 and 92 as in the authors' own files.
-IMAGENET_PARAMETERS = {
-    "attention56": 31_810_728,
-    "attention92": 52_466_344,
-    "attention128": 65_294_504,
-    "attention164": 78_122_664,
-    "attention200": 90_950_824,
-    "attention236": 103_778_984,
-    "attentionnext56": 31_318_824,
-    "attentionnext92": 52_102_952,
-    "attentioninception56": 32_406_032,  # ours; the paper says 31.9 M
-    "resnet152": 60_192_808,  # torchvision's
-    "resnet200": 64_666_280,  # the paper says 64.7 M
-    "resnext101": 44_177_704,  # torchvision's and the ResNeXt authors' 32x4d
-    "inception_resnet_v1": 22_756_328,  # ours, from Szegedy et al.
-    "inception_resnet_v2": 55_843_464,  # timm's
-}
-
 
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def test_every_network_is_in_a_table():
-    assert set(rattn_jax.list_models()) == {*CIFAR_PARAMETERS, *IMAGENET_PARAMETERS}
-    assert rattn_jax.list_models() == sorted(rattn_jax.list_models())
-
-
-@pytest.mark.parametrize("name", CIFAR_PARAMETERS)
-def test_parameters_of_cifar_networks(name):
-    counts = tuple(
-        count(abstract_variables(rattn_jax.create_model(name, classes))["params"])
-        for classes in (10, 100)
-    )
-    assert counts == CIFAR_PARAMETERS[name]
-
-
-@pytest.mark.parametrize("name", IMAGENET_PARAMETERS)
-def test_parameters_of_imagenet_networks(name):
-    variables = abstract_variables(rattn_jax.create_model(name, 1000), (224, 224, 3))
-    assert count(variables["params"]) == IMAGENET_PARAMETERS[name]
 
 
 def test_wiring_of_the_port_has_the_variables_of_the_paper_s():
@@ -79,11 +25,6 @@ def test_wiring_of_the_port_has_the_variables_of_the_paper_s():
             for wiring in ("paper", "port")
         )
         assert paper == port
-
-
-def test_parameters_of_attention452_with_one_decoder_unit():
-    model = rattn_jax.create_model("attention452_cifar", 10, mask_decoder_units=1)
-    assert count(abstract_variables(model)["params"]) == 8_745_818
 
 
 def test_parameters_of_each_part_of_attention56():
@@ -245,13 +186,13 @@ def test_every_parameter_gets_a_gradient(name, keywords, size, dtype):
 
         return jax.grad(loss, has_aux=True)(params)
 
-    gradients, (logits, updates) = run(variables["params"])
-    assert logits.dtype == jnp.float32
+    gradients, (logits, updates) = jax.device_get(run(variables["params"]))
+    assert logits.dtype == np.float32
     for leaf in jax.tree.leaves((gradients, updates)):
-        assert leaf.dtype == jnp.float32
-        assert jnp.all(jnp.isfinite(leaf))
+        assert leaf.dtype == np.float32
+        assert np.all(np.isfinite(leaf))
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
-        assert jnp.any(leaf != 0), jax.tree_util.keystr(path)
+        assert np.any(leaf != 0), jax.tree_util.keystr(path)
 
 
 def test_bfloat16_comes_close_to_float32():
@@ -261,6 +202,6 @@ def test_bfloat16_comes_close_to_float32():
     for dtype in ("float32", "bfloat16"):
         model = rattn_jax.create_model(name, 3, dtype=dtype, mask_poolings=(1,), **keywords)
         variables = random_variables(model, (size, size, 3))
-        logits.append(model.apply(variables, images, train=False))
+        logits.append(jax.jit(partial(model.apply, train=False))(variables, images))
     np.testing.assert_allclose(*logits, atol=0.05 * np.abs(logits[0]).max())
     assert not np.array_equal(*logits)

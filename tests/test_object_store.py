@@ -11,10 +11,9 @@ from rattn_jax.checkpoint import Checkpoints, read_newest, saved_steps
 from rattn_jax.paths import absolute
 from rattn_jax.train import train_and_evaluate
 from tests.bucket import serve_bucket
-from tests.test_steps import assert_equal
+from tests.compare import assert_equal
+from tests.devices import ONE
 from tests.tiny import at_step, make_config, make_state
-
-ONE = jax.devices()[:1]
 
 
 @pytest.fixture(scope="module")

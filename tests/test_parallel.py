@@ -11,7 +11,8 @@ from rattn_jax.metrics import count_examples, summarize
 from rattn_jax.parallel import make_mesh, replicate, wait_on_cpu
 from rattn_jax.steps import Batch, StreamedData
 from rattn_jax.train import train_and_evaluate
-from tests.test_steps import assert_close, assert_equal, learned
+from tests.compare import assert_close
+from tests.test_steps import learned
 from tests.tiny import compile_steps, make_config, make_data
 
 INDICES = np.arange(80, dtype=np.int32).reshape(5, 16) % 48  # five updates of 16 examples
@@ -37,16 +38,19 @@ def in_sync(data):
     return train(data, INDICES, sync=True)
 
 
-@pytest.mark.parametrize("sync", [False, True])
-def test_pmap_and_shard_map_give_the_same_numbers(data, sync, in_sync):
-    mapped = in_sync if sync else train(data, INDICES)
-    assert_equal(train(data, INDICES, sync=sync, mode="pmap"), mapped)
+def assert_same_numbers(found, expected):
+    """Of five updates in float32; by another program, whose sums may round otherwise."""
+    assert_close(learned(found), learned(expected), rtol=1e-5, atol=1e-5)
+    assert summarize(found.metrics) == pytest.approx(summarize(expected.metrics), rel=1e-5)
+
+
+def test_pmap_and_shard_map_give_the_same_numbers(data):
+    """With synchronised batch norm, too: see the streams below."""
+    assert_same_numbers(train(data, INDICES, mode="pmap"), train(data, INDICES))
 
 
 def test_synchronised_batch_norm_makes_devices_invisible(data, in_sync):
-    one = train(data, INDICES, devices=1)
-    assert_close(learned(in_sync), learned(one), rtol=1e-5, atol=1e-5)
-    assert summarize(in_sync.metrics) == pytest.approx(summarize(one.metrics), rel=1e-5)
+    assert_same_numbers(in_sync, train(data, INDICES, devices=1))
     assert count_examples(in_sync.metrics) == 80
 
 
@@ -54,7 +58,7 @@ def test_synchronised_batch_norm_makes_devices_invisible(data, in_sync):
 def test_streams_feed_eight_devices(data, mode, in_sync):
     rows = [Batch(data.images[row], data.labels[row]) for row in INDICES]
     found = train(StreamedData(data.normalization), rows, sync=True, mode=mode)
-    assert_equal(found, in_sync)
+    assert_same_numbers(found, in_sync)
 
 
 @pytest.mark.parametrize("devices", [1, 8])

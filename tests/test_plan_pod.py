@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -20,6 +17,7 @@ from rattn_jax.build import build_dataset
 from rattn_jax.errors import UsageError
 from rattn_jax.train import Trainer
 from rattn_jax.writers import Progress
+from tests.forks import start_python
 from tests.tiny import make_config
 
 
@@ -104,7 +102,7 @@ def test_search_goes_no_further_than_a_config_may(monkeypatch):
     assert f"batch {refused} is refused: config.batch_size={refused} is out of range" in said
 
 
-@pytest.mark.parametrize("sync_batch_norm", [False, True])
+@pytest.mark.parametrize("sync_batch_norm", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_looped_modules_cost_what_they_cost_apart(sync_batch_norm):
     devices = jax.devices()[:2]
     config = make_config()
@@ -226,25 +224,25 @@ def test_configs_that_cannot_be_planned(change, message):
 
 
 def run(*arguments):
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
-    command = [sys.executable, "-m", "experiments.plan_pod", "--config=tests/tiny.py", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = ["-m", "experiments.plan_pod", "--config=tests/tiny.py", *arguments]
+    process = start_python(*command, JAX_NUM_CPU_DEVICES=None)
+    return *process.communicate(timeout=200), process.returncode
 
 
 def test_command():
-    done = run("--topology=cpu:8", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    out, err, status = run("--topology=cpu:8", "--json")
+    assert status == 0, err
+    found = json.loads(out)
     assert (found["topology"], found["devices"], found["batch_size"]) == ("cpu:8", 8, 16)
     assert found["costs"]["all_reduce_bytes"] > 0
 
 
 @pytest.mark.parametrize("arguments", [["--topology=cpu:3"], ["--topology=v9:1"], ["--nonsense"]])
 def test_command_says_in_a_line_what_is_wrong(arguments):
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("plan_pod: ")
-    assert done.stderr.count("\n") == 1
+    _, err, status = run(*arguments)
+    assert status == 2
+    assert err.startswith("plan_pod: ")
+    assert err.count("\n") == 1
 
 
 def test_table_of_a_refusal():

@@ -6,13 +6,11 @@ import socket
 import time
 from contextlib import contextmanager
 
-import pytest
-
+from tests.compare import assert_rows_close, read_rows
 from tests.data.test_folder import make_folder
 from tests.faults.runs import start_placed
-from tests.test_main import TINY, read_rows, run, start, wait_for_step
+from tests.main_program import TINY, run, start, wait_for_step
 from tests.test_report import read_page
-from tests.tiny import numbers
 
 
 def start_job(workdir, *arguments, processes=2, devices=2, instead=lambda *a, **e: None):
@@ -62,11 +60,7 @@ def run_alone(workdir, *arguments, devices):
 
 
 def assert_same_run(one, other):
-    rows = [numbers(read_rows(workdir)) for workdir in (one, other)]
-    assert len(rows[0]) == len(rows[1])
-    for a, b in zip(*rows, strict=True):
-        assert a.pop("split") == b.pop("split")
-        assert a == pytest.approx(b, rel=1e-4)
+    assert_rows_close(*(read_rows(workdir) for workdir in (one, other)))
 
 
 def test_two_processes_do_what_one_does_and_others_go_on(tmp_path):
@@ -111,14 +105,12 @@ def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes_with_pmap(
         job[1].kill()
         since = time.monotonic()
         (status, _, err), _ = finish(job)
-    assert time.monotonic() - since < 60
+    assert time.monotonic() - since < 150  # the run itself would go on for ever
     assert status != 0
     assert err.strip(), "it says why"
     steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     total = max([*steps, 0]) + 2
-    job = finish(
-        start_job(tmp_path, f"--config.num_train_steps={total}", short, "--config.parallel=pmap")
-    )
+    job = finish(start_job(tmp_path, f"--config.num_train_steps={total}", "--config.parallel=pmap"))
     assert [status for status, _, _ in job] == [0, 0], job
     run_alone(tmp_path / "one", f"--config.num_train_steps={total}", devices=4)
     assert_same_run(tmp_path, tmp_path / "one")
@@ -149,7 +141,7 @@ def test_sigterm_ends_a_job_that_cannot_leave_in_order(tmp_path):
             process.send_signal(signal.SIGTERM)
         since = time.monotonic()
         results = finish(job)
-    assert time.monotonic() - since < 20
+    assert time.monotonic() - since < 150  # the one that hangs would for 1,000 s
     assert [status for status, _, _ in results] == [75, 75], results
     assert all("2 s were not enough to leave in order" in err for _, _, err in results)
 

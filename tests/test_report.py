@@ -18,9 +18,10 @@ from rattn_jax.report.classes import wilson_interval
 from rattn_jax.report.page import Evaluated, Masks, run_page
 from rattn_jax.report.probe import Observation
 from rattn_jax.train import train_and_evaluate
+from tests.compare import assert_equal, numbers, read_rows
 from tests.data.test_folder import make_folder
-from tests.test_train import ONE, assert_equal, read_rows
-from tests.tiny import make_config, numbers
+from tests.devices import ONE
+from tests.tiny import make_config
 
 SECTIONS = {"result", "curves", "confusions", "classes", "most-confident-mistakes", "run"}
 MASK_SECTIONS = {"mask-health", "what-the-masks-attend-to"}
@@ -272,7 +273,7 @@ def test_page_fits_the_width_of_a_screen(tmp_path, width):
     shot = tmp_path / "shot.png"
     for what in ("--dump-dom", f"--screenshot={shot}"):
         done = subprocess.run(
-            [*command, what, frame], capture_output=True, text=True, timeout=60, env=environment
+            [*command, what, frame], capture_output=True, text=True, timeout=200, env=environment
         )
         if what == "--dump-dom":
             assert "<title>0</title>" in done.stdout, done.stderr

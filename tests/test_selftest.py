@@ -4,9 +4,9 @@ import pytest
 import rattn_jax.selftest
 from rattn_jax.errors import SaveError, UsageError
 from rattn_jax.selftest import selftest
+from tests.devices import ONE
 from tests.tiny import make_config
 
-ONE = jax.devices()[:1]
 PASSED = (
     *("devices", "data", "disk", "memory", "training"),
     *("checkpoint", "resuming", "speed", "end"),

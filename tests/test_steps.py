@@ -11,6 +11,7 @@ from rattn_jax.metrics import count_examples, summarize
 from rattn_jax.parallel import check_batch_size, make_mesh, map_replicas
 from rattn_jax.steps import Batch, StreamedData, _fold
 from rattn_jax.train_state import create_train_state
+from tests.compare import assert_close, assert_equal
 from tests.tiny import make_data, make_model, run_steps
 
 INDICES = np.arange(32, dtype=np.int32).reshape(2, 16)  # two updates of 16 examples
@@ -28,14 +29,6 @@ def one_device(data):
 
 def learned(state):
     return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def assert_close(a, b, **tolerance):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
-
-
-def assert_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_golden(one_device):
@@ -94,20 +87,24 @@ def test_parts_of_a_batch_are_accumulated_into_one_update(data):
     assert count_examples(found.metrics) == 16
     model = make_model()
     start = create_train_state(jax.random.key(0), model, optax.identity(), (8, 8, 3))
+    start = jax.device_get(start)
     images = (data.images - data.normalization.mean).astype(np.float32)
 
-    def loss(params, stats, part):
+    @jax.jit
+    @partial(jax.grad, has_aux=True)
+    def gradient(params, stats, part):
         logits, updated = model.apply(
             {"params": params, "batch_stats": stats},
-            images[part],
+            part.images,
             train=True,
             mutable=["batch_stats"],
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.labels[part])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, part.labels)
         return losses.mean(), updated["batch_stats"]
 
-    first, stats = jax.grad(loss, has_aux=True)(start.params, start.batch_stats, INDICES[0, :8])
-    second, stats = jax.grad(loss, has_aux=True)(start.params, stats, INDICES[0, 8:])
+    halves = [Batch(images[part], data.labels[part]) for part in (INDICES[0, :8], INDICES[0, 8:])]
+    first, stats = jax.device_get(gradient(start.params, start.batch_stats, halves[0]))
+    second, stats = jax.device_get(gradient(start.params, stats, halves[1]))
     expected = jax.tree.map(
         # The first step of Nesterov's momentum, and the decay.
         lambda p, a, b: p - rate * 1.9 * ((a + b) / 2 + 1e-4 * p),
@@ -124,11 +121,13 @@ def test_parts_of_a_batch_are_accumulated_into_one_update(data):
 def test_averages_follow_the_parameters_and_are_what_is_evaluated(data):
     assert run_steps(INDICES[:1], data).ema is None
     states = [run_steps(INDICES[:1], data, calls=n, ema_decay=0.15) for n in range(4)]
-    expected = learned(states[0])
+    expected = jax.device_get(learned(states[0]))
     for done, state in enumerate(states[1:]):
         weight = min(0.15, (1 + done) / (10 + done))  # 0.1, 0.15, 0.15
         expected = jax.tree.map(
-            lambda old, new, w=weight: w * old + (1 - w) * new, expected, learned(state)
+            lambda old, new, w=weight: w * old + (1 - w) * new,
+            expected,
+            jax.device_get(learned(state)),
         )
         assert_close(state.ema, expected, rtol=1e-5, atol=1e-6)
         assert state.evaluated is state.ema
@@ -144,7 +143,8 @@ def test_loss_is_that_of_the_targets(data):
     model = make_model()
     start = create_train_state(jax.random.key(0), model, optax.identity(), (8, 8, 3))
     images = (data.images[:16] - data.normalization.mean).astype(np.float32)
-    logits = model.apply(learned(start), images, train=True, mutable=["batch_stats"])[0]
+    apply = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
+    logits, _ = apply(learned(start), images)
     uniform = -jax.nn.log_softmax(logits).mean()
     assert losses[1.0]["loss"] == pytest.approx(float(uniform), rel=1e-4)
 
@@ -163,4 +163,6 @@ def test_images_are_regularized_with_their_targets(data):
 
 def test_batches_that_stream_give_the_numbers_of_resident_data(data, one_device):
     rows = Batch(data.images[INDICES], data.labels[INDICES])
-    assert_equal(run_steps(rows, StreamedData(data.normalization)), one_device)
+    found = run_steps(rows, StreamedData(data.normalization))
+    assert_close(learned(found), learned(one_device), rtol=1e-5, atol=1e-6)
+    assert summarize(found.metrics) == pytest.approx(summarize(one_device.metrics), rel=1e-5)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +18,6 @@ from rattn_jax.steps import ResidentData, train_steps
 from rattn_jax.train_state import create_train_state
 
 KEYWORDS = {"widths": (8,), "modules_per_stage": (1,), "mask_poolings": (1,)}
-
-
-MEASURED = frozenset(
-    {"time", "images_per_second", "steps_per_sec", "input_wait_share", "peak_memory_bytes"}
-)
-
-
-def numbers(rows):
-    """Lines of metrics without what was measured by the clock."""
-    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
 
 
 def make_config(**changes):
@@ -76,10 +66,8 @@ def make_data(num_examples):
     return ResidentData(images, labels, mean_image_normalization(images))
 
 
-def compile_steps(
-    *, devices=1, mode="shard_map", learning_rate=0.05, sync=False, loop=False, **recipe
-):
-    """The compiled train step, and the state before it."""
+@cache
+def _compiled(devices, mode, learning_rate, sync, loop, **recipe):
     mesh = make_mesh(jax.devices()[:devices])
     model = make_model(norm_axis_name=AXIS if sync else None)
     schedule = make_schedule("step", learning_rate=learning_rate, num_train_steps=100)
@@ -99,6 +87,14 @@ def compile_steps(
         (8, 8, 3),
         with_averages=bool(recipe.get("ema_decay")),
     )
+    return step, jax.device_get(state), mesh
+
+
+def compile_steps(
+    *, devices=1, mode="shard_map", learning_rate=0.05, sync=False, loop=False, **recipe
+):
+    """The train step, compiled once for all tests that ask for the same, and a state before it."""
+    step, state, mesh = _compiled(devices, mode, learning_rate, sync, loop, **recipe)
     return step, replicate(state, mesh)
 
 

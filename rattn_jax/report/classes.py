@@ -148,6 +148,7 @@ def mistakes_section(
     text = f"Of all {count:,} {split} images, those that the network was surest of, and wrong."
     if not len(images):
         text = f"None of the {count:,} {split} images was mistaken."
+    lines = zip(images, *(np.asarray(values).tolist() for values in mistakes), strict=True)
     tiles = [
         tag(
             "figure",
@@ -161,7 +162,7 @@ def mistakes_section(
             tag("div", f"with {100 * probability:.1f} %"),
             tag("div", f"no. {position}", class_="faint"),
         )
-        for image, probability, position, label, prediction in zip(images, *mistakes, strict=True)
+        for image, probability, position, label, prediction in lines
     ]
     kind = "tiles wide" + (" smooth" if images.shape[1:2] > (48,) else "")
     return section("Most confident mistakes", tag("p", text), tag("div", *tiles, class_=kind))

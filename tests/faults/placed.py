@@ -21,7 +21,6 @@ FAULTS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "int": lambda: os.kill(os.getpid(), signal.SIGINT),
-    "hang": lambda: time.sleep(1000),
 }
 
 
@@ -33,7 +32,12 @@ def raise_error():
     raise InjectedError("on purpose")
 
 
-FAULTS["raise"] = raise_error
+def hang():
+    print("hanging", flush=True)
+    time.sleep(1000)
+
+
+FAULTS |= {"raise": raise_error, "hang": hang}
 
 # Where the fault comes before the function, or after it ("+").
 PLACES = {

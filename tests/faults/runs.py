@@ -2,27 +2,19 @@
 
 import dataclasses
 import os
-import subprocess
-import sys
 
 import numpy as np
 
 from rattn_jax.checkpoint import read_checkpoint, saved_steps
-from tests.test_main import ENVIRONMENT, ROOT, TINY, read_rows
-from tests.tiny import numbers
+from tests.compare import numbers, read_rows
+from tests.forks import start_python
+from tests.main_program import TINY
 
 
 def start_placed(fault, place, count, *arguments, **environment):
     """main.py with a fault at a place; see `placed.py`."""
-    command = [sys.executable, "-m", "tests.faults.placed", fault, place, count]
-    return subprocess.Popen(
-        [*map(str, command), TINY, *map(str, arguments)],
-        cwd=ROOT,
-        env=ENVIRONMENT | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = ["-m", "tests.faults.placed", fault, place, count, TINY]
+    return start_python(*command, *arguments, **environment)
 
 
 @dataclasses.dataclass(frozen=True)

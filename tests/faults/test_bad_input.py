@@ -5,16 +5,16 @@ import random
 import subprocess
 import sys
 
-import jax
 import pytest
 
 from rattn_jax.errors import DataError, NonfiniteError, UsageError
 from rattn_jax.train import train_and_evaluate
-from tests.test_main import ENVIRONMENT, ROOT, TINY, run
-from tests.test_train import read_rows
+from tests.compare import read_rows
+from tests.devices import ONE
+from tests.forks import ENVIRONMENT, ROOT
+from tests.main_program import TINY, run
 from tests.tiny import make_config
 
-ONE = jax.devices()[:1]
 NUMBERS = (-1, 0, 1, 2, 3, 7, 2**31, 2**70)
 REALS = (-1.0, 0.0, 1e-300, 0.5, 1.0, 1e30, math.inf, -math.inf, math.nan)
 TEXTS = ("", " ", "none", "é\n", "a" * 300, "../x", "cosine", "lamb", "spatial", "local", "digits")

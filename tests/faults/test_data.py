@@ -1,8 +1,6 @@
 """Bad images, races of preparation, resuming at any place, and every example counted once."""
 
 import random
-import subprocess
-import sys
 import time
 from functools import partial
 from typing import Any
@@ -22,15 +20,13 @@ from rattn_jax.feed import imagenet_normalization
 from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate, wait_on_cpu
 from rattn_jax.steps import ResidentData, eval_steps
 from rattn_jax.train import train_and_evaluate
+from tests.compare import assert_equal, numbers, read_rows
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder
 from tests.data.test_loading import Files
-from tests.test_main import ENVIRONMENT, ROOT
+from tests.devices import ONE
+from tests.forks import start_python
 from tests.test_runs_on_data import changed
-from tests.test_train import assert_equal, read_rows
-from tests.tiny import numbers
-
-ONE = jax.devices()[:1]
 
 
 @pytest.mark.fault("a bad image, in training or evaluation", fast=4, counted=100)
@@ -66,15 +62,7 @@ def test_bad_image(case, outcome):
 
 
 def preparing(folder):
-    command = [sys.executable, "-m", "tests.faults.prepare_cifar", str(folder)]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_python("-m", "tests.faults.prepare_cifar", folder)
 
 
 @pytest.mark.fault("two processes prepare a dataset, or one is killed", fast=0, counted=20)

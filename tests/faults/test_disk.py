@@ -8,7 +8,8 @@ import time
 import pytest
 
 from rattn_jax.checkpoint import read_checkpoint, saved_steps
-from tests.test_main import TINY, read_rows, run, start
+from tests.compare import read_rows
+from tests.main_program import TINY, run, start
 
 LONG = "--config.num_train_steps=20"
 NO_CACHE = "--config.compilation_cache_dir=/nonexistent/cache"

@@ -7,7 +7,7 @@ import pytest
 
 from rattn_jax.checkpoint import read_checkpoint, saved_steps
 from tests.faults.runs import start_placed
-from tests.test_main import TINY, run, start
+from tests.main_program import TINY, run, start
 
 LONG = "--config.num_train_steps=14"
 LIKE_NAN = "--config.optimizer.learning_rate=1e30"
@@ -92,13 +92,11 @@ def test_grace_runs_out(tmp_path, case, outcome):
     place = ("compiling", "evaluating")[case]
     short = "--config.preemption_grace_seconds=2"
     process = start_placed("hang", place, 1, LONG, short, f"--workdir={tmp_path}")
-    before = ("training on", "step  2/14  train")[case]
-    assert any(line.startswith(before) for line in process.stdout)
-    time.sleep(1)
+    assert any(line == "hanging\n" for line in process.stdout)
     since = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 75, err
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - since < 100  # it hangs for 1,000 s
     assert "2 s were not enough" in err
     outcome("status 75 after the grace time")

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.faults.runs import assert_same, finished, start_placed
-from tests.test_main import TINY, run, start
+from tests.main_program import TINY, run, start
 
 LONG = "--config.num_train_steps=40"
 

@@ -9,10 +9,10 @@ from rattn_jax.checkpoint import saved_steps
 from rattn_jax.errors import NonfiniteError
 from rattn_jax.stop_signals import StopSignals
 from rattn_jax.train import train_and_evaluate
-from tests.test_train import read_rows
+from tests.compare import read_rows
+from tests.devices import ONE
 from tests.tiny import make_config
 
-ONE = jax.devices()[:1]
 BAD = 3  # updates before the bad one
 
 

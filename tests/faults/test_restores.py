@@ -8,10 +8,9 @@ import pytest
 
 from rattn_jax.errors import UsageError
 from rattn_jax.train import train_and_evaluate
-from tests.test_train import read_rows
+from tests.compare import read_rows
+from tests.devices import ONE
 from tests.tiny import make_config
-
-ONE = jax.devices()[:1]
 
 REFUSED = {
     "model.name": "attention92_cifar",

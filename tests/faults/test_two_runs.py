@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.test_main import TINY, run, start, wait_for_step
+from tests.main_program import TINY, run, start, wait_for_step
 
 
 @pytest.mark.fault("a second run in the same folder", fast=1, counted=3)
