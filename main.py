@@ -107,8 +107,9 @@ def _train() -> None:
     import jax
 
     from rattn_jax.errors import DataError, NonfiniteError, SaveError, UsageError
-    from rattn_jax.selftest import selftest
-    from rattn_jax.train import StoppedError, train_and_evaluate
+    from rattn_jax.train import train_and_evaluate
+    from rattn_jax.training.run import StoppedError
+    from rattn_jax.training.selftest import selftest
 
     absl_logging.set_verbosity(absl_logging.WARNING)
     # Of a save that fails, Orbax leaves an error for each array; SaveError says it once.

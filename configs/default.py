@@ -101,7 +101,7 @@ def get_config() -> ConfigDict:
     config.model.scan_modules = config_dict.placeholder(bool)  # quicker compilation of deep nets
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "sgd"  # with Nesterov momentum (paper); rattn_jax/optimizer.py has more
+    config.optimizer.name = "sgd"  # with Nesterov momentum (paper); training/optimizer.py has more
     config.optimizer.schedule = "step"  # (paper), "cosine", "linear" or "one_cycle"
     config.optimizer.warmup_steps = 0  # updates in which the learning rate rises
     config.optimizer.learning_rate = 0.1  # the highest (paper)

@@ -17,10 +17,10 @@ from absl import app, flags
 from PIL import Image
 
 from rattn_jax.data import open_dataset
+from rattn_jax.data.dataset import Source
 from rattn_jax.data.images import random_box
-from rattn_jax.data.order import training_index
-from rattn_jax.data.source import Source
-from rattn_jax.data.streaming import training_batches
+from rattn_jax.data.sampling import training_index
+from rattn_jax.data.stream import training_batches
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder.")
 _DATASET = flags.DEFINE_string("dataset", "imagenet2012", "A TFDS set that is prepared there.")

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from rattn_jax.errors import UsageError
-from rattn_jax.report.classes import error_text
-from rattn_jax.report.curves import Axis, Series, chart, number, percent
+from rattn_jax.report.charts import Axis, Series, chart, number, percent
+from rattn_jax.report.confusion import error_text
 from rattn_jax.report.markup import Html, document, section, table, tag
 from rattn_jax.report.page import flatten
-from rattn_jax.run_folder import RECORD, replace_text
+from rattn_jax.runs.workdir import RECORD, replace_text
 
 
 class Run(NamedTuple):

@@ -14,11 +14,17 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 from PIL import Image, ImageDraw, ImageFont
 
-from rattn_jax.build import build_dataset, build_feed, build_recipe, image_sizes, is_resident
-from rattn_jax.config_rules import check_config
+from rattn_jax.config.rules import check_config
 from rattn_jax.data import dataset_spec
-from rattn_jax.parallel import make_mesh
-from rattn_jax.steps import prepare, take
+from rattn_jax.parallel.mesh import make_mesh
+from rattn_jax.training.build import (
+    build_dataset,
+    build_feed,
+    build_recipe,
+    image_sizes,
+    is_resident,
+)
+from rattn_jax.training.steps import prepare, take
 
 _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an image in the picture
 

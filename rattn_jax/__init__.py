@@ -6,14 +6,14 @@ from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model, list_models
 
 if TYPE_CHECKING:
-    from rattn_jax.trained import Trained
+    from rattn_jax.inference.network import Trained
 
 __version__ = "0.1.0"
 __all__ = ["UsageError", "__version__", "create_model", "list_models", "load"]
 
 
 def load(workdir: str) -> "Trained":
-    """The trained network of a run's folder: see `rattn_jax.trained.load`."""
-    from rattn_jax import trained  # which imports all that training needs
+    """The trained network of a run's folder: see `rattn_jax.inference.network.load`."""
+    from rattn_jax.inference import network
 
-    return trained.load(workdir)
+    return network.load(workdir)

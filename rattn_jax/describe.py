@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from rattn_jax.command_line import align, errors_on_one_line, positive
+from rattn_jax.cli import align, errors_on_one_line, positive
 from rattn_jax.models import create_model, list_models
 
 # The paper's parameters (millions) and multiply-adds (billions): tables 2, 6 and 7.

@@ -3,8 +3,8 @@
     python -m rattn_jax.explain --workdir=RUN --image=FILE... [--out=FOLDER] [--channels=3,17]
     python -m rattn_jax.explain --workdir=RUN --surgery [--split=test] [--json]
 
-The first writes a sheet for each image (`mask_pictures.py`), the second a table of the error with
-each module's masks replaced (`surgery.py`).
+The first writes a sheet for each image (`report/mask_sheet.py`), the second a table of the error
+with each module's masks replaced (`inference/ablation.py`).
 """
 
 import argparse
@@ -17,12 +17,12 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from rattn_jax.command_line import add_workdir, align, errors_on_one_line, positive
+from rattn_jax.cli import add_workdir, align, errors_on_one_line, positive
 from rattn_jax.data.images import BadImageError
 from rattn_jax.errors import DataError, UsageError
-from rattn_jax.mask_pictures import draw_sheet, strongest_channels
-from rattn_jax.surgery import REPLACEMENTS, Surgery, operate
-from rattn_jax.trained import ModuleMaps, Trained, load
+from rattn_jax.inference.ablation import REPLACEMENTS, Surgery, operate
+from rattn_jax.inference.network import ModuleMaps, Trained, load
+from rattn_jax.report.mask_sheet import draw_sheet, strongest_channels
 
 _NUM_CHANNELS = 3  # drawn of each module, unless they are named
 

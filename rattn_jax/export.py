@@ -25,9 +25,9 @@ import numpy as np
 from etils import epath
 from jax import export
 
-from rattn_jax.command_line import add_workdir, errors_on_one_line
+from rattn_jax.cli import add_workdir, errors_on_one_line
 from rattn_jax.errors import DataError, UsageError
-from rattn_jax.trained import Trained, in_order, load
+from rattn_jax.inference.network import Trained, in_order, load
 
 Outputs = dict[str, Any]  # by name: logits, and the masks by the names of their modules
 Function = Callable[[Any], Outputs]  # of images

@@ -20,16 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from rattn_jax import metrics
-from rattn_jax.checkpoint import Checkpoints
-from rattn_jax.command_line import errors_on_one_line
+from rattn_jax.cli import errors_on_one_line
+from rattn_jax.data.loaders import unit_normalization
 from rattn_jax.errors import UsageError
-from rattn_jax.feed import unit_normalization
-from rattn_jax.inputs import record_inputs
-from rattn_jax.paths import absolute
-from rattn_jax.port_weights import PortNetwork, State, convert, recognize
-from rattn_jax.run_folder import open_run_folder, record_run
-from rattn_jax.train_state import TrainState
+from rattn_jax.interop.torch_port import PortNetwork, State, convert, recognize
+from rattn_jax.runs.checkpointer import Checkpoints
+from rattn_jax.runs.files import absolute
+from rattn_jax.runs.saved_run import record_inputs
+from rattn_jax.runs.workdir import open_run_folder, record_run
+from rattn_jax.training import metrics
+from rattn_jax.training.state import TrainState
 
 _PROGRAM = "import_torch"
 

@@ -17,18 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from etils import epath
 
-from rattn_jax.command_line import (
-    BAD_USAGE,
-    FAILED,
-    add_workdir,
-    errors_on_one_line,
-    positive,
-    say,
-)
-from rattn_jax.data.folder import SUFFIXES
+from rattn_jax.cli import BAD_USAGE, FAILED, add_workdir, errors_on_one_line, positive, say
+from rattn_jax.data.image_folder import SUFFIXES
 from rattn_jax.data.images import BadImageError
 from rattn_jax.errors import UsageError
-from rattn_jax.trained import Trained, load
+from rattn_jax.inference.network import Trained, load
 
 _PROGRAM = "predict"
 

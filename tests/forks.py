@@ -31,7 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # One device, and quick compilation as in the other tests; huge pages would need a second start.
 ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "GLIBC_TUNABLES": ""}
-IMPORTED = ("rattn_jax.train", "rattn_jax.selftest", "sklearn.datasets")
+IMPORTED = ("rattn_jax.train", "rattn_jax.training.selftest", "sklearn.datasets")
 
 
 def start_python(*command, **environment):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rattn_jax.checkpoint import Checkpoints, read_checkpoint, read_newest, saved_steps
 from rattn_jax.errors import DataError, SaveError, UsageError
+from rattn_jax.runs.checkpointer import Checkpoints, read_checkpoint, read_newest, saved_steps
 from tests.tiny import at_step, make_state
 
 

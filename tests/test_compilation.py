@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rattn_jax.compilation import compile_for, use_cache
 from rattn_jax.train import train_and_evaluate
+from rattn_jax.training.compilation import compile_for, use_cache
 from tests.compare import numbers, read_rows
 from tests.devices import ONE
 from tests.tiny import make_config

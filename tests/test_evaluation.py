@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from rattn_jax import evaluation
-from rattn_jax.metrics import measure, summarize
-from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate, wait_on_cpu
+from rattn_jax.parallel.mesh import AXIS, make_mesh, map_replicas, replicate, wait_on_cpu
+from rattn_jax.training import evaluation
+from rattn_jax.training.metrics import measure, summarize
 
 CLASSES, BATCHES, BATCH = 5, 6, 16
 

@@ -9,15 +9,17 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from rattn_jax import explain, mask_pictures, surgery
+from rattn_jax import explain
 from rattn_jax.data import Dataset
-from rattn_jax.data.source import ArraySource
+from rattn_jax.data.dataset import ArraySource
 from rattn_jax.errors import UsageError
-from rattn_jax.mask_pictures import draw_sheet, strongest_channels
+from rattn_jax.inference import ablation
+from rattn_jax.inference.network import ModuleMaps, Trained
 from rattn_jax.models import create_model
 from rattn_jax.models.attention import SoftMask
-from rattn_jax.steps import Normalization
-from rattn_jax.trained import ModuleMaps, Trained
+from rattn_jax.report import mask_sheet
+from rattn_jax.report.mask_sheet import draw_sheet, strongest_channels
+from rattn_jax.training.steps import Normalization
 from tests.tiny import KEYWORDS, make_config
 
 COUNT, BATCH_SIZE = 40, 16  # of the examples; the last batch is not full
@@ -67,7 +69,7 @@ def examples(network, images, monkeypatch):
     assert len(set(labels.tolist())) > 3
     source = ArraySource("digits/test", images, labels)
     dataset = Dataset("digits", network.class_names, source, source, 8)
-    monkeypatch.setattr(surgery, "build_dataset", lambda config: dataset)
+    monkeypatch.setattr(ablation, "build_dataset", lambda config: dataset)
     order = np.random.RandomState(0).permutation(COUNT)
     return images[order], labels[order]
 
@@ -87,7 +89,7 @@ def wrong_share(network, images, labels, masks):
 
 def test_masks_are_replaced(network, examples):
     images, labels = examples
-    found = surgery.operate(network, batch_size=BATCH_SIZE)
+    found = ablation.operate(network, batch_size=BATCH_SIZE)
     assert (found.split, found.num_examples, found.error) == ("test", COUNT, 0)
     assert [row.module for row in found.modules] == [*MODULES, "all"]
     _, maps = network.attention(images)
@@ -117,7 +119,7 @@ def test_masks_are_replaced(network, examples):
 
 
 def test_replacing_by_its_own_mask_changes_nothing(network, examples):
-    found = surgery.operate(network, batch_size=BATCH_SIZE, num_examples=1)
+    found = ablation.operate(network, batch_size=BATCH_SIZE, num_examples=1)
     assert found.num_examples == 1
     assert all(row.errors["mean"] == row.errors["shuffled"] == 0 for row in found.modules)
 
@@ -131,7 +133,7 @@ def test_surgery_command(network, examples, capsys, monkeypatch):
     assert [row["module"] for row in as_json["modules"]] == [*MODULES, "all"]
     explain.main(arguments)
     heading, _, trained, *rows = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["test", "error,", "%", "mean", "of", "mask", *surgery.REPLACEMENTS]
+    assert heading.split() == ["test", "error,", "%", "mean", "of", "mask", *ablation.REPLACEMENTS]
     assert trained.split() == ["as", "trained", "0.00"]
     zero = as_json["modules"][0]["errors"]["zero"]
     assert rows[0].split()[2:4] == [f"{100 * zero:.2f}", f"(+{100 * zero:.2f})"]
@@ -139,11 +141,11 @@ def test_surgery_command(network, examples, capsys, monkeypatch):
 
 def test_surgery_on_what_is_not_there(network, examples, monkeypatch):
     with pytest.raises(UsageError, match="split 'validation' is unknown: this run has train, test"):
-        surgery.operate(network, "validation")
+        ablation.operate(network, "validation")
     other = Dataset("digits", ("a", "b"), None, None, 8)
-    monkeypatch.setattr(surgery, "build_dataset", lambda config: other)
+    monkeypatch.setattr(ablation, "build_dataset", lambda config: other)
     with pytest.raises(UsageError, match="digits has other classes than those of the run"):
-        surgery.operate(network)
+        ablation.operate(network)
 
 
 def make_maps(size, channels, mask):
@@ -171,13 +173,13 @@ def test_sheet(size, side):
     def panel(x, y):
         return pixels[y : y + side, x : x + side]
 
-    np.testing.assert_array_equal(panel(mask_pictures._MARGIN, mask_pictures._MARGIN), shown)
-    step = side + mask_pictures._GAP
-    left = mask_pictures._MARGIN + mask_pictures._LABEL
-    right = left + 4 * step + mask_pictures._BETWEEN + mask_pictures._LABEL
-    top = mask_pictures._MARGIN + side + mask_pictures._BETWEEN + mask_pictures._HEADING
-    row = step + mask_pictures._CAPTION
-    below = top + 3 * row + mask_pictures._BETWEEN + mask_pictures._HEADING
+    np.testing.assert_array_equal(panel(mask_sheet._MARGIN, mask_sheet._MARGIN), shown)
+    step = side + mask_sheet._GAP
+    left = mask_sheet._MARGIN + mask_sheet._LABEL
+    right = left + 4 * step + mask_sheet._BETWEEN + mask_sheet._LABEL
+    top = mask_sheet._MARGIN + side + mask_sheet._BETWEEN + mask_sheet._HEADING
+    row = step + mask_sheet._CAPTION
+    below = top + 3 * row + mask_sheet._BETWEEN + mask_sheet._HEADING
     middle, yellow, violet = (33, 145, 140), (253, 231, 37), (68, 1, 84)  # of viridis
     for x, y, count, colour in (
         (left, top, 3, yellow),
@@ -192,7 +194,7 @@ def test_sheet(size, side):
     # Where the mask is 0, features come out as they went in.
     np.testing.assert_array_equal(panel(left, below), panel(left + 3 * step, below))
     assert (panel(left, top) != panel(left + 3 * step, top)).any()
-    assert sheet.height == below + 2 * row + mask_pictures._BETWEEN
+    assert sheet.height == below + 2 * row + mask_sheet._BETWEEN
 
 
 def test_image_is_dark_where_the_mask_is_low():
@@ -255,4 +257,4 @@ def test_network_without_attention(images):
     init = partial(model.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), shape)
     with pytest.raises(UsageError, match="has no attention modules"):
-        surgery.operate(make_network(model, variables, images))
+        ablation.operate(make_network(model, variables, images))

@@ -8,8 +8,8 @@ from etils import epath
 
 from rattn_jax import export
 from rattn_jax.errors import DataError
-from rattn_jax.steps import Normalization
-from rattn_jax.trained import Trained
+from rattn_jax.inference.network import Trained
+from rattn_jax.training.steps import Normalization
 from tests.tiny import make_config, make_model
 
 

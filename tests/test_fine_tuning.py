@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 import rattn_jax
-from rattn_jax.config_rules import check_config
+from rattn_jax.config.rules import check_config
 from rattn_jax.errors import UsageError
-from rattn_jax.fine_tuning import open_source, start_from
 from rattn_jax.models import create_model
-from rattn_jax.optimizer import make_optimizer, make_schedule
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.train_state import create_train_state
+from rattn_jax.training.init_from import open_source, start_from
+from rattn_jax.training.optimizer import make_optimizer, make_schedule
+from rattn_jax.training.state import create_train_state
 from tests.compare import assert_equal
 from tests.devices import ONE
 from tests.tiny import KEYWORDS, make_config

@@ -6,7 +6,7 @@ import pytest
 from experiments.benchmark_input import load_ours, load_pillow
 from experiments.show_batch import caption, draw, training_batch
 from rattn_jax.data import open_dataset
-from rattn_jax.data.order import training_indices
+from rattn_jax.data.sampling import training_indices
 from tests.data.images import encode, pixels
 from tests.data.test_loading import Files
 from tests.tiny import make_config

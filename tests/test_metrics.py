@@ -1,7 +1,14 @@
 import jax.numpy as jnp
 import numpy as np
 
-from rattn_jax.metrics import count_examples, cross_entropy, empty, measure, merge, summarize
+from rattn_jax.training.metrics import (
+    count_examples,
+    cross_entropy,
+    empty,
+    measure,
+    merge,
+    summarize,
+)
 
 LOGITS = jnp.asarray(
     [

@@ -8,8 +8,8 @@ import pytest
 
 import rattn_jax
 from rattn_jax.errors import UsageError
-from rattn_jax.metrics import cross_entropy
 from rattn_jax.models.inception_resnet import V1, V2
+from rattn_jax.training.metrics import cross_entropy
 from tests import plain_network
 from tests.variables import abstract_variables, random_variables
 

@@ -8,7 +8,7 @@ import pytest
 
 from rattn_jax.errors import UsageError
 from rattn_jax.models import stack_modules
-from rattn_jax.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from rattn_jax.training.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 
 PARAMS = {"kernel": jnp.array([[2.0, -1.0]]), "bias": jnp.array([0.5]), "scale": jnp.array([1.5])}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rattn_jax.data.order import evaluation_indices, training_indices
+from rattn_jax.data.sampling import evaluation_indices, training_indices
 
 
 def steps(seed, first, last, batch_size=4, num_examples=10):

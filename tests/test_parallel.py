@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-import rattn_jax.trainer
-from rattn_jax.metrics import count_examples, summarize
-from rattn_jax.parallel import make_mesh, replicate, wait_on_cpu
-from rattn_jax.steps import Batch, StreamedData
+import rattn_jax.training.step_functions
+from rattn_jax.parallel.mesh import make_mesh, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
+from rattn_jax.training.metrics import count_examples, summarize
+from rattn_jax.training.steps import Batch, StreamedData
 from tests.compare import assert_close
 from tests.test_steps import learned
 from tests.tiny import compile_steps, make_config, make_data
@@ -73,7 +73,7 @@ def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatc
         return wait_on_cpu(tree, mesh)
 
     waited = []
-    monkeypatch.setattr(rattn_jax.trainer, "wait_on_cpu", wait)
+    monkeypatch.setattr(rattn_jax.training.step_functions, "wait_on_cpu", wait)
     config = make_config(num_train_steps=4, eval_every_steps=4)
     train_and_evaluate(config, tmp_path, jax.devices()[:devices])
     assert waited[:3] == ["TrainState"] * 3  # the first call is waited for to be timed

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import rattn_jax.report.writer
-from rattn_jax.evaluation import Mistakes
-from rattn_jax.report.classes import wilson_interval
+import rattn_jax.training.run_report
+from rattn_jax.report.confusion import wilson_interval
 from rattn_jax.report.page import Evaluated, Masks, run_page
 from rattn_jax.report.probe import Observation
 from rattn_jax.train import train_and_evaluate
+from rattn_jax.training.evaluation import Mistakes
 from tests.compare import assert_equal, numbers, read_rows
 from tests.data.test_folder import make_folder
 from tests.devices import ONE
@@ -148,7 +148,7 @@ def test_failing_to_draw_is_said_in_one_line(copied, monkeypatch, capsys):
         raise ValueError("two\nlines")
 
     (copied / "report.html").unlink()
-    monkeypatch.setattr(rattn_jax.report.writer, "run_page", fail)
+    monkeypatch.setattr(rattn_jax.training.run_report, "run_page", fail)
     train_and_evaluate(run_config(), copied, ONE)
     output = capsys.readouterr().out
     assert "report.html could not be drawn (ValueError: two lines); the run goes on\n" in output

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from rattn_jax.feed import mean_image_normalization
+from rattn_jax.data.loaders import mean_image_normalization
 from rattn_jax.models import create_model, stack_modules
 from rattn_jax.models.resnet import ResNet
-from rattn_jax.report.classes import wilson_interval
-from rattn_jax.report.curves import Axis, Series, chart, number
+from rattn_jax.report.charts import Axis, Series, chart, number
+from rattn_jax.report.confusion import wilson_interval
 from rattn_jax.report.mask_health import alarm
 from rattn_jax.report.probe import BINS, Probe, entropy, saturation
 from tests.variables import random_variables

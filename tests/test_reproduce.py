@@ -10,7 +10,7 @@ from experiments.reproduce.results import Page
 from experiments.reproduce.runs import ROOT, PlannedRun, plan_runs
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.tables import TABLES
-from rattn_jax.config_rules import check_config
+from rattn_jax.config.rules import check_config
 
 TINY = [
     "--config.model.widths=(8,)",

@@ -1,9 +1,9 @@
 import jax
 import pytest
 
-import rattn_jax.selftest
+import rattn_jax.training.selftest
 from rattn_jax.errors import SaveError, UsageError
-from rattn_jax.selftest import selftest
+from rattn_jax.training.selftest import selftest
 from tests.devices import ONE
 from tests.tiny import make_config
 
@@ -21,14 +21,14 @@ def test_a_sound_run_passes_and_nothing_is_left(tmp_path, capsys):
 
 
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(rattn_jax.selftest, "_memory_limit", lambda devices: 1000)
+    monkeypatch.setattr(rattn_jax.training.selftest, "_memory_limit", lambda devices: 1000)
     with pytest.raises(UsageError, match=r"a step needs 0.0 GB of memory .* smaller batch_size"):
         selftest(make_config(), tmp_path, ONE)
 
 
 def test_a_resumed_run_that_differs_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        rattn_jax.selftest,
+        rattn_jax.training.selftest,
         "replicate",
         lambda state, mesh: jax.tree.map(lambda x: x + x.dtype.type(1), state),
     )

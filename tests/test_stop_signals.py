@@ -2,7 +2,7 @@ import os
 import signal
 import time
 
-from rattn_jax.stop_signals import StopSignals
+from rattn_jax.parallel.preemption import StopSignals
 
 
 def test_a_signal_that_comes_again_is_heeded_once_and_in_silence(capfd):

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-import rattn_jax.train
+import rattn_jax.training.run
 from rattn_jax.data import open_dataset
-from rattn_jax.data.source import Subset
+from rattn_jax.data.dataset import Subset
 from rattn_jax.errors import UsageError
 from rattn_jax.models import unstack_modules
 from rattn_jax.train import train_and_evaluate
@@ -113,7 +113,7 @@ def test_every_test_example_counts_once_on_any_number_of_devices(
 ):
     digits = open_dataset("digits")
     part = dataclasses.replace(digits, test=Subset(digits.test, range(num_test)))
-    monkeypatch.setattr(rattn_jax.train, "build_dataset", lambda config: part)
+    monkeypatch.setattr(rattn_jax.training.run, "build_dataset", lambda config: part)
     losses = []
     for count in (1, devices):
         # Without synchronised statistics the two would differ by training.

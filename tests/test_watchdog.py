@@ -1,7 +1,7 @@
 import pytest
 
-from rattn_jax import watchdog
-from rattn_jax.watchdog import Watchdog
+from rattn_jax.parallel import watchdog
+from rattn_jax.parallel.watchdog import Watchdog
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The package's networks and idiomatic Flax: compiled ahead of time, their input on the device.
 
-Training is `rattn_jax.steps.train_steps`, with crops and flips of uint8 images that live on the
-device, with optimizer and metrics. Imports nothing that reads datasets.
+Training is `rattn_jax.training.steps.train_steps`, with crops and flips of uint8 images that live
+on the device, with optimizer and metrics. Imports nothing that reads datasets.
 """
 
 from functools import partial
@@ -15,12 +15,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from experiments.benchmark.task import FLAX, INFERENCE, Ready, Run, Task
 from experiments.flax_twin import FlaxTwin
 from rattn_jax.augment import augment_images
-from rattn_jax.compilation import compile_for
 from rattn_jax.describe import describe
 from rattn_jax.models import create_model
-from rattn_jax.optimizer import make_optimizer, make_schedule
-from rattn_jax.steps import Normalization, ResidentData, train_steps
-from rattn_jax.train_state import create_train_state
+from rattn_jax.training.compilation import compile_for
+from rattn_jax.training.optimizer import make_optimizer, make_schedule
+from rattn_jax.training.state import create_train_state
+from rattn_jax.training.steps import Normalization, ResidentData, train_steps
 
 _AXIS = "replicas"
 _MATRIX_SIZES = {"cpu": 2048}
@@ -61,7 +61,7 @@ def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
         seed=0,
         axis_name=_AXIS,
     )
-    # As `rattn_jax.parallel.map_replicas` does; that module would import what reads datasets.
+    # As `rattn_jax.parallel.mesh.map_replicas` does; that module would import what reads datasets.
     mesh, whole = Mesh(np.array(jax.devices()[:1]), (_AXIS,)), PartitionSpec()
     mapped = jax.shard_map(function, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     generator = np.random.RandomState(0)

@@ -13,8 +13,8 @@ from experiments.pod.chips import Chip
 from experiments.pod.costs import Costs, Memory, costs, memory
 from experiments.pod.predict import CHIP_COUNTS, LargestBatch, StepTime, largest_batch, step_time
 from experiments.pod.step import PlannedStep
-from rattn_jax.build import build_model
 from rattn_jax.errors import UsageError
+from rattn_jax.training.build import build_model
 
 Say = Callable[[str], None]
 

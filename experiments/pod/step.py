@@ -1,7 +1,7 @@
 """The train step of a config for devices that need not exist, from shapes alone.
 
 step = PlannedStep(config, devices)
-step.lower()                               # as train.py's first call would lower it
+step.lower()                               # as the loop's first call would lower it
 
 Nothing is read or initialised: sizes of data sets are those of `dataset_spec`.
 """
@@ -15,22 +15,29 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from rattn_jax.build import (
+from rattn_jax.config.rules import check_config
+from rattn_jax.data import Dataset, dataset_spec
+from rattn_jax.data.dataset import Source
+from rattn_jax.data.loaders import FIXED_NORMALIZATIONS
+from rattn_jax.errors import UsageError
+from rattn_jax.models import stack_modules
+from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh, map_replicas
+from rattn_jax.training.build import (
     build_model,
     build_optimizer,
     build_recipe,
     image_sizes,
     is_resident,
 )
-from rattn_jax.config_rules import check_config
-from rattn_jax.data import Dataset, dataset_spec
-from rattn_jax.data.source import Source
-from rattn_jax.errors import UsageError
-from rattn_jax.feed import FIXED_NORMALIZATIONS
-from rattn_jax.models import stack_modules
-from rattn_jax.parallel import AXIS, check_batch_size, make_mesh, map_replicas
-from rattn_jax.steps import Batch, Data, Normalization, ResidentData, StreamedData, train_steps
-from rattn_jax.train_state import create_train_state
+from rattn_jax.training.state import create_train_state
+from rattn_jax.training.steps import (
+    Batch,
+    Data,
+    Normalization,
+    ResidentData,
+    StreamedData,
+    train_steps,
+)
 
 
 class PlannedStep:

@@ -23,11 +23,11 @@ from experiments.reproduce.runs import PlannedRun, call, plan_runs, train
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.step_time import StepTimes, seconds_left
 from experiments.reproduce.tables import TABLES
-from rattn_jax.command_line import FAILED, align, errors_on_one_line, positive
+from rattn_jax.cli import FAILED, align, errors_on_one_line, positive
 from rattn_jax.errors import UsageError
-from rattn_jax.paths import absolute
-from rattn_jax.run_folder import replace_text
-from rattn_jax.stop_signals import STOPPED
+from rattn_jax.parallel.preemption import STOPPED
+from rattn_jax.runs.files import absolute
+from rattn_jax.runs.workdir import replace_text
 
 
 def main(arguments: list[str] | None = None) -> None:

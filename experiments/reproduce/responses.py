@@ -18,14 +18,14 @@ import numpy as np
 from etils import epath
 
 import rattn_jax
-from rattn_jax.build import build_dataset
-from rattn_jax.command_line import errors_on_one_line
+from rattn_jax.cli import errors_on_one_line
 from rattn_jax.data import load_split
-from rattn_jax.data.source import Subset
+from rattn_jax.data.dataset import Subset
+from rattn_jax.inference.network import Trained
 from rattn_jax.models.residual_attention import Stage
-from rattn_jax.run_folder import replace_text
-from rattn_jax.steps import normalize
-from rattn_jax.trained import Trained
+from rattn_jax.runs.workdir import replace_text
+from rattn_jax.training.build import build_dataset
+from rattn_jax.training.steps import normalize
 
 RESPONSES = "stage_responses.json"
 NUM_IMAGES, _BATCH_SIZE = 1_000, 100

@@ -10,9 +10,9 @@ from experiments.reproduce.responses import RESPONSES
 from experiments.reproduce.runs import PlannedRun
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import MEASURES, Row, Table
-from rattn_jax.report.curves import Axis, Series, chart, number
+from rattn_jax.report.charts import Axis, Series, chart, number
 from rattn_jax.report.markup import document, tag
-from rattn_jax.run_folder import FREE_KEYS
+from rattn_jax.runs.workdir import FREE_KEYS
 
 # Changes by hand under which a run is still the paper's: the paper asks for the second.
 _ALLOWED = FREE_KEYS - {"num_train_steps"} | {"dataset.validation_blacklist"}

@@ -19,9 +19,9 @@ from ml_collections import ConfigDict, config_flags
 from experiments.compare import read_run
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
-from rattn_jax.config_rules import check_config
+from rattn_jax.config.rules import check_config
 from rattn_jax.errors import UsageError
-from rattn_jax.run_folder import RECORD, check_same_config
+from rattn_jax.runs.workdir import RECORD, check_same_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,11 +7,11 @@
 All of them work under jit, vmap and shard_map, and compute in float32 or with integers.
 """
 
-from rattn_jax.augment.batches import augment_images, example_rngs, regularize
 from rattn_jax.augment.color import pca_lighting
-from rattn_jax.augment.erasing import cutout, random_erasing
 from rattn_jax.augment.geometry import random_crop, random_flip, random_resized_crop
 from rattn_jax.augment.mixing import cutmix, mixup, one_hot_targets
+from rattn_jax.augment.pipeline import augment_images, example_rngs, regularize
+from rattn_jax.augment.regularization import cutout, random_erasing
 from rattn_jax.augment.trivial_augment import trivial_augment
 
 __all__ = [

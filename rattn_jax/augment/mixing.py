@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rattn_jax.augment.erasing import in_box
+from rattn_jax.augment.regularization import in_box
 
 Array = jax.Array
 

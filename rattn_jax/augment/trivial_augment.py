@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rattn_jax.augment import pillow
+from rattn_jax.augment import pillow_ops
 
 Array = jax.Array
 Operation = Callable[[Array, Array, Array], Array]
@@ -33,19 +33,21 @@ def _moved(operation: Callable[[Array, Array], Array]) -> Operation:
 # drawn with a sign, and the largest threshold is 255.
 OPERATIONS: dict[str, Operation] = {
     "identity": lambda image, strength, sign: image,
-    "autocontrast": lambda image, strength, sign: pillow.autocontrast(image),
-    "equalize": lambda image, strength, sign: pillow.equalize(image),
-    "rotate": _signed(pillow.rotate, 135.0),  # degrees
-    "solarize": lambda image, strength, sign: pillow.solarize(image, 255 - 255 * strength),
-    "color": _enhanced(pillow.color),
-    "posterize": lambda image, strength, sign: pillow.posterize(image, 8 - jnp.round(6 * strength)),
-    "contrast": _enhanced(pillow.contrast),
-    "brightness": _enhanced(pillow.brightness),
-    "sharpness": _enhanced(pillow.sharpness),
-    "shear_x": _signed(pillow.shear_x, 0.99),
-    "shear_y": _signed(pillow.shear_y, 0.99),
-    "translate_x": _moved(pillow.translate_x),
-    "translate_y": _moved(pillow.translate_y),
+    "autocontrast": lambda image, strength, sign: pillow_ops.autocontrast(image),
+    "equalize": lambda image, strength, sign: pillow_ops.equalize(image),
+    "rotate": _signed(pillow_ops.rotate, 135.0),  # degrees
+    "solarize": lambda image, strength, sign: pillow_ops.solarize(image, 255 - 255 * strength),
+    "color": _enhanced(pillow_ops.color),
+    "posterize": lambda image, strength, sign: pillow_ops.posterize(
+        image, 8 - jnp.round(6 * strength)
+    ),
+    "contrast": _enhanced(pillow_ops.contrast),
+    "brightness": _enhanced(pillow_ops.brightness),
+    "sharpness": _enhanced(pillow_ops.sharpness),
+    "shear_x": _signed(pillow_ops.shear_x, 0.99),
+    "shear_y": _signed(pillow_ops.shear_y, 0.99),
+    "translate_x": _moved(pillow_ops.translate_x),
+    "translate_y": _moved(pillow_ops.translate_y),
 }
 
 

@@ -23,7 +23,7 @@ from tensorflow_datasets.core.download import download_manager, resource
 from tensorflow_datasets.core.utils import tqdm_utils
 from tensorflow_datasets.image_classification import cifar as tfds_cifar
 
-from rattn_jax.data.tfds_sets import FILE_FORMAT, check_prepared, damaged, one_line, tfds_root
+from rattn_jax.data.tfds import FILE_FORMAT, check_prepared, damaged, one_line, tfds_root
 from rattn_jax.errors import UsageError
 
 _TIMEOUT_SECONDS = 20.0  # for the server's first answer

@@ -1,206 +1,97 @@
-"""Datasets by name, opened but not yet read.
+"""Examples by number, as they are stored: what every kind of dataset offers.
 
-dataset = open_dataset("cifar10")          # also any prepared TFDS set, or "folder:PATH"
-dataset.class_names                        # ("airplane", ...)
-dataset.train[3]                           # Example
-dataset_spec("cifar10")                    # classes, sizes and image size
+source[3]            # Example(index=3, name="cifar10/train[3]", image=b"...", label=7, ...)
+source.labels()      # int32 [N]
 """
 
 import dataclasses
-import difflib
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
-from absl import logging
-
-from rattn_jax.data import holdout
-from rattn_jax.data.source import Source, Subset
-from rattn_jax.errors import UsageError
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """Splits over the same classes.
+class Example:
+    """One image and its class.
 
     Attributes:
-        name: as it was asked for.
-        class_names: one name a class, in the order of the labels.
-        train: the examples to learn from.
-        test: the held-out examples.
-        image_size: height and width, where all images are squares of one size; else None.
+        index: number of the example in the split as it is stored.
+        name: what to call it in a message.
+        file_name: name of the file that it comes from, without folders; "" if not known.
+        image: an encoded file (JPEG, PNG, WebP), or uint8 [H, W, 3].
+        label: its class.
+        clean_label: its class before label noise; equal to `label` without.
     """
 
+    index: int
     name: str
-    class_names: tuple[str, ...]
-    train: Source
-    test: Source
-    image_size: int | None
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    def describe(self) -> dict[str, Any]:
-        """Class names and sizes, as they are written to a run's config.json."""
-        return {
-            "class_names": list(self.class_names),
-            "num_train": len(self.train),
-            "num_test": len(self.test),
-        }
+    file_name: str
+    image: bytes | np.ndarray
+    label: int
+    clean_label: int
 
 
-@dataclasses.dataclass(frozen=True)
-class DatasetSpec:
-    """What is known of a dataset before it is read.
+class Source(Protocol):
+    """A split. Reading one example must be safe from several threads, and may raise any error."""
 
-    Attributes:
-        num_classes: number of classes.
-        image_size: height and width in pixels for which its networks are made; None: not known.
-        num_train: training examples.
-        num_test: test examples.
-    """
+    def __len__(self) -> int: ...
 
-    num_classes: int
-    image_size: int | None
-    num_train: int
-    num_test: int
+    def __getitem__(self, position: int) -> Example: ...
 
+    def name(self, position: int) -> str:
+        """What to call an example that cannot be read."""
+        ...
 
-# Those whose published sizes are known without a look at the files.
-KNOWN = {
-    "cifar10": DatasetSpec(10, 32, 50_000, 10_000),
-    "cifar100": DatasetSpec(100, 32, 50_000, 10_000),
-    "digits": DatasetSpec(10, 8, 1_437, 360),
-    "imagenet2012": DatasetSpec(1_000, 224, 1_281_167, 50_000),
-}
+    def labels(self) -> np.ndarray:
+        """Classes of all examples, before label noise, int32 [N]; may have to read them all."""
+        ...
 
 
-def dataset_spec(
-    name: str, data_dir: str | None = None, *, test_fraction: float = 0.1
-) -> DatasetSpec:
-    """Classes, example counts and image size of a dataset; reads no data of those in `KNOWN`.
+class ArraySource:
+    """Images that are in memory already.
 
     Args:
-        name: see `open_dataset`.
-        data_dir: see `open_dataset`.
-        test_fraction: see `open_dataset`.
-
-    Raises:
-        UsageError: see `open_dataset`.
+        name: what to call the split in messages.
+        images: uint8 [N, H, W, 3].
+        labels: int32 [N].
     """
-    if name in KNOWN:
-        return KNOWN[name]
-    opened = open_dataset(name, data_dir, test_fraction=test_fraction)
-    return DatasetSpec(opened.num_classes, opened.image_size, len(opened.train), len(opened.test))
+
+    def __init__(self, name: str, images: np.ndarray, labels: np.ndarray) -> None:
+        self._name, self._images, self._labels = name, images, labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, position: int) -> Example:
+        label = int(self._labels[position])
+        return Example(position, self.name(position), "", self._images[position], label, label)
+
+    def name(self, position: int) -> str:
+        """See `Source`."""
+        return f"{self._name}[{position}]"
+
+    def labels(self) -> np.ndarray:
+        """See `Source`."""
+        return self._labels
 
 
-def open_dataset(
-    name: str,
-    data_dir: str | None = None,
-    *,
-    train_split: str = "train",
-    test_split: str | None = None,
-    test_fraction: float = 0.1,
-) -> Dataset:
-    """Finds a dataset, preparing it first where that is possible.
+class Subset:
+    """Some examples of a source, in the order of `positions`."""
 
-    Args:
-        name: "digits", "cifar10", "cifar100"; any image classification set that TFDS has prepared
-            in `data_dir`, such as "imagenet2012" or "oxford_flowers102:2.1.1"; or "folder:PATH",
-            see `folder.py`.
-        data_dir: TFDS's folder, a path or URL such as "gs://bucket/tfds"; None for TFDS's default
-            ($TFDS_DATA_DIR or ~/tensorflow_datasets). Others than TFDS's sets ignore it.
-        train_split: the split of a TFDS set to learn from.
-        test_split: the split to test on; None: "test", or else "validation".
-        test_fraction: share of each class that is held out where there is nothing to test on.
+    def __init__(self, source: Source, positions: Sequence[int] | np.ndarray) -> None:
+        self._source, self._positions = source, np.asarray(positions, np.int64)
 
-    Returns:
-        The dataset, its examples in the same order every time.
+    def __len__(self) -> int:
+        return len(self._positions)
 
-    Raises:
-        UsageError: unknown name; data that is missing and cannot be fetched; data that is damaged
-            or is not what the name says. The message tells what to do.
-    """
-    if name == "digits":
-        from rattn_jax.data import digits
+    def __getitem__(self, position: int) -> Example:
+        return self._source[int(self._positions[position])]
 
-        dataset = digits.open_digits()
-    elif name.startswith("folder:"):
-        dataset = _open_folder(name, test_fraction)
-    else:
-        dataset = _open_tfds(name, data_dir, train_split, test_split, test_fraction)
-    if name in KNOWN:
-        _compare(dataset, KNOWN[name], data_dir)
-    return dataset
+    def name(self, position: int) -> str:
+        """See `Source`."""
+        return self._source.name(int(self._positions[position]))
 
-
-# The readers are imported when called: scikit-learn and tensorflow-datasets take 2 s and 1 s to
-# import, which a config check or `--help` should not pay.
-def _open_folder(name: str, test_fraction: float) -> Dataset:
-    from rattn_jax.data import folder
-
-    class_names, train, test = folder.open_folder(name.removeprefix(folder.PREFIX))
-    return _complete(name, class_names, train, test, None, test_fraction)
-
-
-def _open_tfds(
-    name: str, data_dir: str | None, train_split: str, test_split: str | None, test_fraction: float
-) -> Dataset:
-    from rattn_jax.data import cifar, tfds_sets
-
-    if name in cifar.BUILDERS:
-        builder = cifar.open_cifar(name, data_dir)
-    else:
-        close = difflib.get_close_matches(name, KNOWN, n=1)
-        hint = f"did you mean {close[0]!r}? " if close and close[0] != name else ""
-        hint += "cifar10, cifar100 and digits need no preparation; "
-        builder = tfds_sets.open_prepared(name, data_dir, hint)
-    names = tfds_sets.class_names(builder)
-    train = tfds_sets.TfdsSource(builder, train_split)
-    if test_split is None:
-        known = ("test", "validation")
-        test_split = next((split for split in known if split in builder.info.splits), None)
-    test = tfds_sets.TfdsSource(builder, test_split) if test_split else None
-    return _complete(name, names, train, test, tfds_sets.image_size(builder), test_fraction)
-
-
-def _complete(
-    name: str,
-    class_names: tuple[str, ...],
-    train: Source,
-    test: Source | None,
-    image_size: int | None,
-    test_fraction: float,
-) -> Dataset:
-    """The dataset, with a part of the training examples as test examples if there are no others."""
-    if test is None:
-        held_out = holdout.hold_out_fraction(train.labels(), test_fraction, len(class_names))
-        rest = holdout.remaining(len(train), held_out)
-        train, test = Subset(train, rest), Subset(train, held_out)
-    if not len(train) or not len(test):
-        raise UsageError(
-            f"dataset.name={name!r} has {len(train)} training and {len(test)} test images: must be "
-            "at least one of each; add images"
-        )
-    return Dataset(name, class_names, train, test, image_size)
-
-
-def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
-    """Refuses other data under a known name; announces a subset, for its errors mean less."""
-    if dataset.num_classes != spec.num_classes:
-        raise UsageError(
-            f"{dataset.name} in data_dir {data_dir!r} has {dataset.num_classes} classes: must be "
-            f"{spec.num_classes}; choose another data_dir"
-        )
-    for split_name, split, published in (
-        ("train", dataset.train, spec.num_train),
-        ("test", dataset.test, spec.num_test),
-    ):
-        if len(split) != published:
-            logging.warning(
-                "%s: the %s split has %d examples, the published dataset %d",
-                dataset.name,
-                split_name,
-                len(split),
-                published,
-            )
+    def labels(self) -> np.ndarray:
+        """See `Source`."""
+        return self._source.labels()[self._positions]

@@ -6,8 +6,8 @@ pixels with values 0..16.
 
 import numpy as np
 
-from rattn_jax.data.dataset import Dataset
-from rattn_jax.data.source import ArraySource
+from rattn_jax.data.catalog import Dataset
+from rattn_jax.data.dataset import ArraySource
 
 
 def open_digits() -> Dataset:

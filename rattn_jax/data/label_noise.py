@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from etils import epath
 
-from rattn_jax.data.source import Example, Source
+from rattn_jax.data.dataset import Example, Source
 from rattn_jax.errors import UsageError
 
 _STREAM = 0x4E4F4953  # keeps the noise apart from the order of examples, which has the same seed

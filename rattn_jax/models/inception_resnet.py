@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from rattn_jax.errors import UsageError
-from rattn_jax.models.ends import check_dtype, classify, to_dtype
 from rattn_jax.models.layers import BatchNorm, he_normal
+from rattn_jax.models.stem_and_head import check_dtype, classify, to_dtype
 from rattn_jax.models.units import ModuleDef
 
 Array = jax.Array

@@ -17,9 +17,9 @@ from rattn_jax.models.attention import (
     local_width,
     pool_padding,
 )
-from rattn_jax.models.ends import STEMS, check_dtype, classify, stem, to_dtype
 from rattn_jax.models.layers import BatchNorm, Conv
-from rattn_jax.models.stacking import STACKED, module_names, stack_modules, unstack_modules
+from rattn_jax.models.scan_params import STACKED, module_names, stack_modules, unstack_modules
+from rattn_jax.models.stem_and_head import STEMS, check_dtype, classify, stem, to_dtype
 from rattn_jax.models.units import UNITS, ModuleDef
 
 Array = jax.Array
@@ -113,7 +113,7 @@ class ResidualAttentionNetwork(nn.Module):
             Parameters, statistics and logits stay float32.
         remat: compute the inside of each module again in the backward pass instead of keeping it.
         scan_modules: compile the modules of a stage once, as the body of a loop. Their variables
-            can be given apart, which is how `init` makes them, or stacked (`stacking.py`).
+            can be given apart, which is how `init` makes them, or stacked (`scan_params.py`).
         norm_axis_name: mapped axis over which batch statistics are averaged; None keeps them
             per replica.
     """

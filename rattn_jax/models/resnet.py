@@ -6,8 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from rattn_jax.models.ends import check_dtype, classify, stem, to_dtype
 from rattn_jax.models.layers import BatchNorm, Conv
+from rattn_jax.models.stem_and_head import check_dtype, classify, stem, to_dtype
 from rattn_jax.models.units import PreactivationUnit, ResNetUnit, ResNeXtUnit, WideUnit
 
 Array = jax.Array

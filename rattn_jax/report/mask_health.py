@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rattn_jax.report.curves import Axis, Series, chart, number, percent
+from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.markup import Html, join, section, table, tag
 from rattn_jax.report.pictures import data_uri, overlay, thumbnail
 from rattn_jax.report.probe import Observation, entropy, saturation

@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rattn_jax.evaluation import Mistakes
-from rattn_jax.report.classes import (
+from rattn_jax.report.charts import Axis, Series, chart, number, percent
+from rattn_jax.report.confusion import (
     class_section,
     confusion_section,
     error_text,
     mistakes_section,
     wilson_interval,
 )
-from rattn_jax.report.curves import Axis, Series, chart, number, percent
 from rattn_jax.report.markup import Html, details, document, section, table, tag
 from rattn_jax.report.mask_health import alarm, health_section, overlay_section
 from rattn_jax.report.probe import Observation
+from rattn_jax.training.evaluation import Mistakes
 
 _SPLITS = ("train", "validation", "test")  # always in this order, for the sake of the lines
 

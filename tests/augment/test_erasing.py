@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from rattn_jax.augment.erasing import cutout, random_erasing
+from rattn_jax.augment.regularization import cutout, random_erasing
 
 IMAGE = np.random.RandomState(0).uniform(1, 2, (12, 9, 3)).astype(np.float32)
 

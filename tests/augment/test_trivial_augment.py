@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from rattn_jax.augment.pillow import (
+from rattn_jax.augment.pillow_ops import (
     affine,
     autocontrast,
     brightness,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rattn_jax.data.holdout import hold_out_count, hold_out_fraction, remaining
+from rattn_jax.data.splits import hold_out_count, hold_out_fraction, remaining
 from rattn_jax.errors import DataError, UsageError
 
 LABELS = np.repeat(np.arange(4, dtype=np.int32), [50, 30, 20, 10])[

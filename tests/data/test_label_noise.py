@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from rattn_jax.data.dataset import ArraySource, Subset
 from rattn_jax.data.label_noise import LabelNoise, NoisySource, read_matrix, symmetric_matrix
-from rattn_jax.data.source import ArraySource, Subset
 from rattn_jax.errors import UsageError
 
 MATRIX = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]])

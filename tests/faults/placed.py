@@ -14,8 +14,8 @@ import time
 
 from etils import epath
 
-import rattn_jax.checkpoint
-import rattn_jax.trainer
+import rattn_jax.runs.checkpointer
+import rattn_jax.training.step_functions
 
 FAULTS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -41,12 +41,12 @@ FAULTS |= {"raise": raise_error, "hang": hang}
 
 # Where the fault comes before the function, or after it ("+").
 PLACES = {
-    "compiling": (rattn_jax.trainer, "compile_for"),
-    "stepping": (rattn_jax.trainer.Trainer, "train"),
-    "evaluating": (rattn_jax.trainer.Trainer, "evaluate"),
-    "saving": (rattn_jax.checkpoint.ocp.AsyncCheckpointer, "save+"),
+    "compiling": (rattn_jax.training.step_functions, "compile_for"),
+    "stepping": (rattn_jax.training.step_functions.Trainer, "train"),
+    "evaluating": (rattn_jax.training.step_functions.Trainer, "evaluate"),
+    "saving": (rattn_jax.runs.checkpointer.ocp.AsyncCheckpointer, "save+"),
     "renaming": (type(epath.Path("/")), "rename+"),
-    "restoring": (rattn_jax.checkpoint, "read_checkpoint"),
+    "restoring": (rattn_jax.runs.checkpointer, "read_checkpoint"),
 }
 
 

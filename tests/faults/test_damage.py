@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from rattn_jax.checkpoint import Checkpoints, saved_steps
 from rattn_jax.errors import DataError
+from rattn_jax.runs.checkpointer import Checkpoints, saved_steps
 from tests.tiny import at_step, make_state
 
 # What TensorStore had begun to read when the damage was noticed.

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rattn_jax import evaluation, metrics
-from rattn_jax.data.loading import BadExamples, load_split
-from rattn_jax.data.order import Share, evaluation_indices
+from rattn_jax.data.loaders import imagenet_normalization
+from rattn_jax.data.read import BadExamples, load_split
+from rattn_jax.data.sampling import Share, evaluation_indices
 from rattn_jax.errors import DataError
-from rattn_jax.feed import imagenet_normalization
-from rattn_jax.parallel import AXIS, make_mesh, map_replicas, replicate, wait_on_cpu
-from rattn_jax.steps import ResidentData, eval_steps
+from rattn_jax.parallel.mesh import AXIS, make_mesh, map_replicas, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
+from rattn_jax.training import evaluation, metrics
+from rattn_jax.training.steps import ResidentData, eval_steps
 from tests.compare import assert_equal, numbers, read_rows
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder

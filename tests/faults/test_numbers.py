@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-import rattn_jax.steps
-from rattn_jax.checkpoint import saved_steps
+import rattn_jax.training.steps
 from rattn_jax.errors import NonfiniteError
-from rattn_jax.stop_signals import StopSignals
+from rattn_jax.parallel.preemption import StopSignals
+from rattn_jax.runs.checkpointer import saved_steps
 from rattn_jax.train import train_and_evaluate
 from tests.compare import read_rows
 from tests.devices import ONE
@@ -23,8 +23,8 @@ def poison(monkeypatch, where, value):
         return jax.numpy.where(step == BAD, value, x)
 
     prepare, softmax, pmean = (
-        rattn_jax.steps.prepare,
-        rattn_jax.steps.optax.softmax_cross_entropy,
+        rattn_jax.training.steps.prepare,
+        rattn_jax.training.steps.optax.softmax_cross_entropy,
         jax.lax.pmean,
     )
     steps = []
@@ -46,9 +46,9 @@ def poison(monkeypatch, where, value):
         grads["classifier"]["bias"] = with_value(grads["classifier"]["bias"], steps[-1])
         return grads, rest
 
-    monkeypatch.setattr(rattn_jax.steps, "prepare", bad_prepare)
-    monkeypatch.setattr(rattn_jax.steps.optax, "softmax_cross_entropy", bad_loss)
-    monkeypatch.setattr(rattn_jax.steps.jax.lax, "pmean", bad_pmean)
+    monkeypatch.setattr(rattn_jax.training.steps, "prepare", bad_prepare)
+    monkeypatch.setattr(rattn_jax.training.steps.optax, "softmax_cross_entropy", bad_loss)
+    monkeypatch.setattr(rattn_jax.training.steps.jax.lax, "pmean", bad_pmean)
 
 
 KINDS = [(where, v) for where in ("data", "gradient", "loss") for v in (np.nan, np.inf)]

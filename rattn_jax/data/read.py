@@ -1,0 +1,215 @@
+"""From stored examples to images and labels in memory, and what to do about bad ones.
+
+A damaged training image is skipped, counted and named; a damaged test image ends the run, for an
+error over fewer images than the others' would be compared with theirs.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from etils import epath
+
+from rattn_jax.data.dataset import Source
+from rattn_jax.data.images import ChooseBox, center_box, load_crop
+from rattn_jax.errors import DataError, UsageError
+
+_CHUNK = 100  # examples that a thread loads at a time
+
+
+class BadExample(NamedTuple):
+    """An example that cannot be read or decoded."""
+
+    name: str
+    reason: str
+
+
+class Loaded(NamedTuple):
+    """An example in memory.
+
+    Attributes:
+        image: uint8 [S, S, 3].
+        label: class, with label noise.
+        clean_label: class without it.
+        file_name: see `Example`.
+    """
+
+    image: np.ndarray
+    label: int
+    clean_label: int
+    file_name: str
+
+
+class BadExamples:
+    """Counts bad training examples, each once, and ends the run when there are too many.
+
+    Args:
+        limit: how many there may be.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._found: dict[str, str] = {}
+
+    def report(self, examples: Iterable[BadExample]) -> None:
+        """Counts and logs what is new.
+
+        Raises:
+            DataError: there are more than the limit.
+        """
+        for name, reason in examples:
+            if name not in self._found:
+                self._found[name] = reason
+                logging.warning("skipping bad example %d: %s (%s)", len(self._found), name, reason)
+        if len(self._found) > self._limit:
+            listed = "; ".join(f"{name} ({reason})" for name, reason in self._found.items())
+            raise DataError(
+                f"{len(self._found)} training examples cannot be used, more than "
+                f"dataset.max_bad_examples={self._limit}: {listed}. Repair or remove them, or "
+                "raise the limit"
+            )
+
+
+def load(
+    source: Source,
+    position: int,
+    choose_box: ChooseBox,
+    size: int,
+    num_classes: int,
+    *,
+    fast: bool = False,
+) -> Loaded | BadExample:
+    """Reads, decodes and crops one example.
+
+    Args:
+        source: where from.
+        position: which one.
+        choose_box: what part of the image.
+        size: height and width of the result.
+        num_classes: what the label must be below.
+        fast: see `decode_image`.
+
+    Raises:
+        DataError: the label is out of range. Training would not notice by itself: the loss
+            becomes NaN above and silently takes the last class for -1.
+    """
+    name = source.name(position)
+    try:
+        example = source[position]
+        name = example.name
+        image = load_crop(example.image, choose_box, size, fast=fast)
+    # Whatever store and decoder raise, it is this example's fault, and they have many kinds.
+    except Exception as error:
+        return BadExample(name, " ".join(f"{type(error).__name__}: {error}".split())[:200])
+    if not 0 <= example.clean_label < num_classes:
+        raise DataError(
+            f"{name} has the label {example.clean_label}: must lie in 0..{num_classes - 1}; "
+            "correct the labels or choose another split"
+        )
+    return Loaded(image, example.label, example.clean_label, example.file_name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """A split in memory, in a fixed order.
+
+    Attributes:
+        images: uint8 [N, S, S, 3], RGB.
+        labels: int32 [N], with label noise.
+        clean_labels: int32 [N], without it.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    clean_labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_split(
+    source: Source,
+    *,
+    size: int,
+    num_classes: int,
+    crop_fraction: float = 1.0,
+    num_threads: int = 1,
+    bad_examples: BadExamples | None = None,
+    excluded: frozenset[str] = frozenset(),
+) -> Split:
+    """Reads a whole split: of each image the middle, scaled to one size.
+
+    Args:
+        source: the split.
+        size: height and width of the images.
+        num_classes: what labels must be below.
+        crop_fraction: see `center_box`.
+        num_threads: how many examples to decode at the same time.
+        bad_examples: where to report bad examples, which are left out; None: they are errors.
+        excluded: file names of examples to leave out.
+
+    Raises:
+        DataError: bad examples, or labels out of range.
+    """
+    box = center_box(crop_fraction)
+    images = np.empty((len(source), size, size, 3), np.uint8)
+    labels = np.zeros((2, len(source)), np.int32)
+    keep = np.zeros(len(source), bool)
+
+    def load_some(positions: range) -> list[BadExample]:
+        bad = []
+        for position in positions:
+            found = load(source, position, box, size, num_classes)
+            if isinstance(found, BadExample):
+                bad.append(found)
+                continue
+            keep[position] = found.file_name not in excluded
+            images[position], labels[:, position] = found.image, (found.label, found.clean_label)
+        return bad
+
+    chunks = [
+        range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)
+    ]
+    with ThreadPoolExecutor(num_threads) as threads:
+        bad = list(itertools.chain.from_iterable(threads.map(load_some, chunks)))
+    if bad and bad_examples is None:
+        raise bad_test_example(bad[0])
+    if bad_examples is not None:
+        bad_examples.report(bad)
+    if not keep.all():
+        images, labels = images[keep], labels[:, keep]
+    if not keep.any():
+        raise DataError("no example of the split can be used: check the dataset")
+    return Split(images, labels[0], labels[1])
+
+
+def bad_test_example(bad: BadExample) -> DataError:
+    """What to say of a bad example in evaluation."""
+    return DataError(
+        f"{bad.name} cannot be evaluated ({bad.reason}): an error counts every example; repair or "
+        "replace it"
+    )
+
+
+def read_blacklist(path: epath.PathLike) -> frozenset[str]:
+    """File names of examples that evaluation leaves out.
+
+    Args:
+        path: a text file with one name a line or, as in ImageNet's development kit, one number n,
+            which stands for ILSVRC2012_val_0000000n.JPEG.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        lines = epath.Path(path).expanduser().read_text().split()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"dataset.validation_blacklist={str(path)!r} cannot be read ({error}): must be a text "
+            "file with one file name or number a line; correct the path"
+        ) from error
+    return frozenset(f"ILSVRC2012_val_{int(w):08d}.JPEG" if w.isdigit() else w for w in lines)

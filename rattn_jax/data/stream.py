@@ -1,0 +1,202 @@
+"""Batches of what does not fit on the device, decoded in the background with Grain.
+
+Which examples a batch has, and what is cropped from them, are functions of (seed, step). There is
+no state of an iterator: a resumed run starts its stream at its step, and each process reads its
+own share of every batch, and nothing else.
+"""
+
+from collections.abc import Generator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+
+from rattn_jax.data.dataset import Source
+from rattn_jax.data.images import center_box, random_box
+from rattn_jax.data.read import BadExample, Loaded, bad_test_example, load
+from rattn_jax.data.sampling import WHOLE, Share, training_index
+
+_CROP_STREAM = 0x43524F50  # keeps crops apart from the order of examples, which has the same seed
+_CROP_TRIES = 10
+_BLOCK = 256  # places whose random numbers are drawn together
+
+
+class TrainingBatch(NamedTuple):
+    """A process's share of a batch.
+
+    Attributes:
+        images: uint8 [B, S, S, 3].
+        labels: int32 [B], with label noise.
+        clean_labels: int32 [B].
+        bad_examples: those that others have replaced.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    clean_labels: np.ndarray
+    bad_examples: tuple[BadExample, ...]
+
+
+class EvaluationBatch(NamedTuple):
+    """A process's share of a batch.
+
+    Attributes:
+        images: uint8 [B, S, S, 3].
+        labels: clean labels, int32 [B].
+        mask: bool [B], False for padding and excluded examples.
+        num_excluded: how many examples of the share are excluded.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+    num_excluded: int
+
+
+def training_batches(
+    source: Source,
+    steps: range,
+    *,
+    seed: int,
+    batch_size: int,
+    size: int,
+    num_classes: int,
+    crop_area: tuple[float, float] | None,
+    max_bad_examples: int,
+    num_threads: int,
+    share: Share = WHOLE,
+) -> Generator[TrainingBatch]:
+    """The batches of some steps, in order.
+
+    A bad example is replaced by the next good one of the split, so that a batch has its size and
+    stays a function of (seed, step).
+
+    Args:
+        source: the training split.
+        steps: numbers of updates done before each batch.
+        seed: seed of the run.
+        batch_size: size of the global batch.
+        size: height and width of the images.
+        num_classes: what labels must be below.
+        crop_area: see `random_box`; None takes the largest square in the middle.
+        max_bad_examples: after how many bad examples in a row to give up.
+        num_threads: how many examples to decode at the same time.
+        share: the process's part of each batch.
+
+    Raises:
+        DataError: a label is out of range.
+    """
+    local = batch_size // share.count
+    whole = center_box(1.0)
+
+    def read(position: int) -> tuple[Loaded, list[BadExample]]:
+        step, offset = divmod(position, local)
+        place = step * batch_size + share.index * local + offset
+        index = training_index(seed, place, len(source))
+        box = whole if crop_area is None else random_box(_crop_draws(seed, place), crop_area)
+        bad: list[BadExample] = []
+        while len(bad) <= max_bad_examples:
+            index = (index + bool(bad)) % len(source)
+            found = load(source, index, box, size, num_classes, fast=True)
+            if isinstance(found, Loaded):
+                return found, bad
+            bad.append(found)
+        return Loaded(np.zeros((size, size, 3), np.uint8), 0, 0, ""), bad
+
+    def collate(items: Sequence[tuple[Loaded, list[BadExample]]]) -> TrainingBatch:
+        images, labels, clean_labels, _ = zip(*(found for found, _ in items), strict=True)
+        return TrainingBatch(
+            np.stack(images),
+            np.array(labels, np.int32),
+            np.array(clean_labels, np.int32),
+            tuple(example for _, bad in items for example in bad),
+        )
+
+    positions = range(steps.start * local, steps.stop * local)
+    yield from _stream(positions, read, collate, local, num_threads)
+
+
+def evaluation_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    size: int,
+    num_classes: int,
+    crop_fraction: float,
+    num_threads: int,
+    excluded: frozenset[str] = frozenset(),
+    share: Share = WHOLE,
+) -> Generator[EvaluationBatch]:
+    """Batches that hold every example exactly once, padded to equal shapes.
+
+    Args:
+        source: the split.
+        batch_size: size of the global batch.
+        size: height and width of the images.
+        num_classes: what labels must be below.
+        crop_fraction: see `center_box`.
+        num_threads: how many examples to decode at the same time.
+        excluded: file names of examples that do not count.
+        share: the process's part of each batch.
+
+    Raises:
+        DataError: a bad example, or a label out of range.
+    """
+    local = batch_size // share.count
+    num_batches = -(-len(source) // batch_size)
+    box = center_box(crop_fraction)
+
+    def read(position: int) -> Loaded | None:
+        batch, offset = divmod(position, local)
+        place = batch * batch_size + share.index * local + offset
+        if place >= len(source):
+            return None
+        found = load(source, place, box, size, num_classes)
+        if isinstance(found, BadExample):
+            raise bad_test_example(found)
+        return found
+
+    def collate(items: Sequence[Loaded | None]) -> EvaluationBatch:
+        images = np.zeros((local, size, size, 3), np.uint8)
+        labels, mask = np.zeros(local, np.int32), np.zeros(local, bool)
+        for i, item in enumerate(items):
+            if item is not None:
+                images[i], labels[i] = item.image, item.clean_label
+                mask[i] = item.file_name not in excluded
+        num_excluded = sum(item is not None for item in items) - int(mask.sum())
+        return EvaluationBatch(images, labels, mask, num_excluded)
+
+    yield from _stream(range(num_batches * local), read, collate, local, num_threads)
+
+
+def _crop_draws(seed: int, place: int) -> np.ndarray:
+    """Random numbers for the crop at one place of the endless sequence of epochs."""
+    block, offset = divmod(place, _BLOCK)
+    return _block_draws(seed, block)[offset]
+
+
+@lru_cache(maxsize=16)
+def _block_draws(seed: int, block: int) -> np.ndarray:
+    # RandomState never changes (NumPy's NEP 19).
+    generator = np.random.RandomState([seed, _CROP_STREAM, block])
+    return generator.random_sample((_BLOCK, _CROP_TRIES, 4))
+
+
+def _stream(
+    positions: range, read: Any, collate: Any, batch_size: int, num_threads: int
+) -> Generator[Any]:
+    """`collate` of `batch_size` times `read(position)`, with two batches under way."""
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * batch_size)
+    dataset = (
+        # A tuple of one, for Grain takes None as "filtered out".
+        grain.MapDataset.range(positions.start, positions.stop)
+        .map(lambda position: (read(position),))
+        .to_iter_dataset(options)
+        .batch(batch_size, batch_fn=lambda items: collate([item for (item,) in items]))
+    )
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()

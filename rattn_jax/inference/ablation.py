@@ -1,0 +1,212 @@
+"""How much each attention module matters: the error with its masks replaced.
+
+`zero` puts 0 in place of a module's mask (with attention residual learning the trunk passes as it
+is), `mean` its mean over the examples (the same for every image), `shuffled` the mask of another
+example.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rattn_jax.data.dataset import Source, Subset
+from rattn_jax.data.read import read_blacklist
+from rattn_jax.data.stream import evaluation_batches
+from rattn_jax.errors import UsageError
+from rattn_jax.inference.network import Trained, in_order
+from rattn_jax.models.attention import LocalMask, SoftMask
+from rattn_jax.training.build import build_dataset, build_splits
+
+Array = jax.Array
+
+REPLACEMENTS = ("zero", "mean", "shuffled")
+ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleErrors:
+    """What replacing the masks of a module does.
+
+    Attributes:
+        module: its name, "all" for all of them at once.
+        mask_mean: mean of the masks; None for all.
+        errors: error_top1 by replacement, fractions.
+    """
+
+    module: str
+    mask_mean: float | None
+    errors: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Surgery:
+    """Errors of a split.
+
+    Attributes:
+        split: name of the split.
+        num_examples: examples that were evaluated.
+        error: error_top1 as trained, a fraction.
+        modules: those with replaced masks.
+    """
+
+    split: str
+    num_examples: int
+    error: float
+    modules: list[ModuleErrors]
+
+
+class _Batch(NamedTuple):
+    images: np.ndarray  # uint8 [B, S, S, 3]
+    labels: np.ndarray  # int32 [B]
+    partners: np.ndarray  # int32 [B]: whose mask to take, when they are shuffled
+    counts: np.ndarray  # bool [B], False for padding and excluded examples
+
+
+def operate(
+    network: Trained, split: str = "test", *, batch_size: int = 64, num_examples: int | None = None
+) -> Surgery:
+    """Evaluates a split as trained, and with masks replaced.
+
+    Args:
+        network: a trained network.
+        split: "test", "train" or, where the run holds some out, "validation".
+        batch_size: images at a time; the masks are shuffled among them.
+        num_examples: so many, drawn at random but the same ones every time; None takes all.
+
+    Raises:
+        UsageError: no attention modules, no such split, or a dataset that cannot be opened.
+        DataError: examples that cannot be used.
+    """
+    shapes = _mask_shapes(network)
+    names = list(shapes)
+    examples, excluded = _examples(network, split, num_examples)
+    evaluate = jax.jit(partial(_evaluate, network))
+    variables = jax.device_put(network.variables)
+
+    def measure(chosen: list[np.ndarray], means: dict[str, np.ndarray]) -> tuple[Any, ...]:
+        """Counted examples, wrong ones for each choice, sums of the masks."""
+        count, wrong = 0, np.zeros(len(chosen), np.int64)
+        sums = {name: np.zeros(shape) for name, shape in shapes.items()}
+        for batch in _batches(network, examples, excluded, batch_size):
+            count += int(batch.counts.sum())
+            for i, choice in enumerate(chosen):
+                wrong_here, sums_here = evaluate(variables, batch, choice, means)
+                wrong[i] += int(wrong_here)
+                if len(chosen) == 1:
+                    sums = {name: sums[name] + np.asarray(sums_here[name]) for name in names}
+        return count, wrong, sums
+
+    as_it_is = np.zeros(len(names), np.int32)
+    unknown = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    count, (wrong,), sums = measure([as_it_is], unknown)
+    means = {name: (total / count).astype(np.float32) for name, total in sums.items()}
+
+    targets = [[name] for name in names] + ([names] if len(names) > 1 else [])
+    numbers = range(1, len(REPLACEMENTS) + 1)
+    chosen = [np.isin(names, target) * np.int32(n) for target in targets for n in numbers]
+    _, wrong_with, _ = measure(chosen, means)
+    errors = (wrong_with / count).reshape(len(targets), len(REPLACEMENTS)).tolist()
+    modules = [
+        ModuleErrors(
+            module=target[0] if len(target) == 1 else ALL,
+            mask_mean=float(means[target[0]].mean()) if len(target) == 1 else None,
+            errors=dict(zip(REPLACEMENTS, row, strict=True)),
+        )
+        for target, row in zip(targets, errors, strict=True)
+    ]
+    return Surgery(split, count, int(wrong) / count, modules)
+
+
+def _mask_shapes(network: Trained) -> dict[str, tuple[int, ...]]:
+    """Shape [H, W, C] of each module's masks, in the modules' order."""
+    size = network.image_size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+    _, maps = jax.eval_shape(network.logits_and_maps, network.variables, images)
+    return {name: maps[name].mask.shape[1:] for name in in_order(maps)}
+
+
+def _evaluate(
+    network: Trained, variables: Any, batch: _Batch, choices: Array, means: dict[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """Number of wrong answers, and the sum of each module's masks as they were [H, W, C].
+
+    Args:
+        network: the network.
+        variables: its variables.
+        batch: images and labels.
+        choices: for each module what to put in place of its masks, int32: 0 leaves them, 1 and
+            more are the REPLACEMENTS. As data, so that all of them are one compiled function.
+        means: mean mask of each module, by name; their order is that of the choices.
+    """
+    sums = {}
+
+    def replace(
+        run: Any, arguments: Any, keywords: Any, context: nn.module.InterceptorContext
+    ) -> Any:
+        result = run(*arguments, **keywords)
+        module = context.module
+        if not isinstance(module, SoftMask | LocalMask) or context.method_name != "__call__":
+            return result
+        name = "/".join(module.path[:-1])
+        counted = jnp.where(batch.counts[:, None, None, None], result, 0)
+        sums[name] = jnp.sum(counted, axis=0, dtype=jnp.float32)
+        mean = jnp.broadcast_to(means[name], result.shape).astype(result.dtype)
+        replaced = (result, jnp.zeros_like(result), mean, result[batch.partners])
+        return lax.select_n(choices[in_order(means).index(name)], *replaced)
+
+    with nn.intercept_methods(replace):
+        logits = network.logits(variables, jnp.asarray(batch.images))
+    wrong = jnp.argmax(logits, axis=-1) != batch.labels
+    return jnp.sum(wrong & batch.counts), sums
+
+
+def _examples(
+    network: Trained, split: str, num_examples: int | None
+) -> tuple[Source, frozenset[str]]:
+    """Examples of a split in random order, and the file names of those that do not count.
+
+    In their own order neighbours are often of one class, and so would be the shuffled masks.
+    """
+    config = network.config
+    dataset = build_dataset(config)
+    if dataset.class_names != network.class_names:
+        raise UsageError(
+            f"{config.dataset.name} has other classes than those of the run: choose the data that "
+            "it was trained on"
+        )
+    sources = {"train": dataset.train, **build_splits(config, dataset)[1]}
+    if split not in sources:
+        raise UsageError(f"split {split!r} is unknown: this run has {', '.join(sources)}")
+    order = np.random.RandomState(0).permutation(len(sources[split]))[:num_examples]
+    blacklist = config.dataset.validation_blacklist
+    excluded = read_blacklist(blacklist) if blacklist and split == "test" else frozenset()
+    return Subset(sources[split], order), excluded
+
+
+def _batches(
+    network: Trained, examples: Source, excluded: frozenset[str], batch_size: int
+) -> Iterator[_Batch]:
+    batches = evaluation_batches(
+        examples,
+        batch_size=batch_size,
+        size=network.image_size,
+        num_classes=len(network.class_names),
+        crop_fraction=network.crop_fraction,
+        num_threads=network.config.dataset.num_threads or os.cpu_count() or 1,
+        excluded=excluded,
+    )
+    left = len(examples)
+    for batch in batches:
+        partners = np.arange(batch_size, dtype=np.int32)
+        real = min(batch_size, left)  # the others are padding
+        partners[:real] = np.roll(partners[:real], 1)
+        left -= real
+        yield _Batch(batch.images, batch.labels, partners, batch.mask)

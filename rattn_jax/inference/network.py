@@ -1,0 +1,229 @@
+"""A trained network, read from the folder of its run.
+
+network = rattn_jax.load("runs/digits")
+network.predict(["a.png", "b.jpg"])        # probabilities, float32 [2, classes]
+network.class_names                        # ("0", "1", ...)
+"""
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+from PIL import Image
+
+from rattn_jax.data.images import center_box, load_crop, to_rgb
+from rattn_jax.errors import UsageError
+from rattn_jax.runs.checkpointer import read_newest
+from rattn_jax.runs.files import absolute
+from rattn_jax.runs.saved_run import read_inputs
+from rattn_jax.runs.workdir import read_run
+from rattn_jax.training.build import build_model
+from rattn_jax.training.steps import Normalization, normalize
+
+Array = jax.Array
+AnyImage = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
+
+
+class ModuleMaps(NamedTuple):
+    """What is inside an attention module, each [B, H, W, C].
+
+    Attributes:
+        mask: the soft mask.
+        trunk: the trunk branch, which it weights.
+        fused: the two of them together.
+    """
+
+    mask: Array | np.ndarray
+    trunk: Array | np.ndarray
+    fused: Array | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A network that was trained, with what it takes to give it images.
+
+    Attributes:
+        folder: the run's folder.
+        step: updates of the checkpoint.
+        config: the run's config.
+        model: the network.
+        variables: its parameters and statistics, or the averages of both that the run kept.
+        class_names: names of the classes, in the order of the outputs.
+        image_size: height and width of its images.
+        crop_fraction: share of the shorter side that it sees of an image.
+        normalization: of its images.
+    """
+
+    folder: epath.Path
+    step: int
+    config: ConfigDict
+    model: nn.Module
+    variables: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    image_size: int
+    crop_fraction: float
+    normalization: Normalization
+
+    def decode(self, image: AnyImage) -> np.ndarray:
+        """An image as evaluation shows it to the network: uint8 [image_size, image_size, 3].
+
+        Args:
+            image: a path; an encoded file; uint8 [H, W, 3]; or a Pillow image.
+
+        Raises:
+            BadImageError: the file is damaged, no image, or too large.
+            OSError: it cannot be read.
+        """
+        if isinstance(image, bytes):
+            pixels: bytes | np.ndarray = image
+        elif isinstance(image, Image.Image):
+            pixels = to_rgb(image)
+        elif isinstance(image, np.ndarray):
+            pixels = image
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise UsageError(
+                    f"image is {image.dtype} {list(image.shape)}: must be uint8 [H, W, 3]"
+                )
+        else:
+            pixels = epath.Path(image).read_bytes()
+        return load_crop(pixels, center_box(self.crop_fraction), self.image_size)
+
+    def predict(
+        self, images: np.ndarray | Sequence[AnyImage], *, batch_size: int = 64
+    ) -> np.ndarray:
+        """Probabilities of the classes, float32 [B, classes].
+
+        Args:
+            images: uint8 [B, H, W, 3], or what `decode` takes; of any sizes.
+            batch_size: images to compute at a time, at most. Every new size is compiled once.
+        """
+        size = min(batch_size, len(images))
+        rows = [
+            self.predict_decoded(
+                np.stack([self.decode(image) for image in images[start : start + size]]), size
+            )
+            for start in range(0, len(images), max(size, 1))
+        ]
+        return np.concatenate([np.zeros((0, len(self.class_names)), np.float32), *rows])
+
+    def predict_decoded(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+        """Probabilities of up to `batch_size` images from `decode`, computed as so many."""
+        padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
+        padded = np.pad(images, padding)
+        return np.asarray(self._probabilities(self._on_device, padded))[: len(images)]
+
+    def attention(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, ModuleMaps]]:
+        """Probabilities, and the maps of all attention modules.
+
+        Args:
+            images: uint8 [B, image_size, image_size, 3].
+
+        Returns:
+            Probabilities float32 [B, classes]; maps float32 by the modules' names, such as
+            "stage1/module1", in the order in which they come.
+
+        Raises:
+            UsageError: the network has no attention modules.
+        """
+        logits, maps = self._logits_and_maps(self._on_device, images)
+        as_float = {
+            name: ModuleMaps(*(np.asarray(x, np.float32) for x in maps[name]))
+            for name in in_order(maps)
+        }
+        return np.asarray(jax.nn.softmax(logits)), as_float
+
+    def logits(self, variables: Any, images: Array) -> Array:
+        """Logits float32 [B, classes] of uint8 images [B, image_size, image_size, 3]: to trace."""
+        inputs = normalize(images, self.normalization)
+        logits: Any = self.model.apply(variables, inputs, train=False)
+        return logits
+
+    def logits_and_maps(self, variables: Any, images: Array) -> tuple[Array, dict[str, ModuleMaps]]:
+        """`logits`, and the maps of all attention modules by their names: to trace.
+
+        Raises:
+            UsageError: the network has none.
+        """
+        inputs = normalize(images, self.normalization)
+        apply = partial(self.model.apply, train=False, mutable=["intermediates"])
+        logits, seen = apply(variables, inputs)
+        maps = {}
+        for stage, modules in seen.get("intermediates", {}).items():
+            for module, values in modules.items():
+                (mask,), (trunk,), (fused,) = (
+                    values[f"{name}_output"] for name in ModuleMaps._fields
+                )
+                maps[f"{stage}/{module}"] = ModuleMaps(mask, trunk, fused)
+        if not maps:
+            raise UsageError(
+                f"{self.config.model.name} has no attention modules: choose a run of a network "
+                "that has"
+            )
+        return logits, maps
+
+    @cached_property
+    def _logits_and_maps(self) -> Any:
+        return jax.jit(self.logits_and_maps)
+
+    @cached_property
+    def _on_device(self) -> Any:
+        return jax.device_put(self.variables)
+
+    @cached_property
+    def _probabilities(self) -> Any:
+        return jax.jit(lambda variables, images: jax.nn.softmax(self.logits(variables, images)))
+
+
+def load(workdir: epath.PathLike) -> Trained:
+    """The network of a run, from its newest checkpoint. The folder is left as it is.
+
+    Args:
+        workdir: the run's folder.
+
+    Raises:
+        UsageError: the folder holds no run, no checkpoint, or one of an older version.
+        DataError: all checkpoints are damaged.
+    """
+    folder = absolute(workdir)
+    config, dataset = read_run(folder)
+    normalization, image_size = read_inputs(folder)
+    try:
+        step, state = read_newest(folder / "checkpoints", _warn)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"workdir {folder} has no checkpoint yet: train until the first one is saved"
+        ) from error
+    # How it was trained is no matter here: modules are saved apart, statistics are fixed.
+    config.model.scan_modules = config.model.remat = None
+    config.sync_batch_norm = False
+    class_names = tuple(dataset["class_names"])
+    averages = state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
+    return Trained(
+        folder=folder,
+        step=step,
+        config=config,
+        model=build_model(config, len(class_names)),
+        variables=averages,
+        class_names=class_names,
+        image_size=image_size,
+        crop_fraction=config.dataset.eval_crop_fraction,
+        normalization=normalization,
+    )
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of modules by their numbers: stage1/module10 comes after stage1/module2."""
+    return sorted(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Weights and networks that come from other libraries, or go to them."""

@@ -1,0 +1,1 @@
+"""Devices and processes: who computes what, and how all of them stop."""

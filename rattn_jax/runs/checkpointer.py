@@ -1,0 +1,347 @@
+"""Checkpoints of the train state: written by Orbax, and never taken at their word.
+
+    with Checkpoints(directory, keep=3, record=config) as checkpoints:
+        state = checkpoints.restore_newest(state)
+        checkpoints.save(state)
+    step, state_dict = read_newest(directory, print)
+
+directory/STEP/state      the arrays
+directory/STEP/record     their checksums, and what the run was: in one commit with them
+directory/damaged-STEP    a checkpoint that could not be read, put aside
+"""
+
+import contextlib
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import serialization
+from flax.traverse_util import flatten_dict
+
+from rattn_jax.errors import DataError, SaveError, UsageError
+from rattn_jax.parallel.mesh import add_up, is_main_process
+from rattn_jax.runs.files import absolute
+
+_STATE, _RECORD = "state", "record"
+_DAMAGED, _REMOVING, _UNFINISHED = "damaged-", "removing-", ".orbax-checkpoint-tmp"
+
+State = TypeVar("State")
+
+
+def saved_steps(directory: epath.PathLike) -> list[int]:
+    """Steps that have a finished folder, lowest first, whole or not."""
+    folder = epath.Path(directory)
+    if not folder.is_dir():
+        return []
+    return sorted(
+        int(path.name)
+        for path in folder.iterdir()
+        if path.name.isdecimal() and not _is_unfinished(path)
+    )
+
+
+def _is_unfinished(path: epath.Path) -> bool:
+    # In gs:// Orbax does not rename a folder that is whole, it adds a file that says so.
+    in_place = str(path).startswith("gs://") and path.name.isdecimal()
+    return _UNFINISHED in path.name or (in_place and not ocp.utils.is_checkpoint_finalized(path))
+
+
+def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
+    """Reads a checkpoint, changing nothing on disk.
+
+    Args:
+        path: its folder.
+
+    Returns:
+        The state as nested dictionaries of NumPy arrays (`flax.serialization.to_state_dict`), and
+        the record that was saved with it.
+
+    Raises:
+        Exception: it is damaged, of whatever kind the library that notices it raises.
+    """
+    folder = epath.Path(path)
+    saved = json.loads((folder / _RECORD / "metadata").read_text())
+    # The handler alone, without a Checkpointer around it, does not wait for other processes.
+    handler = ocp.PyTreeCheckpointHandler()
+    stored = handler.metadata(folder / _STATE).tree
+    on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
+    restore = ocp.args.PyTreeRestore(restore_args=on_host)
+    state = handler.restore(folder / _STATE, args=restore)
+    handler.close()
+    if (found := _checksums(state)) != saved["checksums"]:
+        wrong = [key for key, value in saved["checksums"].items() if found.get(key) != value]
+        raise ValueError(f"checksums differ: {', '.join(wrong[:3]) or 'arrays were added'}")
+    return state, saved["run"]
+
+
+def read_newest(
+    directory: epath.PathLike, say: Callable[[str], None]
+) -> tuple[int, dict[str, Any]]:
+    """The newest whole checkpoint, as it is stored; nothing in the directory is touched.
+
+    Args:
+        directory: folder of the checkpoints.
+        say: told which newer ones are damaged.
+
+    Returns:
+        Its step, and the fields of `TrainState` as nested dictionaries of NumPy arrays, modules
+        apart.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        DataError: there are checkpoints, all of them damaged.
+    """
+    steps = saved_steps(directory)
+    for step in reversed(steps):
+        found = _try_to_read(epath.Path(directory) / str(step))
+        if not isinstance(found, str):
+            return step, found[0]
+        say(found)
+    if steps:
+        raise _none_is_whole(directory, len(steps))
+    raise FileNotFoundError(f"no checkpoint in {directory}")
+
+
+def _try_to_read(path: epath.Path) -> tuple[dict[str, Any], Any] | str:
+    """What `read_checkpoint` gives, or in what way the checkpoint is damaged."""
+    try:
+        state, record = read_checkpoint(path)
+        if int(state["step"]) != int(path.name):
+            raise ValueError(f"it holds step {state['step']}")
+        return state, record
+    except Exception as error:  # of many kinds: whatever is found in a damaged file
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return f"checkpoint {path} is damaged ({reason})"
+
+
+def _none_is_whole(directory: epath.PathLike, count: int) -> DataError:
+    return DataError(
+        f"no checkpoint in {directory} can be read, {count} are damaged: put back a copy, or "
+        "remove that folder to begin again"
+    )
+
+
+class Checkpoints:
+    """The checkpoints of a run, one folder for each saved step.
+
+    Saving goes on in the background; `check` tells early, and leaving the `with` block at the
+    latest, what went wrong while writing.
+
+    Args:
+        directory: folder of the checkpoints; it is made when needed.
+        keep: number of newest checkpoints to keep.
+        record: what the run is, for JSON; saved with each checkpoint and compared on restoring.
+        compare: called with the path, the record of a checkpoint and this run's; raises
+            UsageError if it is of another run.
+        say: told what was found damaged, and what could not be written.
+        stop_on_error: raise SaveError when a save has failed; if not, say so, go on, and raise
+            it at the end if the last save was one of them.
+
+    Attributes:
+        directory: its absolute path.
+    """
+
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        keep: int,
+        *,
+        record: Any = None,
+        compare: Callable[[epath.Path, Any, Any], None] | None = None,
+        say: Callable[[str], None] = print,
+        stop_on_error: bool = True,
+    ) -> None:
+        # Orbax reports a relative path only when the first save has ended.
+        self.directory = absolute(directory)
+        self._keep, self._record, self._compare, self._say = keep, record, compare, say
+        self._stop_on_error = stop_on_error
+        self._error: SaveError | None = None  # of the last save
+        self._saving: int | None = None
+        self._newest: int | None = None  # whole
+        if is_main_process():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.wait()
+        finally:
+            try:
+                self._checkpointer.close()
+            except Exception as leftover:
+                if self._error is None:  # else it is the rest of what has been reported
+                    self._give_up(leftover)
+        if self._error is not None and kind is None:
+            raise self._error
+
+    def check(self) -> None:
+        """Notices a save that has failed, without waiting for it.
+
+        Raises:
+            SaveError: it has, and the run is to stop.
+        """
+        if self._saving is None:
+            return
+        try:
+            self._checkpointer.check_for_errors()
+        except Exception as error:
+            self._give_up(error)
+
+    def wait(self) -> None:
+        """Waits until the last save is whole, and removes the checkpoints that are one too many.
+
+        Raises:
+            SaveError: it has failed.
+        """
+        if self._saving is None:
+            return
+        try:
+            self._checkpointer.wait_until_finished()
+        except Exception as error:
+            self._give_up(error)
+            return
+        self._newest, self._saving, self._error = self._saving, None, None
+        if is_main_process():
+            for step in saved_steps(self.directory)[: -self._keep]:
+                # Renamed first: a process that dies in between leaves nothing that looks whole.
+                aside = self.directory / f"{_REMOVING}{step}"
+                (self.directory / str(step)).rename(aside)
+                aside.rmtree()
+
+    def save(self, state: Any) -> None:
+        """Saves the state under its step, unless that step is saved already.
+
+        Raises:
+            SaveError: this save could not begin, or the one before has failed.
+        """
+        self.wait()
+        step = int(state.step)
+        if step == self._newest:
+            return
+        tree = serialization.to_state_dict(state)
+        record = {"checksums": _checksums(jax.device_get(tree)), "run": self._record}
+        self._saving = step
+        try:
+            self._checkpointer.save(
+                self.directory / str(step),
+                args=ocp.args.Composite(
+                    **{_STATE: ocp.args.StandardSave(tree), _RECORD: ocp.args.JsonSave(record)}
+                ),
+            )
+        except Exception as error:
+            self._give_up(error)
+
+    def restore_newest(self, state: State) -> State | None:
+        """The newest whole checkpoint, in the form of `state`, on the host; None if there is none.
+
+        Newer ones that are damaged are named and put aside.
+
+        Raises:
+            DataError: there are checkpoints, all of them damaged.
+            UsageError: the newest whole one is of another run.
+        """
+        damaged: list[int] = []
+        for step in reversed(saved_steps(self.directory)):
+            path = self.directory / str(step)
+            found = _try_to_read(path)
+            num_complaints = add_up(int(isinstance(found, str)))  # of all processes
+            if isinstance(found, str):
+                self._say(found)
+            if num_complaints or isinstance(found, str):
+                damaged.append(step)
+                continue
+            tree, record = found
+            if self._compare is not None:
+                self._compare(path, record, self._record)
+            restored = _in_form_of(state, tree, path)
+            if is_main_process():
+                for other in damaged:
+                    self._put_aside(other)
+            self._newest = step
+            return restored
+        if damaged:
+            raise _none_is_whole(self.directory, len(damaged))
+        return None
+
+    def _put_aside(self, step: int) -> None:
+        aside = self.directory / f"{_DAMAGED}{step}"
+        if aside.exists():
+            aside.rmtree()
+        (self.directory / str(step)).rename(aside)
+        self._say(f"put aside as {aside}")
+
+    def _give_up(self, error: Exception) -> None:
+        """Reports the save that was under way."""
+        step, self._saving = self._saving, None
+        with contextlib.suppress(Exception):
+            self._checkpointer.wait_until_finished()  # others of its threads may still write
+        if is_main_process():
+            with contextlib.suppress(OSError):  # the next one that fails, or start, tries again
+                self._remove_leftovers()  # they take the space that the next save needs
+        reason = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" in reason:  # TensorStore's word, with a page of context
+            reason = "No space left on device"
+        who = f"by process {jax.process_index()} " if jax.process_count() > 1 else ""
+        self._error = SaveError(
+            f"the checkpoint of step {step} could not be written {who}to {self.directory} "
+            f"({reason[:200]}): "
+            "free space or mend the folder"
+        )
+        if self._stop_on_error:
+            raise self._error from error
+        self._say(f"{self._error}; going on, the next one may do")
+
+    def _remove_leftovers(self) -> None:
+        """What a killed or failed process has left of saving or removing."""
+        for path in list(self.directory.iterdir()):
+            if path.name.startswith(_REMOVING) or _is_unfinished(path):
+                path.rmtree(missing_ok=True)
+
+
+def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    leaves = flatten_dict(dict(tree), sep="/")
+    return {key: leaf for key, leaf in leaves.items() if leaf is not None}
+
+
+def _checksums(tree: Mapping[str, Any]) -> dict[str, int]:
+    """CRC-32 of each array's type, shape and bytes, by its path."""
+    sums = {}
+    for key, leaf in _flatten(tree).items():
+        array = np.asarray(leaf)
+        start = zlib.crc32(f"{array.dtype}{array.shape}".encode())
+        sums[key] = zlib.crc32(array.tobytes(), start)
+    return sums
+
+
+def _in_form_of(state: State, tree: dict[str, Any], path: epath.Path) -> State:
+    """The tree as a `state`; raises UsageError if its arrays have other names, shapes or types."""
+    wanted, found = (
+        {key: (leaf.shape, leaf.dtype) for key, leaf in _flatten(arrays).items()}
+        for arrays in (serialization.to_state_dict(state), tree)
+    )
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            raise UsageError(
+                f"checkpoint {path} has {key}={_show(found.get(key))}, and this config needs "
+                f"{_show(wanted.get(key))}: use another workdir, or the config of that run"
+            )
+    return serialization.from_state_dict(state, tree)
+
+
+def _show(array: tuple[Any, Any] | None) -> str:
+    return f"{array[1]}{list(array[0])}" if array else "nothing"

@@ -1,0 +1,260 @@
+"""Where metrics go: metrics.jsonl, TensorBoard's event files, and the terminal."""
+
+import contextlib
+import datetime
+import json
+import math
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, TextIO
+
+from etils import epath
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from rattn_jax.errors import SaveError
+from rattn_jax.parallel.mesh import is_main_process
+from rattn_jax.runs.files import is_remote
+from rattn_jax.runs.workdir import replace_text
+
+_SHOWN = ("loss", "error_top1")
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, whole or not at all, none twice.
+
+    Opening it drops a line that a killed process has left unfinished, and the lines of steps
+    after `last_step`, which the resumed run is going to write again.
+
+    Attributes:
+        rows: the lines, oldest first.
+    """
+
+    def __init__(self, path: epath.Path, last_step: int) -> None:
+        self._path = path
+        text = path.read_text() if path.exists() else ""
+        lines = text.split("\n")[:-1]  # what follows the last newline is not a whole line
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.rows = [row for row in self.rows if row["step"] <= last_step]
+        kept = "".join(json.dumps(row) + "\n" for row in self.rows)
+        if kept != text or not path.exists():
+            replace_text(path, kept)
+        self._is_behind = False  # a line could not be written, or only a part of it
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds a line.
+
+        Raises:
+            OSError: it could not be written; the next call tries again.
+        """
+        self.rows.append(row)
+        # An object store adds nothing to a file, and a full disk may have cut a line short.
+        whole = is_remote(self._path) or self._is_behind
+        self._is_behind = True
+        if whole:
+            replace_text(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        else:
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        self._is_behind = False
+
+
+class EventFile:
+    """A TensorBoard event file, written without TensorFlow."""
+
+    def __init__(self, folder: epath.Path, last_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("wb")
+        self._writer = RecordWriter(self._file)
+        self._add(0, file_version="brain.Event:2")
+        # TensorBoard forgets what an earlier process has written after this step.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(last_step + 1, session_log=start)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds the numbers of a line of metrics as scalars called split/name."""
+        summary = summary_pb2.Summary()
+        for name, value in row.items():
+            if name not in ("step", "split", "time") and value is not None:
+                summary.value.add(tag=f"{row['split']}/{name}", simple_value=value)
+        self._add(row["step"], summary=summary)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._file.close()
+
+    def _add(self, step: int, **content: Any) -> None:
+        event = event_pb2.Event(wall_time=time.time(), step=step, **content)
+        self._writer.write(event.SerializeToString())
+
+
+class Progress:
+    """Lines for a person who watches: on a terminal the training line is written over.
+
+    Args:
+        num_train_steps: updates of the whole run.
+        batch_size: images an update.
+        stream: where to write; None is standard output.
+        quiet: write nothing.
+    """
+
+    def __init__(
+        self,
+        num_train_steps: int,
+        batch_size: int,
+        stream: TextIO | None = None,
+        *,
+        quiet: bool = False,
+    ) -> None:
+        self._stream = stream or sys.stdout
+        self._quiet = quiet or self._stream is None  # it was closed before Python began
+        self._num_train_steps = num_train_steps
+        self._batch_size = batch_size
+        self._line_is_open = False
+
+    def say(self, text: str) -> None:
+        """Writes a line that stays."""
+        self._write("\n" if self._line_is_open else "", text, "\n")
+        self._line_is_open = False
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Writes a line of metrics."""
+        total = str(self._num_train_steps)
+        loss, error = (math.nan if row[name] is None else row[name] for name in _SHOWN)
+        text = (
+            f"step {row['step']:>{len(total)}}/{total}  {row['split']:5}  "
+            f"loss {loss:.4f}  error {100 * error:6.2f} %"
+        )
+        rate = row["images_per_second"]
+        if rate is not None:
+            text += f"  {rate:,.0f} images/s"
+        if row["split"] == "train":
+            if rate is not None:
+                images_left = (self._num_train_steps - row["step"]) * self._batch_size
+                text += f"  {datetime.timedelta(seconds=round(images_left / rate))} left"
+            if not self._quiet and self._stream.isatty():
+                self._write("\r\033[K", text)  # from the line's start, over the last one
+                self._line_is_open = True
+                return
+        self.say(text)
+
+    def _write(self, *texts: str) -> None:
+        if self._quiet:
+            return
+        try:
+            print(*texts, sep="", end="", file=self._stream, flush=True)
+        except OSError:  # nobody reads any more: the run goes on, and Python can flush at its end
+            self._quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+class Recorder:
+    """Writes each line of metrics to all three places; of several processes, the main one does.
+
+    Args:
+        folder: the run's folder.
+        last_step: later lines are of steps that are going to be done again, and are dropped.
+        progress: where a person sees the lines.
+        stop_on_error: raise SaveError when a line cannot be written; if not, say so, write it
+            with the next one, and raise it at the end if there is none.
+    """
+
+    def __init__(
+        self,
+        folder: epath.Path,
+        last_step: int,
+        progress: Progress,
+        *,
+        stop_on_error: bool = True,
+    ) -> None:
+        self._folder, self._progress = folder, progress
+        self._stop_on_error = stop_on_error
+        self._error: SaveError | None = None  # of the last line
+        self._writes = is_main_process()
+        if self._writes:
+            self._metrics_file = MetricsFile(folder / "metrics.jsonl", last_step)
+            self._events = EventFile(folder / "tensorboard", last_step)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._writes:
+            with contextlib.suppress(OSError):
+                self._events.close()
+        if self._error is not None and kind is None:
+            raise self._error
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines so far, oldest first; none in a process that does not write them."""
+        return self._metrics_file.rows if self._writes else []
+
+    def newest(self, split: str) -> dict[str, Any] | None:
+        """The newest line of the split; None if there is none."""
+        return next((row for row in reversed(self.rows) if row["split"] == split), None)
+
+    def has(self, split: str, step: int) -> bool:
+        """Whether the split has a line of this step."""
+        return (self.newest(split) or {}).get("step") == step
+
+    def record(
+        self,
+        step: int,
+        split: str,
+        averages: Mapping[str, float],
+        *,
+        learning_rate: float,
+        images_per_second: float | None,
+        **measured: float | None,
+    ) -> None:
+        """Writes a line.
+
+        Args:
+            step: number of updates done.
+            split: "train", "test" or "validation".
+            averages: "loss", "error_top1" and "error_top5"; null in the line if they are NaN or
+                infinite, which JSON does not know.
+            learning_rate: rate of the last update.
+            images_per_second: throughput; None if it was not measured.
+            **measured: what else the line is to have.
+
+        Raises:
+            SaveError: it could not be written.
+        """
+        if not self._writes:
+            return
+        numbers = {name: v if math.isfinite(v) else None for name, v in averages.items()}
+        row = {
+            "step": step,
+            "split": split,
+            **numbers,
+            "learning_rate": learning_rate,
+            "images_per_second": images_per_second,
+            **measured,
+            "time": time.time(),
+        }
+        self._progress.show(row)
+        try:
+            self._metrics_file.append(row)
+            self._events.append(row)
+            self._error = None
+        except OSError as error:
+            self._error = SaveError(
+                f"metrics of step {step} could not be written to {self._folder} "
+                f"({error.strerror}): free space or mend the folder"
+            )
+            if self._stop_on_error:
+                raise self._error from error
+            self._progress.say(f"{self._error}; going on, the next line may do")

@@ -1,0 +1,255 @@
+"""A run's folder: config.json, and the refusal to mix two runs in one folder.
+
+config.json      the resolved config, library versions, devices, git commit
+normalization.npz    what images are scaled and normalised to, see `saved_run.py`
+metrics.jsonl    see `metrics_log.py`
+report.html, mask_health.jsonl   see `report/`
+checkpoints/     see `checkpointer.py`
+tensorboard/     event files
+compilation_cache/   compiled functions, see `training/compilation.py`
+"""
+
+import contextlib
+import fcntl
+import json
+import platform
+import subprocess
+import textwrap
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from rattn_jax.errors import UsageError
+from rattn_jax.parallel.mesh import is_main_process
+from rattn_jax.runs.files import absolute, is_remote
+
+# Keys that a run may change when it is resumed: none of them changes what it computes.
+FREE_KEYS = frozenset(
+    {
+        "checkpoint_every_steps",
+        "compilation_cache_dir",
+        "data_dir",
+        "dataset.max_bad_examples",
+        "dataset.num_threads",
+        "eval_every_steps",
+        "keep_checkpoints",
+        "log_every_steps",
+        "model.remat",
+        "model.scan_modules",
+        "num_train_steps",
+        "on_nonfinite",
+        "on_save_error",
+        "parallel",
+        "preemption_grace_seconds",
+        "process_timeout_seconds",
+        "profile_steps",
+        "report",
+        "steps_per_call",
+    }
+)
+
+RECORD = "config.json"
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
+    """Makes the folder, or finds a run with the same config in it.
+
+    Args:
+        workdir: the folder.
+        config: the resolved config, nested.
+
+    Returns:
+        The folder's absolute path.
+
+    Raises:
+        UsageError: the folder cannot be written, or holds a run with another config.
+    """
+    folder = absolute(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write_probe{jax.process_index()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"workdir {folder} cannot be written ({error.strerror}): "
+            "choose a folder that you may write to"
+        ) from error
+    record = folder / RECORD
+    if record.exists():
+        check_same_config(folder, _read(record, "config"), config)
+    return folder
+
+
+def record_run(
+    folder: epath.Path,
+    config: Mapping[str, Any],
+    devices: Sequence[jax.Device],
+    dataset: Mapping[str, Any],
+) -> Any:
+    """Writes config.json or, if an earlier start of the run has, compares the dataset with it.
+
+    Args:
+        folder: the run's folder.
+        config: the resolved config, nested.
+        devices: devices of the run.
+        dataset: its class names and sizes.
+
+    Returns:
+        What makes it this run, for JSON: config and dataset.
+
+    Raises:
+        UsageError: the dataset has changed since.
+    """
+    record = folder / RECORD
+    run = {"config": _as_json(config), "dataset": _as_json(dataset)}
+    if record.exists():
+        _compare_dataset(folder, _read(record, "dataset"), run["dataset"])
+        return run
+    if not is_main_process():
+        return run
+    description = run | {
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in _LIBRARIES},
+        "devices": [device.device_kind for device in devices],
+        "git_commit": _git_commit(),
+    }
+    replace_text(record, json.dumps(description, indent=2) + "\n")
+    return run
+
+
+def check_same_run(path: epath.Path, before: Any, now: Any) -> None:
+    """Raises UsageError unless what `record_run` has returned was the same before, at `path`."""
+    check_same_config(path, before["config"], now["config"])
+    _compare_dataset(path, before["dataset"], now["dataset"])
+
+
+@contextlib.contextmanager
+def lock_run_folder(folder: epath.Path) -> Generator[None]:
+    """While the block runs, no other process can train in the folder.
+
+    The lock ends with the process, however it ends. Object stores have none.
+
+    Raises:
+        UsageError: another process trains there.
+    """
+    if not is_main_process() or is_remote(folder):
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"workdir {folder} is in use by another process: wait for it, or choose another "
+                "workdir"
+            ) from error
+        yield
+
+
+def read_run(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """The config of a run and the description of its dataset, as `record_run` was given them.
+
+    Raises:
+        UsageError: the folder holds no run.
+    """
+    record = folder / RECORD
+    if not record.exists():
+        raise UsageError(
+            f"workdir {folder} holds no run: it has no {RECORD}; give the --workdir of a training"
+        )
+    return ConfigDict(_with_tuples(_read(record, "config"))), _read(record, "dataset")
+
+
+def replace_text(path: epath.Path, text: str) -> None:
+    """Writes a whole file or, if the process dies meanwhile, leaves the old one as it was."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: epath.Path, data: bytes) -> None:
+    """As `replace_text`, of bytes."""
+    temporary = path.parent / f"{path.name}.new"
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _as_json(config: Mapping[str, Any]) -> Any:
+    """The config as it reads back: tuples become lists."""
+    return json.loads(json.dumps(config))
+
+
+def _with_tuples(config: Any) -> Any:
+    """The reverse of `_as_json`: no value of a config is a list."""
+    if isinstance(config, dict):
+        return {key: _with_tuples(value) for key, value in config.items()}
+    return tuple(config) if isinstance(config, list) else config
+
+
+def _short(value: Any) -> str:
+    return textwrap.shorten(repr(value), 60)
+
+
+def _read(record: epath.Path, part: str) -> Any:
+    try:
+        return json.loads(record.read_text())[part]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{record} is not the record of a run: choose another workdir, or remove that file"
+        ) from error
+
+
+def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
+    """Raises UsageError if two configs are not those of one run.
+
+    Args:
+        folder: the run's folder, for the message.
+        old: its config, as in config.json.
+        new: the config to go on with, nested.
+    """
+    if "imported" in old:
+        raise UsageError(
+            f"{folder} holds imported weights, and no run to go on with: use another workdir, and "
+            f"--config.init_from={folder}"
+        )
+    before, now = dict(_flatten(old)), dict(_flatten(_as_json(new)))
+    for key in sorted(before.keys() | now.keys()):
+        if key not in before and not now[key]:
+            continue  # a key that is newer than the run, and off
+        if key not in FREE_KEYS and before.get(key) != now.get(key):
+            raise UsageError(
+                f"{folder} holds a run with {key}={before.get(key)!r}, and this config "
+                f"has {key}={now.get(key)!r}: use another workdir, or that value"
+            )
+
+
+def _compare_dataset(folder: epath.Path, before: Any, now: Any) -> None:
+    for key, value in now.items():
+        if before.get(key) != value:
+            raise UsageError(
+                f"{folder} holds a run on a dataset with {key}={_short(before.get(key))}, which "
+                f"now has {_short(value)}: use another workdir, or the dataset as it was"
+            )
+
+
+def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _git_commit() -> str | None:
+    """Commit of the code that runs, "-dirty" if it was changed; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here = epath.Path(__file__).parent
+    try:
+        result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

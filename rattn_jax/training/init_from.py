@@ -1,0 +1,97 @@
+"""Starting from what another run has learned: `config.init_from`."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from rattn_jax.errors import UsageError
+from rattn_jax.inference.network import Trained, load
+from rattn_jax.training.build import build_model
+from rattn_jax.training.state import TrainState
+
+_CLASSIFIER = "classifier"
+# Attributes of a network that leave its variables and what they mean the same.
+_FREE = frozenset({"name", "parent", "norm_axis_name", "dtype", "remat", "scan_modules"})
+
+
+def open_source(config: ConfigDict) -> Trained | None:
+    """The network of `config.init_from`, or None if it is not set.
+
+    Raises:
+        UsageError: the folder holds no run, or one of another network or with images normalised
+            otherwise.
+        DataError: all its checkpoints are damaged.
+    """
+    if not config.init_from:
+        return None
+    source = load(config.init_from)
+    _check_same_network(source, config)
+    return source
+
+
+def start_from(
+    state: TrainState, source: Trained, class_names: Sequence[str], say: Callable[[str], None]
+) -> TrainState:
+    """A new run's state with the parameters and statistics of another run.
+
+    Averages of that run, if it keeps any, are what is taken. The classifier is taken only where
+    the classes are the same, by their names.
+
+    Args:
+        state: state before the first update, its modules apart.
+        source: network of the other run, from `open_source`.
+        class_names: names of the new run's classes.
+        say: told what is taken.
+
+    Raises:
+        UsageError: arrays of the other run have other shapes.
+    """
+    kept = () if tuple(class_names) == source.class_names else (_CLASSIFIER,)
+    params = _take(state.params, source.variables["params"], kept, source)
+    batch_stats = _take(state.batch_stats, source.variables["batch_stats"], (), source)
+    ema = None if state.ema is None else {"params": params, "batch_stats": batch_stats}
+    what = "all but the classifier" if kept else "classifier included"
+    say(f"starting from {source.folder}, step {source.step}: {what}")
+    return dataclasses.replace(
+        state,
+        params=params,
+        batch_stats=batch_stats,
+        ema=jax.tree.map(jnp.copy, ema),  # donated apart from the parameters
+    )
+
+
+def _check_same_network(source: Trained, config: ConfigDict) -> None:
+    other, own = source.model, build_model(config, len(source.class_names))
+    pairs = {"normalization": (source.config.normalization, config.normalization)}
+    if type(own) is type(other):
+        pairs |= {
+            f"model.{field.name}": (getattr(other, field.name), getattr(own, field.name))
+            for field in dataclasses.fields(own)
+            if field.name not in _FREE
+        }
+    else:
+        pairs["model.name"] = (source.config.model.name, config.model.name)
+    for key, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise UsageError(
+                f"config.init_from={config.init_from!r} is a run with {key}={theirs!r}, and this "
+                f"one has {ours!r}: must be equal; set --config.{key}={theirs}"
+            )
+
+
+def _take(
+    own: Mapping[str, Any], other: Mapping[str, Any], kept: Sequence[str], source: Trained
+) -> dict[str, Any]:
+    """`own` with the arrays of `other`, but for what is `kept`."""
+    taken = {name: value for name, value in other.items() if name not in kept}
+    result = {name: value if name in kept else taken.get(name) for name, value in own.items()}
+    if jax.tree.map(jnp.shape, result) != jax.tree.map(jnp.shape, own):
+        raise UsageError(
+            f"{source.folder} has parameters of other shapes than this network: use a run of the "
+            "same network, made by the same version"
+        )
+    return jax.tree.map(jnp.asarray, result)

@@ -1,0 +1,190 @@
+"""Learning rates and optimizers, by name; all of them are optax's.
+
+schedule = make_schedule("step", learning_rate=0.1, num_train_steps=160_000, boundaries=(64_000,))
+optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rattn_jax.errors import UsageError
+
+SCHEDULES = ("cosine", "linear", "one_cycle", "step")
+
+
+def make_schedule(
+    name: str,
+    *,
+    learning_rate: float,
+    num_train_steps: int,
+    warmup_steps: int = 0,
+    boundaries: Sequence[int] = (),
+    decay: float = 0.1,
+) -> optax.Schedule:
+    """Learning rate as a function of the number of updates done.
+
+    Args:
+        name: "step" is multiplied by `decay` at each boundary; "cosine" falls to 0 at the end along
+            half a cosine (Loshchilov & Hutter 2017), "linear" along a straight line (Li, Yumer &
+            Ramanan 2019); "one_cycle" rises and falls along cosines
+            (Smith & Topin 2018), as `optax.cosine_onecycle_schedule` does.
+        learning_rate: the highest rate.
+        num_train_steps: updates of the whole run.
+        warmup_steps: updates in which the rate rises to the highest: linearly, with its first step
+            in the first update (Goyal et al. 2017); along the cosine for "one_cycle", where 0
+            stands for 30 % of the run.
+        boundaries: for "step": numbers of updates, warm-up included, after which the rate falls:
+            update number b (counted from 0) is the first one at the smaller rate.
+        decay: for "step": factor.
+
+    Raises:
+        UsageError: unknown name; a warm-up that is longer than the run.
+    """
+    if name not in SCHEDULES:
+        raise UsageError(_unknown("schedule", name, SCHEDULES))
+    if num_train_steps and warmup_steps >= num_train_steps:
+        raise UsageError(
+            f"optimizer.warmup_steps={warmup_steps} must be below num_train_steps="
+            f"{num_train_steps}: shorten the warm-up, or train longer"
+        )
+    total = max(num_train_steps, warmup_steps + 1)  # a run that only evaluates has no updates
+    if name == "one_cycle":
+        share = (warmup_steps + 0.5) / total if warmup_steps else 0.3  # optax rounds down
+        return optax.cosine_onecycle_schedule(total, learning_rate, pct_start=share)
+    if name == "step":
+        after = optax.piecewise_constant_schedule(
+            learning_rate, {int(boundary): decay for boundary in boundaries}
+        )
+    else:
+        if name == "cosine":
+            falling = optax.cosine_decay_schedule(learning_rate, total - warmup_steps)
+        else:
+            falling = optax.linear_schedule(learning_rate, 0.0, total - warmup_steps)
+
+        def after(step: Any) -> Any:
+            return falling(step - warmup_steps)
+
+    if not warmup_steps:
+        return after
+
+    def schedule(step: Any) -> Any:
+        rising = learning_rate * (step + 1) / warmup_steps
+        return jnp.where(step < warmup_steps, rising, after(step))
+
+    return schedule
+
+
+# Of (schedule, momentum, weight_decay, mask of what decays).
+_Maker = Callable[[optax.Schedule, float, float, Any], optax.GradientTransformation]
+
+
+def _decayed(
+    optimizer: optax.GradientTransformation, weight_decay: float, mask: Any
+) -> optax.GradientTransformation:
+    """`optimizer` with `weight_decay * parameter` added to gradients: an L2 term of the loss."""
+    return optax.chain(optax.add_decayed_weights(weight_decay, mask), optimizer)
+
+
+OPTIMIZERS: dict[str, _Maker] = {
+    "sgd": lambda rate, momentum, decay, mask: _decayed(
+        optax.sgd(rate, momentum=momentum, nesterov=True), decay, mask
+    ),
+    "rmsprop": lambda rate, momentum, decay, mask: _decayed(
+        optax.rmsprop(rate, momentum=momentum), decay, mask
+    ),
+    "lars": lambda rate, momentum, decay, mask: optax.lars(
+        rate,
+        weight_decay=decay,
+        weight_decay_mask=True if mask is None else mask,
+        trust_ratio_mask=True if mask is None else mask,
+        momentum=momentum,
+    ),
+    # These have no momentum to set; they decay the parameters apart from the gradients.
+    "adamw": lambda rate, _, decay, mask: optax.adamw(rate, weight_decay=decay, mask=mask),
+    "lamb": lambda rate, _, decay, mask: optax.lamb(rate, weight_decay=decay, mask=mask),
+    "lion": lambda rate, _, decay, mask: optax.lion(rate, weight_decay=decay, mask=mask),
+    "nadamw": lambda rate, _, decay, mask: optax.nadamw(rate, weight_decay=decay, mask=mask),
+}
+
+_TRAINED, _FROZEN = "trained", "frozen"
+_LAYERWISE = frozenset({"lamb", "lars"})
+
+
+def make_optimizer(
+    name: str,
+    schedule: optax.Schedule,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    decay_norm_and_bias: bool = True,
+    clip_norm: float = 0.0,
+    stacked: bool = False,
+    freeze: Sequence[str] = (),
+) -> optax.GradientTransformation:
+    """An optimizer of optax.
+
+    Args:
+        name: a key of `OPTIMIZERS`. "sgd" is the paper's: Nesterov momentum, and the decay in the
+            gradient before the momentum, as in its framework (Caffe).
+        schedule: learning rate.
+        momentum: of "sgd", "lars" and "rmsprop".
+        weight_decay: of the parameters.
+        decay_norm_and_bias: whether it acts on all parameters, as in the paper, or on kernels only.
+        clip_norm: largest global norm of the gradients; larger ones are scaled down; 0: any.
+        stacked: whether the parameters of equal modules are stacked, as `scan_modules` does.
+        freeze: what stays as it is: names at the top of the parameters, such as "stage1", or what
+            such names begin with, before an underscore: "stage1" is "stage1_unit1", too.
+
+    Raises:
+        UsageError: unknown name; an optimizer that takes norms of layers, where they are stacked.
+            From the optimizer's `init`: `freeze` has unknown names, or all.
+    """
+    if name not in OPTIMIZERS:
+        raise UsageError(_unknown("name", name, sorted(OPTIMIZERS)))
+    if stacked and name in _LAYERWISE:
+        raise UsageError(
+            f"optimizer.name={name!r} takes the norm of each layer, and layers of several modules "
+            "are stacked: use model.scan_modules=False, or another optimizer"
+        )
+    mask = None if decay_norm_and_bias else _kernels
+    optimizer = OPTIMIZERS[name](schedule, momentum, weight_decay, mask)
+    if clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    if not freeze:
+        return optimizer
+    # Gradients that nothing asks for are not computed: the compiler leaves them out.
+    return optax.partition(
+        {_TRAINED: optimizer, _FROZEN: optax.set_to_zero()}, partial(_labels, freeze=freeze)
+    )
+
+
+def _labels(params: Any, *, freeze: Sequence[str]) -> dict[str, str]:
+    """Which parts of the parameters are trained."""
+
+    def is_in(name: str, part: Any) -> bool:
+        return name == part or name.startswith(f"{part}_")
+
+    frozen = {name for name in params if any(is_in(name, part) for part in freeze)}
+    unknown = [part for part in freeze if not any(is_in(name, part) for name in params)]
+    if unknown or len(frozen) == len(params):
+        what = (
+            f"{unknown[0]!r} is no part of the network" if unknown else "nothing is left to train"
+        )
+        raise UsageError(f"config.freeze={tuple(freeze)}: {what}; its parts: {', '.join(params)}")
+    return {name: _FROZEN if name in frozen else _TRAINED for name in params}
+
+
+def _kernels(params: Any) -> Any:
+    """True for kernels of convolutions and matrices, False for biases and batch norm."""
+    # The variables of stacked modules (`models/scan_params.py`) have an axis more: names, not
+    # ranks.
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _unknown(key: str, value: str, known: Sequence[str]) -> str:
+    return f"optimizer.{key}={value!r} is unknown: choose one of {', '.join(known)}"

@@ -1,0 +1,146 @@
+"""Draws report.html again after each evaluation."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from etils import epath
+
+from rattn_jax.data.loaders import Feed
+from rattn_jax.parallel.mesh import is_main_process
+from rattn_jax.report.mask_health import health_row
+from rattn_jax.report.page import Evaluated, Masks, run_page, shows_update
+from rattn_jax.report.probe import Probe
+from rattn_jax.runs.metrics_log import MetricsFile, Progress
+from rattn_jax.runs.workdir import RECORD, replace_text
+from rattn_jax.training.evaluation import EvalSums, Mistakes
+from rattn_jax.training.state import TrainState
+from rattn_jax.training.steps import Batch
+
+PAGE = "report.html"
+_MAX_PROBED = 64  # images of which masks and responses are measured
+_OVERLAYS = 8  # of them are shown
+
+
+class ReportWriter:
+    """The page of a run; of several processes, the main one draws it, and no other takes part.
+
+    Args:
+        folder: the run's folder.
+        last_step: what the run goes on from; see `MetricsFile`.
+        model: network.
+        feed: where the evaluated examples are.
+        probed_split: split whose first images are probed, always the same in a run.
+        batch_size: as many images as a batch has are probed at most, so that they fit.
+        config: the resolved config, to show.
+        progress: where to say that the page could not be drawn.
+        wanted: whether to draw at all.
+    """
+
+    def __init__(
+        self,
+        folder: epath.Path,
+        last_step: int,
+        *,
+        model: nn.Module,
+        feed: Feed,
+        probed_split: str,
+        batch_size: int,
+        config: Mapping[str, Any],
+        progress: Progress,
+        wanted: bool,
+    ) -> None:
+        self._folder, self._last_step, self._config = folder, last_step, config
+        self._probe = Probe(model, _OVERLAYS)
+        self._feed, self._progress = feed, progress
+        self._split, self._num_probed = probed_split, min(_MAX_PROBED, batch_size)
+        self._draws = wanted and is_main_process()
+        self._history: MetricsFile | None = None
+        self._probed: Batch | None = None
+
+    def is_missing(self, step: int) -> bool:
+        """Whether the page of this step is missing; False in processes that draw none.
+
+        A run may have been killed between an evaluation and its page.
+        """
+        path = self._folder / PAGE
+        return self._draws and not (path.exists() and shows_update(path.read_text(), step))
+
+    def update(
+        self, state: TrainState, results: Mapping[str, EvalSums], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Draws the page; if that fails, says why in a line, for a run is worth more than a page.
+
+        Args:
+            state: what was evaluated.
+            results: of the splits, by name; the page is about the last one.
+            rows: the lines of metrics.jsonl.
+        """
+        if not self._draws:
+            return
+        try:
+            self.draw(state, results, rows)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self._progress.say(f"{PAGE} could not be drawn ({reason}); the run goes on")
+
+    def draw(
+        self, state: TrainState, results: Mapping[str, EvalSums], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Draws the page; see `update`."""
+        split = list(results)[-1]
+        mistakes = _used(jax.device_get(results[split].mistakes))
+        page = run_page(
+            str(self._folder),
+            # Keys that a run may change are as they are now, not as at its first start.
+            json.loads((self._folder / RECORD).read_text()) | {"config": self._config},
+            rows,
+            {name: self._feed.num_evaluated[name] for name in results},
+            Evaluated(
+                split,
+                np.asarray(results[split].confusion),
+                mistakes,
+                self._images(split, mistakes.position),
+            ),
+            self._masks(state),
+        )
+        replace_text(self._folder / PAGE, page)
+
+    def _images(self, split: str, positions: Any) -> np.ndarray:
+        if not len(positions):
+            return np.zeros((0, 1, 1, 3), np.uint8)
+        return np.asarray(self._feed.examples(split, positions).images)
+
+    def _masks(self, state: TrainState) -> Masks | None:
+        if self._probed is None:
+            count = min(self._num_probed, self._feed.num_evaluated[self._split])
+            self._probed = self._feed.examples(self._split, range(count))
+        images, labels = self._probed
+        seen = self._probe(
+            # This process's own copy: computing with it needs no other process.
+            jax.tree.map(lambda x: x.addressable_data(0), state.evaluated),
+            images,
+            self._feed.normalization,
+        )
+        if seen is None:
+            return None
+        row = health_row(int(state.step), self._split, len(labels), seen)
+        if self._history is None:
+            self._history = MetricsFile(self._folder / "mask_health.jsonl", self._last_step)
+        if not any(r["step"] == row["step"] for r in self._history.rows):
+            self._history.append(row)
+        return Masks(
+            self._split,
+            np.asarray(images[:_OVERLAYS]),
+            np.asarray(labels[:_OVERLAYS]),
+            seen,
+            self._history.rows,
+        )
+
+
+def _used(mistakes: Mistakes) -> Mistakes:
+    used = mistakes.probability >= 0
+    return Mistakes(*(np.asarray(values)[used] for values in mistakes))

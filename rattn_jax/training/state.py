@@ -1,0 +1,121 @@
+"""Everything that a training run changes, as one pytree."""
+
+import dataclasses
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from rattn_jax.training.metrics import Metrics, empty
+
+
+@flax.struct.dataclass
+class TrainState:
+    """State after `step` updates.
+
+    Attributes:
+        step: number of updates done, int32 scalar.
+        params: parameters of the network.
+        batch_stats: running averages of its batch norms.
+        opt_state: state of the optimizer.
+        ema: averages of params and batch_stats over the updates (`average`), by these names; None
+            if none are kept.
+        metrics: sums over the training examples since the last line of metrics.
+        num_nonfinite: number of updates that were left out because NaN or infinity came out,
+            int32 scalar.
+        nonfinite_step: number of updates before the last of them, int32 scalar; -1 if there was
+            none, and `step` if training stands still because of it.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    ema: Any
+    metrics: Metrics
+    num_nonfinite: jax.Array
+    nonfinite_step: jax.Array
+
+    @property
+    def evaluated(self) -> Any:
+        """The variables to evaluate: the averages, where there are any."""
+        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def average(ema: Any, params: Any, batch_stats: Any, step: jax.Array, decay: float) -> Any:
+    """Exponential moving averages after an update.
+
+    Args:
+        ema: those before, or None.
+        params: parameters after the update.
+        batch_stats: running averages after it.
+        step: number of updates before it.
+        decay: weight of the averages before; less in the first updates, when it is
+            (1 + step) / (10 + step), so that the initial parameters are soon forgotten (as in
+            TensorFlow's ExponentialMovingAverage with num_updates).
+    """
+    if ema is None:
+        return None
+    weight = jnp.minimum(decay, (1 + step) / (10 + step))
+    return optax.incremental_update({"params": params, "batch_stats": batch_stats}, ema, 1 - weight)
+
+
+def leave_out_nonfinite(new: TrainState, old: TrainState, *, go_on: bool) -> TrainState:
+    """`new` if all of its numbers are finite, and else `old`, with the update counted.
+
+    Args:
+        new: state after an update.
+        old: state before it.
+        go_on: whether to go on with the next batch; if not, training stands still from here on.
+    """
+    numbers = [x for x in jax.tree.leaves(new) if jnp.issubdtype(x.dtype, jnp.floating)]
+    # Together, and not one by one: that would be hundreds of kernels more to compile.
+    flat = jnp.concatenate([x.ravel() for x in jax.lax.optimization_barrier(numbers)])
+    finite = jnp.all(jnp.isfinite(flat))
+    if not go_on:
+        finite &= old.nonfinite_step != old.step
+    left_out = dataclasses.replace(
+        old,
+        step=new.step if go_on else old.step,
+        num_nonfinite=old.num_nonfinite + 1,
+        nonfinite_step=old.step,
+    )
+    return jax.lax.cond(finite, lambda: new, lambda: left_out)
+
+
+def create_train_state(
+    rng: jax.Array,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    *,
+    with_averages: bool = False,
+) -> TrainState:
+    """State of a run before its first update.
+
+    Args:
+        rng: random key of the initial parameters.
+        model: network, called as `model(images, train=False)`.
+        optimizer: optimizer of the run.
+        image_shape: height, width, channels.
+        with_averages: whether to keep averages of parameters and statistics.
+    """
+    # Not compiled as a whole: on CPU that takes minutes (hundreds of random kernels). lazy_init
+    # computes the parameters only, without the forward pass.
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = model.lazy_init(rng, images, train=False)
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    ema = {"params": params, "batch_stats": batch_stats} if with_averages else None
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, ema),  # donated apart from the parameters
+        metrics=empty(),
+        num_nonfinite=jnp.zeros((), jnp.int32),
+        nonfinite_step=jnp.full((), -1, jnp.int32),
+    )

@@ -1,0 +1,293 @@
+"""Updates and evaluations, as pure functions of one replica.
+
+They run under a mapped axis (`parallel/`) over which gradients, running averages and metrics
+are combined; batches are the replica's share of the global batch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rattn_jax.augment import example_rngs, one_hot_targets, regularize
+from rattn_jax.training.evaluation import EvalSums, add
+from rattn_jax.training.metrics import Metrics, empty, measure, merge
+from rattn_jax.training.state import TrainState, average, leave_out_nonfinite
+
+Array = jax.Array
+Augment = Callable[[Array, Array], Array]  # (rngs [B], uint8 images [B, H, W, C]) -> float32
+# (rngs [B], normalised images [B, H, W, C], targets [B, K]) -> images, targets
+Regularize = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+class Normalization(NamedTuple):
+    """Images become (images - mean) * scale.
+
+    Attributes:
+        mean: float32 that broadcasts with [H, W, C].
+        scale: likewise.
+    """
+
+    mean: Array | np.ndarray
+    scale: Array | np.ndarray
+
+
+class Batch(NamedTuple):
+    """Images and labels.
+
+    Attributes:
+        images: uint8 [B, H, W, C].
+        labels: int32 [B].
+    """
+
+    images: Array | np.ndarray
+    labels: Array | np.ndarray
+
+
+class ResidentData(NamedTuple):
+    """A split that lives on the device, whole; steps are told which examples to take.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int32 [N].
+        normalization: of the images.
+    """
+
+    images: Array | np.ndarray
+    labels: Array | np.ndarray
+    normalization: Normalization
+
+
+class StreamedData(NamedTuple):
+    """What stays on the device of a split that streams; steps are given the batches.
+
+    Attributes:
+        normalization: of the images.
+    """
+
+    normalization: Normalization
+
+
+Data = ResidentData | StreamedData
+
+
+def take(data: Data, row: Any) -> Batch:
+    """The batch of a step: `row` has the examples' numbers [B], or is the batch itself."""
+    if isinstance(data, ResidentData):
+        return Batch(data.images[row], data.labels[row])
+    return row
+
+
+def normalize(images: Array, normalization: Normalization) -> Array:
+    """What the network is given: float32 [B, H, W, C] of images uint8 [B, H, W, C]."""
+    return (images.astype(jnp.float32) - normalization.mean) * normalization.scale
+
+
+def prepare(
+    batch: Batch,
+    normalization: Normalization,
+    step: Array,
+    positions: Array,
+    *,
+    augment: Augment,
+    num_classes: int,
+    seed: int,
+    regularize: Regularize = regularize,
+    label_smoothing: float = 0.0,
+) -> tuple[Array, Array]:
+    """What the network is given in training, and what it is to answer.
+
+    Args:
+        batch: images and labels.
+        normalization: of the images.
+        step: number of updates done, int32 scalar.
+        positions: places of the examples in the global batch, int32 [B].
+        augment: augmentation of the uint8 images.
+        num_classes: number of classes.
+        seed: seed of the augmentation.
+        regularize: changes of normalised images and targets; none, as it is.
+        label_smoothing: share of the target that is spread over all classes.
+
+    Returns:
+        Images float32 [B, H, W, C], targets float32 [B, num_classes].
+    """
+    rngs = example_rngs(seed, step, positions)
+    images = normalize(augment(rngs, jnp.asarray(batch.images)), normalization)
+    targets = one_hot_targets(jnp.asarray(batch.labels), num_classes, label_smoothing)
+    return regularize(rngs, images, targets)
+
+
+def train_step(
+    state: TrainState,
+    data: Data,
+    row: Any,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    axis_name: str,
+    loop: bool,
+    accumulate_steps: int = 1,
+    ema_decay: float = 0.0,
+    skip_nonfinite: bool = False,
+    freeze_statistics: bool = False,
+    **recipe: Any,
+) -> TrainState:
+    """State after one update.
+
+    Args:
+        state: state before it, the same on every replica.
+        data: the training split.
+        row: the replica's share of the batch: numbers of examples [B], or a `Batch`.
+        model: network.
+        optimizer: optimizer.
+        axis_name: mapped axis of the replicas.
+        loop: see `_fold`.
+        accumulate_steps: parts of equal size in which the share is computed, one after the other,
+            to save memory; batch norm sees them one by one.
+        ema_decay: see `average`.
+        skip_nonfinite: what an update does from which NaN or infinity comes: True leaves it out,
+            False stops training; see `leave_out_nonfinite`.
+        freeze_statistics: whether the running averages normalise, and stay as they are.
+        **recipe: keywords of `prepare`.
+    """
+    batch = take(data, row)
+    share = batch.labels.shape[0]
+    positions = jax.lax.axis_index(axis_name) * share + jnp.arange(share)
+    images, targets = prepare(batch, data.normalization, state.step, positions, **recipe)
+
+    def loss_fn(params: Any, batch_stats: Any, part: Any) -> tuple[Array, tuple[Any, Metrics]]:
+        images, targets, labels = part
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, updated = model.apply(
+            variables, images, train=not freeze_statistics, mutable=["batch_stats"]
+        )
+        losses = optax.softmax_cross_entropy(logits, targets)
+        sums = measure(logits, labels, losses=losses)
+        return jnp.mean(losses), (updated["batch_stats"], sums)
+
+    def add_part(carry: Any, part: Any) -> Any:
+        grads, batch_stats, sums = carry
+        more, (batch_stats, more_sums) = jax.grad(loss_fn, has_aux=True)(
+            state.params, batch_stats, part
+        )
+        grads = more if grads is None else jax.tree.map(jnp.add, grads, more)
+        return grads, batch_stats, merge(sums, more_sums)
+
+    whole = (images, targets, batch.labels)
+    if accumulate_steps == 1:
+        grads, batch_stats, sums = add_part((None, state.batch_stats, empty()), whole)
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), whole)
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        grads, batch_stats, sums = _fold(add_part, (zeros, state.batch_stats, empty()), parts, loop)
+        grads = jax.tree.map(lambda x: x / accumulate_steps, grads)
+    grads, batch_stats = jax.lax.pmean((grads, batch_stats), axis_name)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    updated = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        ema=average(state.ema, params, batch_stats, state.step, ema_decay),
+        metrics=merge(state.metrics, jax.lax.psum(sums, axis_name)),
+    )
+    return leave_out_nonfinite(updated, state, go_on=skip_nonfinite)
+
+
+def train_steps(
+    state: TrainState, data: Data, rows: Any, *, loop: bool, **keywords: Any
+) -> TrainState:
+    """State after one `train_step` for each row of `rows`.
+
+    Args:
+        state: state before them.
+        data: the training split.
+        rows: those of `train_step`, stacked: [steps, B, ...].
+        loop: see `_fold`.
+        **keywords: those of `train_step`.
+    """
+
+    def step(state: TrainState, row: Any) -> TrainState:
+        return train_step(state, data, row, loop=loop, **keywords)
+
+    return _fold(step, state, rows, loop)
+
+
+def eval_step(
+    sums: EvalSums,
+    state: TrainState,
+    data: Data,
+    row: Any,
+    mask: Array,
+    *,
+    model: nn.Module,
+    axis_name: str,
+) -> EvalSums:
+    """The sums, with those of a batch over all replicas; running averages normalise.
+
+    Averages of parameters and statistics, where the state has them, are what is evaluated.
+
+    Args:
+        sums: those of the batches before.
+        state: state, the same on every replica.
+        data: the split.
+        row: see `train_step`.
+        mask: bool [B], False for examples that do not count.
+        model: network.
+        axis_name: mapped axis of the replicas.
+    """
+    batch = take(data, row)
+    images = normalize(jnp.asarray(batch.images), data.normalization)
+    logits: Any = model.apply(state.evaluated, images, train=False)
+    return add(sums, logits, jnp.asarray(batch.labels), mask, axis_name)
+
+
+def eval_steps(
+    state_and_sums: tuple[TrainState, EvalSums],
+    data: Data,
+    rows: Any,
+    mask: Array,
+    *,
+    loop: bool,
+    **keywords: Any,
+) -> EvalSums:
+    """The sums, with those over the rows of `rows` and `mask` [steps, B, ...] added.
+
+    That each call takes the last one's sums keeps calls in one order on all processes: on CPU,
+    where calls that do not need each other run at the same time, they would wait for each other's
+    collectives in different orders, for ever.
+
+    Args:
+        state_and_sums: the state, and the sums so far.
+        data: the split.
+        rows: see `train_steps`.
+        mask: bool [steps, B], False for examples that do not count.
+        loop: see `_fold`.
+        **keywords: those of `eval_step`.
+    """
+    state, sums = state_and_sums
+
+    def step(sums: EvalSums, row: tuple[Any, Array]) -> EvalSums:
+        return eval_step(sums, state, data, *row, **keywords)
+
+    return _fold(step, sums, (rows, mask), loop)
+
+
+def _fold(function: Callable[[Any, Any], Any], carry: Any, rows: Any, loop: bool) -> Any:
+    """Carry after `function(carry, row)` for each row, in a compiled loop or one by one.
+
+    A loop compiles its body once. On CPU it makes convolutions slow, their gradients 20 times,
+    and so does `jax.lax.scan` with `unroll`, even over a single row.
+    """
+    if loop:
+        return jax.lax.scan(lambda carry, row: (function(carry, row), None), carry, rows)[0]
+    for i in range(jax.tree.leaves(rows)[0].shape[0]):
+        carry = function(carry, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
+    return carry
