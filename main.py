@@ -106,9 +106,8 @@ def _train() -> None:
     # JAX takes seconds to import; a wrong flag should not wait for it.
     import jax
 
-    from rattn_jax.errors import DataError, NonfiniteError, SaveError, UsageError
+    from rattn_jax.errors import DataError, NonfiniteError, SaveError, StoppedError, UsageError
     from rattn_jax.train import train_and_evaluate
-    from rattn_jax.training.run import StoppedError
     from rattn_jax.training.selftest import selftest
 
     absl_logging.set_verbosity(absl_logging.WARNING)

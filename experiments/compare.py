@@ -19,7 +19,8 @@ from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.confusion import error_text
 from rattn_jax.report.markup import Html, document, section, table, tag
 from rattn_jax.report.page import flatten
-from rattn_jax.runs.workdir import RECORD, replace_text
+from rattn_jax.runs.files import replace_text
+from rattn_jax.runs.workdir import RECORD
 
 
 class Run(NamedTuple):

@@ -30,3 +30,10 @@ class NonfiniteError(Exception):
 
     The message is one line that names the step, where its batch was kept, and the remedy.
     """
+
+
+class StoppedError(Exception):
+    """SIGTERM or Ctrl-C has ended the run, after saving: exit status 75.
+
+    The message is one line that names the step.
+    """

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rattn_jax.errors import DataError, SaveError, UsageError
-from rattn_jax.runs.checkpointer import Checkpoints, read_checkpoint, read_newest, saved_steps
+from rattn_jax.runs.checkpoint_files import read_checkpoint, read_newest, saved_steps
+from rattn_jax.runs.checkpointer import Checkpoints
 from tests.tiny import at_step, make_state
 
 

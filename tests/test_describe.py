@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from rattn_jax.describe import PAPER, describe, layers, main
+from rattn_jax.describe import main
 from rattn_jax.models import create_model, list_models
+from rattn_jax.models.summary import PAPER, describe, layers
 
 
 def total(products):

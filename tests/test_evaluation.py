@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from rattn_jax.parallel.mesh import AXIS, make_mesh, map_replicas, replicate, wait_on_cpu
+from rattn_jax.parallel.data_parallel import map_replicas
+from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate, wait_on_cpu
 from rattn_jax.training import evaluation
 from rattn_jax.training.metrics import measure, summarize
 

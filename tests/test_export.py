@@ -9,6 +9,7 @@ from etils import epath
 from rattn_jax import export
 from rattn_jax.errors import DataError
 from rattn_jax.inference.network import Trained
+from rattn_jax.interop import export as interop_export
 from rattn_jax.training.steps import Normalization
 from tests.tiny import make_config, make_model
 
@@ -59,7 +60,7 @@ def test_onnx_file_computes_what_the_network_computes(network, images, tmp_path)
     pytest.importorskip("jax2onnx", reason="an optional dependency")
     onnxruntime = pytest.importorskip("onnxruntime", reason="an optional dependency")
     path = epath.Path(tmp_path / "network.onnx")
-    assert export.export_network(network, path, kind="onnx", masks=True) < 1e-5
+    assert interop_export.export_network(network, path, kind="onnx", masks=True) < 1e-5
     session = onnxruntime.InferenceSession(path.read_bytes())
     logits, mask = session.run(["logits", "stage1/module1"], {"images": images})
     expected, maps = network.logits_and_maps(network.variables, images)
@@ -71,16 +72,16 @@ def test_what_differs_is_not_written(network, tmp_path, monkeypatch):
     def half(data):
         return lambda images: {"logits": np.full((len(images), 10), 0.5, np.float32)}
 
-    monkeypatch.setattr(export, "_from_stablehlo", half)
-    monkeypatch.setattr(export, "_to_stablehlo", lambda function, size: b"")
+    monkeypatch.setattr(interop_export, "_from_stablehlo", half)
+    monkeypatch.setattr(interop_export, "_to_stablehlo", lambda function, size: b"")
     with pytest.raises(DataError, match=r"differs from the trained one by .* nothing is written"):
-        export.export_network(network, epath.Path(tmp_path / "network"))
+        interop_export.export_network(network, epath.Path(tmp_path / "network"))
     assert not list(tmp_path.iterdir())
 
 
 def test_bad_usage(network, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export, "load", lambda workdir: network)
-    monkeypatch.setattr(export, "_to_stablehlo", lambda function, size: b"")
+    monkeypatch.setattr(interop_export, "_to_stablehlo", lambda function, size: b"")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for arguments, message in (
         (["--out=x", "--format=onnx"], "--format=onnx needs onnxruntime, which is not installed"),

@@ -14,6 +14,7 @@ import rattn_jax
 from configs import default
 from rattn_jax import import_torch
 from rattn_jax.errors import UsageError
+from rattn_jax.interop import torch_files
 from rattn_jax.interop.torch_port import convert, recognize
 from rattn_jax.runs.workdir import open_run_folder
 from rattn_jax.training.build import build_dataset, build_model, build_splits
@@ -236,14 +237,14 @@ def test_nothing_is_overwritten(file, tmp_path, capsys):
 
 def test_class_names(tmp_path):
     path = epath.Path(tmp_path / "names.txt")
-    assert import_torch.read_class_names(None, 10)[:2] == ("airplane", "automobile")
-    assert import_torch.read_class_names(None, 3) == ("0", "1", "2")
+    assert torch_files.read_class_names(None, 10)[:2] == ("airplane", "automobile")
+    assert torch_files.read_class_names(None, 3) == ("0", "1", "2")
     with pytest.raises(UsageError, match=r"names.txt cannot be read \(.*No such file"):
-        import_torch.read_class_names(path, 3)
+        torch_files.read_class_names(path, 3)
     path.write_text("a\nb\n\n")
-    assert import_torch.read_class_names(path, 2) == ("a", "b")
+    assert torch_files.read_class_names(path, 2) == ("a", "b")
     with pytest.raises(UsageError, match=r"names.txt has 2 lines, and the network 3 classes"):
-        import_torch.read_class_names(path, 3)
+        torch_files.read_class_names(path, 3)
 
 
 def test_without_pytorch(tmp_path, capsys, monkeypatch):

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from rattn_jax import create_model, list_models
-from rattn_jax.describe import standard_input, trace
+from rattn_jax.models.summary import standard_input, trace
 from tests.networks import (
     CIFAR_MULTIPLY_ADDS,
     CIFAR_PARAMETERS,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rattn_jax.runs.checkpointer import Checkpoints, read_newest, saved_steps
+from rattn_jax.runs.checkpoint_files import read_newest, saved_steps
+from rattn_jax.runs.checkpointer import Checkpoints
 from rattn_jax.runs.files import absolute
 from rattn_jax.train import train_and_evaluate
 from tests.bucket import serve_bucket

@@ -14,7 +14,7 @@ from experiments.pod.plan import costs_with_loops, plan
 from experiments.pod.predict import MOST_COMPILATIONS, largest_batch, step_time
 from experiments.pod.step import PlannedStep, num_bytes
 from rattn_jax.errors import UsageError
-from rattn_jax.runs.metrics_log import Progress
+from rattn_jax.runs.console import Progress
 from rattn_jax.training.build import build_dataset
 from rattn_jax.training.step_functions import Trainer
 from tests.forks import start_python

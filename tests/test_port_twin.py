@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from rattn_jax.errors import UsageError
-from rattn_jax.import_torch import read_state
+from rattn_jax.interop.torch_files import read_state
 from tests import port_state
 from tests.test_import_torch import NAMES, TINY, images, logits_of
 

@@ -9,7 +9,7 @@ import pytest
 from rattn_jax.data import load_split, open_dataset
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
 from rattn_jax.errors import DataError, UsageError
-from rattn_jax.runs.metrics_log import Progress
+from rattn_jax.runs.console import Progress
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training.build import build_dataset
 from rattn_jax.training.step_functions import Trainer

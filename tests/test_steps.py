@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from rattn_jax.errors import UsageError
-from rattn_jax.parallel.mesh import check_batch_size, make_mesh, map_replicas
+from rattn_jax.parallel.data_parallel import map_replicas
+from rattn_jax.parallel.mesh import check_batch_size, make_mesh
 from rattn_jax.training.metrics import count_examples, summarize
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.steps import Batch, StreamedData, _fold

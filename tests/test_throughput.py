@@ -1,6 +1,6 @@
 import pytest
 
-from rattn_jax.training.throughput import Throughput
+from rattn_jax.training.profiling import Throughput
 
 
 def test_only_the_time_between_start_and_stop_counts():

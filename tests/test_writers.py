@@ -5,7 +5,8 @@ import pytest
 from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rattn_jax.runs.metrics_log import MetricsFile, Progress, Recorder
+from rattn_jax.runs.console import Progress
+from rattn_jax.runs.metrics_log import MetricsFile, Recorder
 
 AVERAGES = {"loss": 0.5, "error_top1": 0.25, "error_top5": 0.0}
 

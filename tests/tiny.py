@@ -12,7 +12,8 @@ from configs import default
 from rattn_jax.augment import augment_images
 from rattn_jax.data.loaders import mean_image_normalization
 from rattn_jax.models import create_model
-from rattn_jax.parallel.mesh import AXIS, make_mesh, map_replicas, replicate
+from rattn_jax.parallel.data_parallel import map_replicas
+from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate
 from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.steps import ResidentData, train_steps

@@ -21,7 +21,8 @@ from rattn_jax.data.dataset import Source
 from rattn_jax.data.loaders import FIXED_NORMALIZATIONS
 from rattn_jax.errors import UsageError
 from rattn_jax.models import stack_modules
-from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh, map_replicas
+from rattn_jax.parallel.data_parallel import map_replicas
+from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh
 from rattn_jax.training.build import (
     build_model,
     build_optimizer,

@@ -26,8 +26,7 @@ from experiments.reproduce.tables import TABLES
 from rattn_jax.cli import FAILED, align, errors_on_one_line, positive
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.preemption import STOPPED
-from rattn_jax.runs.files import absolute
-from rattn_jax.runs.workdir import replace_text
+from rattn_jax.runs.files import absolute, replace_text
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -23,7 +23,7 @@ from rattn_jax.data import load_split
 from rattn_jax.data.dataset import Subset
 from rattn_jax.inference.network import Trained
 from rattn_jax.models.residual_attention import Stage
-from rattn_jax.runs.workdir import replace_text
+from rattn_jax.runs.files import replace_text
 from rattn_jax.training.build import build_dataset
 from rattn_jax.training.steps import normalize
 

@@ -9,9 +9,8 @@ All of them work under jit, vmap and shard_map, and compute in float32 or with i
 
 from rattn_jax.augment.color import pca_lighting
 from rattn_jax.augment.geometry import random_crop, random_flip, random_resized_crop
-from rattn_jax.augment.mixing import cutmix, mixup, one_hot_targets
 from rattn_jax.augment.pipeline import augment_images, example_rngs, regularize
-from rattn_jax.augment.regularization import cutout, random_erasing
+from rattn_jax.augment.regularization import cutmix, cutout, mixup, one_hot_targets, random_erasing
 from rattn_jax.augment.trivial_augment import trivial_augment
 
 __all__ = [

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from rattn_jax.augment import color, geometry, mixing, regularization
+from rattn_jax.augment import color, geometry, regularization
 from rattn_jax.augment.trivial_augment import trivial_augment as one_operation
 
 Array = jax.Array
@@ -120,13 +120,13 @@ def regularize(
     if mixup and cutmix:
         return jax.lax.cond(
             jax.random.bernoulli(choice_rng),
-            partial(mixing.mixup, mixing_rng, alpha=mixup),
-            partial(mixing.cutmix, mixing_rng, alpha=cutmix),
+            partial(regularization.mixup, mixing_rng, alpha=mixup),
+            partial(regularization.cutmix, mixing_rng, alpha=cutmix),
             images,
             targets,
         )
     if mixup:
-        return mixing.mixup(mixing_rng, images, targets, mixup)
+        return regularization.mixup(mixing_rng, images, targets, mixup)
     if cutmix:
-        return mixing.cutmix(mixing_rng, images, targets, cutmix)
+        return regularization.cutmix(mixing_rng, images, targets, cutmix)
     return images, targets

@@ -6,65 +6,13 @@ dataset.train[3]                           # Example
 dataset_spec("cifar10")                    # classes, sizes and image size
 """
 
-import dataclasses
 import difflib
-from typing import Any
 
 from absl import logging
 
 from rattn_jax.data import splits
-from rattn_jax.data.dataset import Source, Subset
+from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
 from rattn_jax.errors import UsageError
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """Splits over the same classes.
-
-    Attributes:
-        name: as it was asked for.
-        class_names: one name a class, in the order of the labels.
-        train: the examples to learn from.
-        test: the held-out examples.
-        image_size: height and width, where all images are squares of one size; else None.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    train: Source
-    test: Source
-    image_size: int | None
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    def describe(self) -> dict[str, Any]:
-        """Class names and sizes, as they are written to a run's config.json."""
-        return {
-            "class_names": list(self.class_names),
-            "num_train": len(self.train),
-            "num_test": len(self.test),
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetSpec:
-    """What is known of a dataset before it is read.
-
-    Attributes:
-        num_classes: number of classes.
-        image_size: height and width in pixels for which its networks are made; None: not known.
-        num_train: training examples.
-        num_test: test examples.
-    """
-
-    num_classes: int
-    image_size: int | None
-    num_train: int
-    num_test: int
-
 
 # Those whose published sizes are known without a look at the files.
 KNOWN = {

@@ -6,7 +6,7 @@ source.labels()      # int32 [N]
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -95,3 +95,52 @@ class Subset:
     def labels(self) -> np.ndarray:
         """See `Source`."""
         return self._source.labels()[self._positions]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Splits over the same classes.
+
+    Attributes:
+        name: as it was asked for.
+        class_names: one name a class, in the order of the labels.
+        train: the examples to learn from.
+        test: the held-out examples.
+        image_size: height and width, where all images are squares of one size; else None.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Source
+    test: Source
+    image_size: int | None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def describe(self) -> dict[str, Any]:
+        """Class names and sizes, as they are written to a run's config.json."""
+        return {
+            "class_names": list(self.class_names),
+            "num_train": len(self.train),
+            "num_test": len(self.test),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """What is known of a dataset before it is read.
+
+    Attributes:
+        num_classes: number of classes.
+        image_size: height and width in pixels for which its networks are made; None: not known.
+        num_train: training examples.
+        num_test: test examples.
+    """
+
+    num_classes: int
+    image_size: int | None
+    num_train: int
+    num_test: int

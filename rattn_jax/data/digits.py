@@ -6,8 +6,7 @@ pixels with values 0..16.
 
 import numpy as np
 
-from rattn_jax.data.catalog import Dataset
-from rattn_jax.data.dataset import ArraySource
+from rattn_jax.data.dataset import ArraySource, Dataset
 
 
 def open_digits() -> Dataset:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from rattn_jax.data.images import center_box, load_crop, to_rgb
 from rattn_jax.errors import UsageError
-from rattn_jax.runs.checkpointer import read_newest
+from rattn_jax.runs.checkpoint_files import read_newest
 from rattn_jax.runs.files import absolute
 from rattn_jax.runs.saved_run import read_inputs
 from rattn_jax.runs.workdir import read_run

@@ -1,130 +1,40 @@
-"""Checkpoints of the train state: written by Orbax, and never taken at their word.
+"""The checkpoints of a run under way: written by Orbax, in the background.
 
     with Checkpoints(directory, keep=3, record=config) as checkpoints:
         state = checkpoints.restore_newest(state)
         checkpoints.save(state)
-    step, state_dict = read_newest(directory, print)
 
-directory/STEP/state      the arrays
-directory/STEP/record     their checksums, and what the run was: in one commit with them
-directory/damaged-STEP    a checkpoint that could not be read, put aside
+directory/STEP            a checkpoint, see `checkpoint_files.py`
+directory/damaged-STEP    one that could not be read, put aside
 """
 
 import contextlib
-import json
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization
-from flax.traverse_util import flatten_dict
 
-from rattn_jax.errors import DataError, SaveError, UsageError
+from rattn_jax.errors import SaveError, UsageError
 from rattn_jax.parallel.mesh import add_up, is_main_process
+from rattn_jax.runs.checkpoint_files import (
+    RECORD_ITEM,
+    STATE_ITEM,
+    arrays_by_path,
+    checksums,
+    is_unfinished,
+    none_is_whole,
+    saved_steps,
+    try_to_read,
+)
 from rattn_jax.runs.files import absolute
 
-_STATE, _RECORD = "state", "record"
-_DAMAGED, _REMOVING, _UNFINISHED = "damaged-", "removing-", ".orbax-checkpoint-tmp"
+_DAMAGED, _REMOVING = "damaged-", "removing-"
 
 State = TypeVar("State")
-
-
-def saved_steps(directory: epath.PathLike) -> list[int]:
-    """Steps that have a finished folder, lowest first, whole or not."""
-    folder = epath.Path(directory)
-    if not folder.is_dir():
-        return []
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdecimal() and not _is_unfinished(path)
-    )
-
-
-def _is_unfinished(path: epath.Path) -> bool:
-    # In gs:// Orbax does not rename a folder that is whole, it adds a file that says so.
-    in_place = str(path).startswith("gs://") and path.name.isdecimal()
-    return _UNFINISHED in path.name or (in_place and not ocp.utils.is_checkpoint_finalized(path))
-
-
-def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
-    """Reads a checkpoint, changing nothing on disk.
-
-    Args:
-        path: its folder.
-
-    Returns:
-        The state as nested dictionaries of NumPy arrays (`flax.serialization.to_state_dict`), and
-        the record that was saved with it.
-
-    Raises:
-        Exception: it is damaged, of whatever kind the library that notices it raises.
-    """
-    folder = epath.Path(path)
-    saved = json.loads((folder / _RECORD / "metadata").read_text())
-    # The handler alone, without a Checkpointer around it, does not wait for other processes.
-    handler = ocp.PyTreeCheckpointHandler()
-    stored = handler.metadata(folder / _STATE).tree
-    on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
-    restore = ocp.args.PyTreeRestore(restore_args=on_host)
-    state = handler.restore(folder / _STATE, args=restore)
-    handler.close()
-    if (found := _checksums(state)) != saved["checksums"]:
-        wrong = [key for key, value in saved["checksums"].items() if found.get(key) != value]
-        raise ValueError(f"checksums differ: {', '.join(wrong[:3]) or 'arrays were added'}")
-    return state, saved["run"]
-
-
-def read_newest(
-    directory: epath.PathLike, say: Callable[[str], None]
-) -> tuple[int, dict[str, Any]]:
-    """The newest whole checkpoint, as it is stored; nothing in the directory is touched.
-
-    Args:
-        directory: folder of the checkpoints.
-        say: told which newer ones are damaged.
-
-    Returns:
-        Its step, and the fields of `TrainState` as nested dictionaries of NumPy arrays, modules
-        apart.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-        DataError: there are checkpoints, all of them damaged.
-    """
-    steps = saved_steps(directory)
-    for step in reversed(steps):
-        found = _try_to_read(epath.Path(directory) / str(step))
-        if not isinstance(found, str):
-            return step, found[0]
-        say(found)
-    if steps:
-        raise _none_is_whole(directory, len(steps))
-    raise FileNotFoundError(f"no checkpoint in {directory}")
-
-
-def _try_to_read(path: epath.Path) -> tuple[dict[str, Any], Any] | str:
-    """What `read_checkpoint` gives, or in what way the checkpoint is damaged."""
-    try:
-        state, record = read_checkpoint(path)
-        if int(state["step"]) != int(path.name):
-            raise ValueError(f"it holds step {state['step']}")
-        return state, record
-    except Exception as error:  # of many kinds: whatever is found in a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        return f"checkpoint {path} is damaged ({reason})"
-
-
-def _none_is_whole(directory: epath.PathLike, count: int) -> DataError:
-    return DataError(
-        f"no checkpoint in {directory} can be read, {count} are damaged: put back a copy, or "
-        "remove that folder to begin again"
-    )
 
 
 class Checkpoints:
@@ -234,13 +144,16 @@ class Checkpoints:
         if step == self._newest:
             return
         tree = serialization.to_state_dict(state)
-        record = {"checksums": _checksums(jax.device_get(tree)), "run": self._record}
+        record = {"checksums": checksums(jax.device_get(tree)), "run": self._record}
         self._saving = step
         try:
             self._checkpointer.save(
                 self.directory / str(step),
                 args=ocp.args.Composite(
-                    **{_STATE: ocp.args.StandardSave(tree), _RECORD: ocp.args.JsonSave(record)}
+                    **{
+                        STATE_ITEM: ocp.args.StandardSave(tree),
+                        RECORD_ITEM: ocp.args.JsonSave(record),
+                    }
                 ),
             )
         except Exception as error:
@@ -258,7 +171,7 @@ class Checkpoints:
         damaged: list[int] = []
         for step in reversed(saved_steps(self.directory)):
             path = self.directory / str(step)
-            found = _try_to_read(path)
+            found = try_to_read(path)
             num_complaints = add_up(int(isinstance(found, str)))  # of all processes
             if isinstance(found, str):
                 self._say(found)
@@ -275,7 +188,7 @@ class Checkpoints:
             self._newest = step
             return restored
         if damaged:
-            raise _none_is_whole(self.directory, len(damaged))
+            raise none_is_whole(self.directory, len(damaged))
         return None
 
     def _put_aside(self, step: int) -> None:
@@ -309,29 +222,14 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         """What a killed or failed process has left of saving or removing."""
         for path in list(self.directory.iterdir()):
-            if path.name.startswith(_REMOVING) or _is_unfinished(path):
+            if path.name.startswith(_REMOVING) or is_unfinished(path):
                 path.rmtree(missing_ok=True)
-
-
-def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    leaves = flatten_dict(dict(tree), sep="/")
-    return {key: leaf for key, leaf in leaves.items() if leaf is not None}
-
-
-def _checksums(tree: Mapping[str, Any]) -> dict[str, int]:
-    """CRC-32 of each array's type, shape and bytes, by its path."""
-    sums = {}
-    for key, leaf in _flatten(tree).items():
-        array = np.asarray(leaf)
-        start = zlib.crc32(f"{array.dtype}{array.shape}".encode())
-        sums[key] = zlib.crc32(array.tobytes(), start)
-    return sums
 
 
 def _in_form_of(state: State, tree: dict[str, Any], path: epath.Path) -> State:
     """The tree as a `state`; raises UsageError if its arrays have other names, shapes or types."""
     wanted, found = (
-        {key: (leaf.shape, leaf.dtype) for key, leaf in _flatten(arrays).items()}
+        {key: (leaf.shape, leaf.dtype) for key, leaf in arrays_by_path(arrays).items()}
         for arrays in (serialization.to_state_dict(state), tree)
     )
     for key in sorted(wanted.keys() | found.keys()):

@@ -12,7 +12,7 @@ from etils import epath
 
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.workdir import replace_bytes
+from rattn_jax.runs.files import replace_bytes
 from rattn_jax.training.steps import Normalization
 
 NORMALIZATION = "normalization.npz"

@@ -4,7 +4,7 @@ config.json      the resolved config, library versions, devices, git commit
 normalization.npz    what images are scaled and normalised to, see `saved_run.py`
 metrics.jsonl    see `metrics_log.py`
 report.html, mask_health.jsonl   see `report/`
-checkpoints/     see `checkpointer.py`
+checkpoints/     see `checkpoint_files.py`
 tensorboard/     event files
 compilation_cache/   compiled functions, see `training/compilation.py`
 """
@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.files import absolute, is_remote
+from rattn_jax.runs.files import absolute, is_remote, replace_text
 
 # Keys that a run may change when it is resumed: none of them changes what it computes.
 FREE_KEYS = frozenset(
@@ -164,18 +164,6 @@ def read_run(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
             f"workdir {folder} holds no run: it has no {RECORD}; give the --workdir of a training"
         )
     return ConfigDict(_with_tuples(_read(record, "config"))), _read(record, "dataset")
-
-
-def replace_text(path: epath.Path, text: str) -> None:
-    """Writes a whole file or, if the process dies meanwhile, leaves the old one as it was."""
-    replace_bytes(path, text.encode())
-
-
-def replace_bytes(path: epath.Path, data: bytes) -> None:
-    """As `replace_text`, of bytes."""
-    temporary = path.parent / f"{path.name}.new"
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def _as_json(config: Mapping[str, Any]) -> Any:

@@ -14,8 +14,10 @@ from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.report.mask_health import health_row
 from rattn_jax.report.page import Evaluated, Masks, run_page, shows_update
 from rattn_jax.report.probe import Probe
-from rattn_jax.runs.metrics_log import MetricsFile, Progress
-from rattn_jax.runs.workdir import RECORD, replace_text
+from rattn_jax.runs.console import Progress
+from rattn_jax.runs.files import replace_text
+from rattn_jax.runs.metrics_log import MetricsFile
+from rattn_jax.runs.workdir import RECORD
 from rattn_jax.training.evaluation import EvalSums, Mistakes
 from rattn_jax.training.state import TrainState
 from rattn_jax.training.steps import Batch

@@ -17,14 +17,14 @@ from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.models import unstack_modules
 from rattn_jax.parallel.mesh import is_main_process, replicate
 from rattn_jax.runs.checkpointer import Checkpoints
+from rattn_jax.runs.console import Progress
 from rattn_jax.runs.files import is_remote
-from rattn_jax.runs.metrics_log import Progress
 from rattn_jax.runs.workdir import lock_run_folder, open_run_folder
 from rattn_jax.training.build import build_dataset
 from rattn_jax.training.init_from import open_source
+from rattn_jax.training.profiling import Throughput
 from rattn_jax.training.state import TrainState
 from rattn_jax.training.step_functions import Trainer
-from rattn_jax.training.throughput import Throughput
 
 _STEPS = 3
 _TIMED_STEPS = 10

@@ -15,15 +15,10 @@ from ml_collections import ConfigDict
 from rattn_jax.data import Dataset, dataset_spec
 from rattn_jax.inference.network import Trained
 from rattn_jax.models import stack_modules
-from rattn_jax.parallel.mesh import (
-    AXIS,
-    check_batch_size,
-    make_mesh,
-    map_replicas,
-    replicate,
-    wait_on_cpu,
-)
-from rattn_jax.runs.metrics_log import Progress, Recorder
+from rattn_jax.parallel.data_parallel import map_replicas
+from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh, replicate, wait_on_cpu
+from rattn_jax.runs.console import Progress
+from rattn_jax.runs.metrics_log import Recorder
 from rattn_jax.runs.saved_run import record_inputs
 from rattn_jax.training import evaluation, metrics
 from rattn_jax.training.build import (
@@ -37,10 +32,10 @@ from rattn_jax.training.build import (
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.evaluation import EvalSums
 from rattn_jax.training.init_from import start_from
+from rattn_jax.training.profiling import Throughput
 from rattn_jax.training.run_report import ReportWriter
 from rattn_jax.training.state import TrainState, create_train_state
 from rattn_jax.training.steps import eval_steps, train_steps
-from rattn_jax.training.throughput import Throughput
 
 
 class Trainer:

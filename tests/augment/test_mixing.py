@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rattn_jax.augment.mixing import cutmix, mixup, one_hot_targets
+from rattn_jax.augment.regularization import cutmix, mixup, one_hot_targets
 
 IMAGES = np.random.RandomState(0).uniform(1, 2, (5, 8, 6, 3)).astype(np.float32)
 TARGETS = np.eye(5, dtype=np.float32)

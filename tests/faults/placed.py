@@ -14,6 +14,7 @@ import time
 
 from etils import epath
 
+import rattn_jax.runs.checkpoint_files
 import rattn_jax.runs.checkpointer
 import rattn_jax.training.step_functions
 
@@ -46,7 +47,7 @@ PLACES = {
     "evaluating": (rattn_jax.training.step_functions.Trainer, "evaluate"),
     "saving": (rattn_jax.runs.checkpointer.ocp.AsyncCheckpointer, "save+"),
     "renaming": (type(epath.Path("/")), "rename+"),
-    "restoring": (rattn_jax.runs.checkpointer, "read_checkpoint"),
+    "restoring": (rattn_jax.runs.checkpoint_files, "read_checkpoint"),
 }
 
 

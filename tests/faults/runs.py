@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from rattn_jax.runs.checkpointer import read_checkpoint, saved_steps
+from rattn_jax.runs.checkpoint_files import read_checkpoint, saved_steps
 from tests.compare import numbers, read_rows
 from tests.forks import start_python
 from tests.main_program import TINY

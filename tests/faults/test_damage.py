@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rattn_jax.errors import DataError
-from rattn_jax.runs.checkpointer import Checkpoints, saved_steps
+from rattn_jax.runs.checkpoint_files import saved_steps
+from rattn_jax.runs.checkpointer import Checkpoints
 from tests.tiny import at_step, make_state
 
 # What TensorStore had begun to read when the damage was noticed.

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rattn_jax.runs.checkpointer import read_checkpoint, saved_steps
+from rattn_jax.runs.checkpoint_files import read_checkpoint, saved_steps
 from tests.compare import read_rows
 from tests.main_program import TINY, run, start
 

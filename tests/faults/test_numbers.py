@@ -7,7 +7,7 @@ import pytest
 import rattn_jax.training.steps
 from rattn_jax.errors import NonfiniteError
 from rattn_jax.parallel.preemption import StopSignals
-from rattn_jax.runs.checkpointer import saved_steps
+from rattn_jax.runs.checkpoint_files import saved_steps
 from rattn_jax.train import train_and_evaluate
 from tests.compare import read_rows
 from tests.devices import ONE
