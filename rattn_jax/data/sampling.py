@@ -5,28 +5,11 @@ endless sequence of epochs, each in an order of its own. Resuming at any step, o
 devices, therefore continues with the same examples, and each is seen once in each epoch.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """Part `index` of `count` equal, contiguous parts of each global batch."""
-
-    index: int
-    count: int
-
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """The part of `rows` [steps, B]."""
-        size = rows.shape[1] // self.count
-        return rows[:, self.index * size : (self.index + 1) * size]
-
-
-WHOLE = Share(0, 1)
 
 
 @lru_cache(maxsize=2)

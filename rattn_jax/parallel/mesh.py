@@ -4,6 +4,7 @@ mesh = make_mesh(jax.devices())
 state, data = replicate((state, data), mesh)
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,26 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rattn_jax.data.sampling import Share
 from rattn_jax.errors import UsageError
 
 AXIS = "replicas"
 SHARED = PartitionSpec(None, AXIS)  # of batches [steps, B, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Part `index` of `count` equal, contiguous parts of each global batch."""
+
+    index: int
+    count: int
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """The part of `rows` [steps, B]."""
+        size = rows.shape[1] // self.count
+        return rows[:, self.index * size : (self.index + 1) * size]
+
+
+WHOLE = Share(0, 1)
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:

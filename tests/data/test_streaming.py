@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from rattn_jax.data.sampling import Share, training_index, training_indices
+from rattn_jax.data.sampling import training_index, training_indices
 from rattn_jax.data.stream import evaluation_batches, training_batches
 from rattn_jax.errors import DataError
+from rattn_jax.parallel.mesh import Share
 from tests.data.images import encode, pixels
 from tests.data.test_loading import Files, files
 

@@ -14,10 +14,10 @@ import pytest
 
 from rattn_jax.data.loaders import imagenet_normalization
 from rattn_jax.data.read import BadExamples, load_split
-from rattn_jax.data.sampling import Share, evaluation_indices
+from rattn_jax.data.sampling import evaluation_indices
 from rattn_jax.errors import DataError
 from rattn_jax.parallel.data_parallel import map_replicas
-from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate, wait_on_cpu
+from rattn_jax.parallel.mesh import AXIS, Share, make_mesh, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training import evaluation, metrics
 from rattn_jax.training.steps import ResidentData, eval_steps
