@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rattn_jax.config.rules import check_config
 from rattn_jax.data import dataset_spec
+from rattn_jax.data.batches import take
 from rattn_jax.parallel.mesh import make_mesh
 from rattn_jax.training.build import (
     build_dataset,
@@ -24,7 +25,7 @@ from rattn_jax.training.build import (
     image_sizes,
     is_resident,
 )
-from rattn_jax.training.steps import prepare, take
+from rattn_jax.training.steps import prepare
 
 _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an image in the picture
 

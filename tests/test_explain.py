@@ -11,6 +11,7 @@ from PIL import Image
 
 from rattn_jax import explain
 from rattn_jax.data import Dataset
+from rattn_jax.data.batches import Normalization
 from rattn_jax.data.dataset import ArraySource
 from rattn_jax.errors import UsageError
 from rattn_jax.inference import ablation
@@ -19,7 +20,6 @@ from rattn_jax.models import create_model
 from rattn_jax.models.attention import SoftMask
 from rattn_jax.report import mask_sheet
 from rattn_jax.report.mask_sheet import draw_sheet, strongest_channels
-from rattn_jax.training.steps import Normalization
 from tests.tiny import KEYWORDS, make_config
 
 COUNT, BATCH_SIZE = 40, 16  # of the examples; the last batch is not full

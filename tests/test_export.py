@@ -7,10 +7,10 @@ import pytest
 from etils import epath
 
 from rattn_jax import export
+from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import DataError
 from rattn_jax.inference.network import Trained
 from rattn_jax.interop import export as interop_export
-from rattn_jax.training.steps import Normalization
 from tests.tiny import make_config, make_model
 
 

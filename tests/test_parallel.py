@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import rattn_jax.training.step_functions
+from rattn_jax.data.batches import Batch, StreamedData
 from rattn_jax.parallel.mesh import make_mesh, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training.metrics import count_examples, summarize
-from rattn_jax.training.steps import Batch, StreamedData
 from tests.compare import assert_close
 from tests.test_steps import learned
 from tests.tiny import compile_steps, make_config, make_data

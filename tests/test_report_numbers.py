@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from rattn_jax.data.loaders import mean_image_normalization
+from rattn_jax.data.batches import mean_image_normalization
 from rattn_jax.models import create_model, stack_modules
 from rattn_jax.models.resnet import ResNet
 from rattn_jax.report.charts import Axis, Series, chart, number

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from etils import epath
 
+from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.saved_run import read_inputs, record_inputs
 from rattn_jax.runs.workdir import open_run_folder, read_run, record_run
-from rattn_jax.training.steps import Normalization
 
 CONFIG = {"seed": 0, "num_train_steps": 10, "model": {"name": "a", "widths": (4, 8), "p": None}}
 

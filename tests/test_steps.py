@@ -6,12 +6,13 @@ import numpy as np
 import optax
 import pytest
 
+from rattn_jax.data.batches import Batch, StreamedData
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import check_batch_size, make_mesh
 from rattn_jax.training.metrics import count_examples, summarize
 from rattn_jax.training.state import create_train_state
-from rattn_jax.training.steps import Batch, StreamedData, _fold
+from rattn_jax.training.steps import _fold
 from tests.compare import assert_close, assert_equal
 from tests.tiny import make_data, make_model, run_steps
 

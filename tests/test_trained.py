@@ -10,10 +10,10 @@ from PIL import Image
 import rattn_jax
 from rattn_jax import predict
 from rattn_jax.data import open_dataset
+from rattn_jax.data.batches import normalize
 from rattn_jax.data.images import center_box, load_crop
 from rattn_jax.errors import UsageError
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.training.steps import normalize
 from tests.tiny import make_config
 
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from configs import default
 from rattn_jax.augment import augment_images
-from rattn_jax.data.loaders import mean_image_normalization
+from rattn_jax.data.batches import ResidentData, mean_image_normalization
 from rattn_jax.models import create_model
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate
 from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.state import create_train_state
-from rattn_jax.training.steps import ResidentData, train_steps
+from rattn_jax.training.steps import train_steps
 
 KEYWORDS = {"widths": (8,), "modules_per_stage": (1,), "mask_poolings": (1,)}
 

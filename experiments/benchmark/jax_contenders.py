@@ -15,12 +15,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from experiments.benchmark.task import FLAX, INFERENCE, Ready, Run, Task
 from experiments.flax_twin import FlaxTwin
 from rattn_jax.augment import augment_images
+from rattn_jax.data.batches import Normalization, ResidentData
 from rattn_jax.models import create_model
 from rattn_jax.models.summary import describe
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.state import create_train_state
-from rattn_jax.training.steps import Normalization, ResidentData, train_steps
+from rattn_jax.training.steps import train_steps
 
 _AXIS = "replicas"
 _MATRIX_SIZES = {"cpu": 2048}

@@ -17,8 +17,15 @@ from ml_collections import ConfigDict
 
 from rattn_jax.config.rules import check_config
 from rattn_jax.data import Dataset, dataset_spec
+from rattn_jax.data.batches import (
+    FIXED_NORMALIZATIONS,
+    Batch,
+    Data,
+    Normalization,
+    ResidentData,
+    StreamedData,
+)
 from rattn_jax.data.dataset import Source
-from rattn_jax.data.loaders import FIXED_NORMALIZATIONS
 from rattn_jax.errors import UsageError
 from rattn_jax.models import stack_modules
 from rattn_jax.parallel.data_parallel import map_replicas
@@ -31,14 +38,7 @@ from rattn_jax.training.build import (
     is_resident,
 )
 from rattn_jax.training.state import create_train_state
-from rattn_jax.training.steps import (
-    Batch,
-    Data,
-    Normalization,
-    ResidentData,
-    StreamedData,
-    train_steps,
-)
+from rattn_jax.training.steps import train_steps
 
 
 class PlannedStep:

@@ -13,16 +13,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jax.sharding import Mesh
 
+from rattn_jax.data.batches import Batch, Data, Normalization, ResidentData, StreamedData
 from rattn_jax.data.read import BadExamples, Split
 from rattn_jax.data.sampling import evaluation_indices, training_indices
 from rattn_jax.data.stream import EvaluationBatch, TrainingBatch
 from rattn_jax.parallel.mesh import add_up, join_shares, process_share, replicate
-from rattn_jax.training.steps import Batch, Data, Normalization, ResidentData, StreamedData
-
-# Of ImageNet's training images scaled to [0, 1], by colour (facebook/fb.resnet.torch), as the
-# normalisation of all networks that were trained on it.
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Evaluation(NamedTuple):
@@ -69,26 +64,6 @@ class Feed(Protocol):
     def close(self) -> None:
         """Ends what goes on in the background."""
         ...
-
-
-def imagenet_normalization() -> Normalization:
-    """Pixels scaled to [0, 1], minus ImageNet's mean colour, over its standard deviation."""
-    mean, std = np.asarray(_IMAGENET_MEAN), np.asarray(_IMAGENET_STD)
-    return Normalization((255 * mean).astype(np.float32), (1 / (255 * std)).astype(np.float32))
-
-
-def unit_normalization() -> Normalization:
-    """Pixels scaled to [0, 1]."""
-    return Normalization(np.zeros(3, np.float32), np.full(3, 1 / 255, np.float32))
-
-
-FIXED_NORMALIZATIONS = {"imagenet": imagenet_normalization, "unit": unit_normalization}
-
-
-def mean_image_normalization(images: np.ndarray) -> Normalization:
-    """Minus the mean image; the paper's for CIFAR (section 4.1). images: [N, H, W, C]."""
-    mean = np.mean(images, axis=0, dtype=np.float64)
-    return Normalization(np.asarray(mean, np.float32), np.ones((), np.float32))
 
 
 class ResidentFeed:

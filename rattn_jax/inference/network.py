@@ -20,6 +20,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
 
+from rattn_jax.data.batches import Normalization, normalize
 from rattn_jax.data.images import center_box, load_crop, to_rgb
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.checkpoint_files import read_newest
@@ -27,7 +28,6 @@ from rattn_jax.runs.files import absolute
 from rattn_jax.runs.saved_run import read_inputs
 from rattn_jax.runs.workdir import read_run
 from rattn_jax.training.build import build_model
-from rattn_jax.training.steps import Normalization, normalize
 
 Array = jax.Array
 AnyImage = str | os.PathLike[str] | bytes | np.ndarray | Image.Image

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from rattn_jax.data.loaders import unit_normalization
+from rattn_jax.data.batches import unit_normalization
 from rattn_jax.errors import UsageError
 from rattn_jax.interop.torch_port import PortNetwork, State
 from rattn_jax.runs.checkpointer import Checkpoints

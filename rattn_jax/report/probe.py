@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rattn_jax.data.batches import Normalization, normalize
 from rattn_jax.models.residual_attention import Stage
 from rattn_jax.models.scan_params import module_names
-from rattn_jax.training.steps import Normalization, normalize
 
 Array = jax.Array
 

@@ -10,10 +10,10 @@ import zipfile
 import numpy as np
 from etils import epath
 
+from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.files import replace_bytes
-from rattn_jax.training.steps import Normalization
 
 NORMALIZATION = "normalization.npz"
 

@@ -12,15 +12,10 @@ from ml_collections import ConfigDict
 
 from rattn_jax.augment import augment_images, regularize
 from rattn_jax.data import Dataset, DatasetSpec, Split, load_split, open_dataset
+from rattn_jax.data.batches import FIXED_NORMALIZATIONS, mean_image_normalization
 from rattn_jax.data.dataset import Source, Subset
 from rattn_jax.data.label_noise import LabelNoise, NoisySource, read_matrix, symmetric_matrix
-from rattn_jax.data.loaders import (
-    FIXED_NORMALIZATIONS,
-    Feed,
-    ResidentFeed,
-    StreamingFeed,
-    mean_image_normalization,
-)
+from rattn_jax.data.loaders import Feed, ResidentFeed, StreamingFeed
 from rattn_jax.data.read import BadExamples, read_blacklist
 from rattn_jax.data.splits import hold_out_count, remaining
 from rattn_jax.data.stream import evaluation_batches, training_batches

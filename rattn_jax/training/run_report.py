@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from rattn_jax.data.batches import Batch
 from rattn_jax.data.loaders import Feed
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.report.mask_health import health_row
@@ -20,7 +21,6 @@ from rattn_jax.runs.metrics_log import MetricsFile
 from rattn_jax.runs.workdir import RECORD
 from rattn_jax.training.evaluation import EvalSums, Mistakes
 from rattn_jax.training.state import TrainState
-from rattn_jax.training.steps import Batch
 
 PAGE = "report.html"
 _MAX_PROBED = 64  # images of which masks and responses are measured

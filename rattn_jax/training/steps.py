@@ -6,15 +6,15 @@ are combined; batches are the replica's share of the global batch.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from rattn_jax.augment import example_rngs, one_hot_targets, regularize
+from rattn_jax.data.batches import Batch, Data, Normalization, normalize, take
 from rattn_jax.training.evaluation import EvalSums, add
 from rattn_jax.training.metrics import Metrics, empty, measure, merge
 from rattn_jax.training.state import TrainState, average, leave_out_nonfinite
@@ -23,69 +23,6 @@ Array = jax.Array
 Augment = Callable[[Array, Array], Array]  # (rngs [B], uint8 images [B, H, W, C]) -> float32
 # (rngs [B], normalised images [B, H, W, C], targets [B, K]) -> images, targets
 Regularize = Callable[[Array, Array, Array], tuple[Array, Array]]
-
-
-class Normalization(NamedTuple):
-    """Images become (images - mean) * scale.
-
-    Attributes:
-        mean: float32 that broadcasts with [H, W, C].
-        scale: likewise.
-    """
-
-    mean: Array | np.ndarray
-    scale: Array | np.ndarray
-
-
-class Batch(NamedTuple):
-    """Images and labels.
-
-    Attributes:
-        images: uint8 [B, H, W, C].
-        labels: int32 [B].
-    """
-
-    images: Array | np.ndarray
-    labels: Array | np.ndarray
-
-
-class ResidentData(NamedTuple):
-    """A split that lives on the device, whole; steps are told which examples to take.
-
-    Attributes:
-        images: uint8 [N, H, W, C].
-        labels: int32 [N].
-        normalization: of the images.
-    """
-
-    images: Array | np.ndarray
-    labels: Array | np.ndarray
-    normalization: Normalization
-
-
-class StreamedData(NamedTuple):
-    """What stays on the device of a split that streams; steps are given the batches.
-
-    Attributes:
-        normalization: of the images.
-    """
-
-    normalization: Normalization
-
-
-Data = ResidentData | StreamedData
-
-
-def take(data: Data, row: Any) -> Batch:
-    """The batch of a step: `row` has the examples' numbers [B], or is the batch itself."""
-    if isinstance(data, ResidentData):
-        return Batch(data.images[row], data.labels[row])
-    return row
-
-
-def normalize(images: Array, normalization: Normalization) -> Array:
-    """What the network is given: float32 [B, H, W, C] of images uint8 [B, H, W, C]."""
-    return (images.astype(jnp.float32) - normalization.mean) * normalization.scale
 
 
 def prepare(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rattn_jax.data.loaders import imagenet_normalization
+from rattn_jax.data.batches import ResidentData, imagenet_normalization
 from rattn_jax.data.read import BadExamples, load_split
 from rattn_jax.data.sampling import evaluation_indices
 from rattn_jax.errors import DataError
@@ -20,7 +20,7 @@ from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, Share, make_mesh, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training import evaluation, metrics
-from rattn_jax.training.steps import ResidentData, eval_steps
+from rattn_jax.training.steps import eval_steps
 from tests.compare import assert_equal, numbers, read_rows
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder
