@@ -17,14 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from rattn_jax.config.rules import check_config
 from rattn_jax.data import dataset_spec
 from rattn_jax.data.batches import take
+from rattn_jax.data.catalog import build_dataset
+from rattn_jax.data.loaders import build_feed, image_sizes, is_resident
 from rattn_jax.parallel.mesh import make_mesh
-from rattn_jax.training.build import (
-    build_dataset,
-    build_feed,
-    build_recipe,
-    image_sizes,
-    is_resident,
-)
+from rattn_jax.training.build import build_recipe
 from rattn_jax.training.steps import prepare
 
 _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an image in the picture

@@ -10,8 +10,9 @@ import configs
 from configs import default
 from rattn_jax.config.rules import check_config
 from rattn_jax.data import dataset_spec
+from rattn_jax.data.loaders import image_sizes
 from rattn_jax.models import create_model
-from rattn_jax.training.build import build_model, build_optimizer, image_sizes
+from rattn_jax.training.build import build_model, build_optimizer
 from tests.networks import SIZES
 
 # Networks, and the size of the images on which the paper tests them.

@@ -13,11 +13,13 @@ from flax.traverse_util import flatten_dict
 import rattn_jax
 from configs import default
 from rattn_jax import import_torch
+from rattn_jax.data.catalog import build_dataset
+from rattn_jax.data.splits import build_splits
 from rattn_jax.errors import UsageError
 from rattn_jax.interop import torch_files
 from rattn_jax.interop.torch_port import convert, recognize
 from rattn_jax.runs.workdir import open_run_folder
-from rattn_jax.training.build import build_dataset, build_model, build_splits
+from rattn_jax.training.build import build_model
 from rattn_jax.training.init_from import open_source, start_from
 from rattn_jax.training.state import create_train_state
 from tests import port_state

@@ -13,9 +13,9 @@ from experiments.pod.costs import Costs, collectives, costs
 from experiments.pod.plan import costs_with_loops, plan
 from experiments.pod.predict import MOST_COMPILATIONS, largest_batch, step_time
 from experiments.pod.step import PlannedStep, num_bytes
+from rattn_jax.data.catalog import build_dataset
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.console import Progress
-from rattn_jax.training.build import build_dataset
 from rattn_jax.training.step_functions import Trainer
 from tests.forks import start_python
 from tests.tiny import make_config

@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from rattn_jax.data import load_split, open_dataset
+from rattn_jax.data import open_dataset
+from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
+from rattn_jax.data.read import load_split
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.runs.console import Progress
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.training.build import build_dataset
 from rattn_jax.training.step_functions import Trainer
 from tests.compare import assert_close, assert_equal, assert_rows_close, numbers, read_rows
 from tests.data.images import encode, pixels

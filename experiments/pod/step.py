@@ -26,17 +26,12 @@ from rattn_jax.data.batches import (
     StreamedData,
 )
 from rattn_jax.data.dataset import Source
+from rattn_jax.data.loaders import image_sizes, is_resident
 from rattn_jax.errors import UsageError
 from rattn_jax.models import stack_modules
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh
-from rattn_jax.training.build import (
-    build_model,
-    build_optimizer,
-    build_recipe,
-    image_sizes,
-    is_resident,
-)
+from rattn_jax.training.build import build_model, build_optimizer, build_recipe
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.steps import train_steps
 

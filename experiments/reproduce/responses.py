@@ -19,13 +19,13 @@ from etils import epath
 
 import rattn_jax
 from rattn_jax.cli import errors_on_one_line
-from rattn_jax.data import load_split
 from rattn_jax.data.batches import normalize
+from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Subset
+from rattn_jax.data.read import load_split
 from rattn_jax.inference.network import Trained
 from rattn_jax.models.residual_attention import Stage
 from rattn_jax.runs.files import replace_text
-from rattn_jax.training.build import build_dataset
 
 RESPONSES = "stage_responses.json"
 NUM_IMAGES, _BATCH_SIZE = 1_000, 100

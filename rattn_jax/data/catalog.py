@@ -9,6 +9,7 @@ dataset_spec("cifar10")                    # classes, sizes and image size
 import difflib
 
 from absl import logging
+from ml_collections import ConfigDict
 
 from rattn_jax.data import splits
 from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
@@ -152,3 +153,14 @@ def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
                 len(split),
                 published,
             )
+
+
+def build_dataset(config: ConfigDict) -> Dataset:
+    """The dataset, opened."""
+    return open_dataset(
+        config.dataset.name,
+        config.data_dir,
+        train_split=config.dataset.train_split,
+        test_split=config.dataset.test_split,
+        test_fraction=config.dataset.test_fraction,
+    )

@@ -4,19 +4,39 @@ feed.training(first, last)       # (data, rows [last - first, B, ...]) of the up
 feed.evaluation("test")          # the split's batches: (data, rows, mask)
 
 Both kinds see the same examples in the same order: it is a function of (seed, step) alone.
+`build_feed` chooses one of them by the size of the dataset.
 """
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from rattn_jax.data.batches import Batch, Data, Normalization, ResidentData, StreamedData
-from rattn_jax.data.read import BadExamples, Split
+from rattn_jax.data.batches import (
+    FIXED_NORMALIZATIONS,
+    Batch,
+    Data,
+    Normalization,
+    ResidentData,
+    StreamedData,
+    mean_image_normalization,
+)
+from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
+from rattn_jax.data.read import BadExamples, Split, load_split, read_blacklist
 from rattn_jax.data.sampling import evaluation_indices, training_indices
-from rattn_jax.data.stream import EvaluationBatch, TrainingBatch
+from rattn_jax.data.splits import build_splits
+from rattn_jax.data.stream import (
+    EvaluationBatch,
+    TrainingBatch,
+    evaluation_batches,
+    training_batches,
+)
+from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import add_up, join_shares, process_share, replicate
 
 
@@ -210,3 +230,130 @@ class StreamingFeed:
         """See `Feed`."""
         if self._stream is not None:
             self._stream.close()
+
+
+def image_sizes(config: ConfigDict, spec: DatasetSpec) -> tuple[int, int]:
+    """Height and width of training images, and of those in evaluation.
+
+    Raises:
+        UsageError: neither config nor dataset has a size.
+    """
+    size = config.dataset.image_size or spec.image_size
+    if size is None:
+        raise UsageError(
+            f"config.dataset.image_size is not set, and images of {config.dataset.name} have "
+            "different sizes: say to how many pixels they are scaled, such as 224"
+        )
+    return size, config.dataset.eval_image_size or size
+
+
+def is_resident(config: ConfigDict, dataset: Dataset, sizes: tuple[int, int]) -> bool:
+    """Whether the dataset, decoded to these `image_sizes`, is small enough for the device."""
+    num_bytes = 3 * (len(dataset.train) * sizes[0] ** 2 + len(dataset.test) * sizes[1] ** 2)
+    return num_bytes <= config.dataset.max_resident_bytes
+
+
+def build_feed(
+    config: ConfigDict,
+    dataset: Dataset,
+    sizes: tuple[int, int],
+    *,
+    resident: bool,
+    mesh: Mesh,
+    eval_batches: int,
+) -> Feed:
+    """What the steps are given; reads the whole dataset if it is to be `resident`."""
+    train, evaluated = build_splits(config, dataset)
+    size, eval_size = sizes
+    blacklist = config.dataset.validation_blacklist
+    excluded: dict[str, frozenset[str]] = dict.fromkeys(evaluated, frozenset())
+    if blacklist:
+        excluded["test"] = read_blacklist(blacklist)
+    num_threads = config.dataset.num_threads or os.cpu_count() or 1
+    max_bad_examples = config.dataset.max_bad_examples
+    crop_fraction = config.dataset.eval_crop_fraction
+    wants_mean_image = config.normalization == "mean_image"
+    if not resident:
+        if wants_mean_image:
+            raise UsageError(
+                f"config.normalization='mean_image' needs all images of {dataset.name} on the "
+                "device, and they stream: use 'imagenet', or a larger dataset.max_resident_bytes"
+            )
+        common = {
+            "batch_size": config.batch_size,
+            "num_classes": dataset.num_classes,
+            "num_threads": num_threads,
+            "share": process_share(),
+        }
+        return StreamingFeed(
+            partial(
+                training_batches,
+                train,
+                seed=config.seed,
+                size=size,
+                crop_area=config.augmentation.scale_crop,
+                max_bad_examples=max_bad_examples,
+                **common,
+            ),
+            {
+                name: partial(
+                    evaluation_batches,
+                    source,
+                    size=eval_size,
+                    crop_fraction=crop_fraction,
+                    excluded=excluded[name],
+                    **common,
+                )
+                for name, source in evaluated.items()
+            },
+            {
+                name: partial(
+                    _load_some,
+                    source,
+                    size=eval_size,
+                    crop_fraction=crop_fraction,
+                    num_classes=dataset.num_classes,
+                    num_threads=num_threads,
+                )
+                for name, source in evaluated.items()
+            },
+            FIXED_NORMALIZATIONS[config.normalization](),
+            mesh=mesh,
+            num_examples={name: len(source) for name, source in evaluated.items()},
+            num_train_steps=config.num_train_steps,
+            bad_examples=BadExamples(max_bad_examples),
+        )
+    if wants_mean_image and size != eval_size:
+        raise UsageError(
+            f"config.dataset.eval_image_size={eval_size} is not the image size {size}, of which "
+            "the mean image is: use config.normalization='imagenet', or equal sizes"
+        )
+    load = partial(load_split, num_classes=dataset.num_classes, num_threads=num_threads)
+    train_split = load(train, size=size, bad_examples=BadExamples(max_bad_examples))
+    evaluated_splits = {
+        name: load(
+            source,
+            size=eval_size,
+            crop_fraction=crop_fraction,
+            excluded=excluded[name],
+        )
+        for name, source in evaluated.items()
+    }
+    normalization = (
+        mean_image_normalization(train_split.images)
+        if wants_mean_image
+        else FIXED_NORMALIZATIONS[config.normalization]()
+    )
+    return ResidentFeed(
+        train_split,
+        evaluated_splits,
+        normalization,
+        mesh=mesh,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        eval_batches_per_call=eval_batches,
+    )
+
+
+def _load_some(source: Source, positions: Sequence[int], **keywords: Any) -> Split:
+    return load_split(Subset(source, positions), **keywords)

@@ -1,7 +1,10 @@
-"""Which examples are held out: always the same ones, whatever the seed of the run."""
+"""The splits of a run. Always the same examples are held out, whatever its seed."""
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from rattn_jax.data.dataset import Dataset, Source, Subset
+from rattn_jax.data.label_noise import LabelNoise, NoisySource, read_matrix, symmetric_matrix
 from rattn_jax.errors import DataError, UsageError
 
 _SEED = 2017  # fixed: what is held out must not change between runs that are compared
@@ -73,3 +76,21 @@ def _pick(labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     starts = np.searchsorted(labels[by_class], np.arange(len(wanted)))
     picked = [by_class[s : s + n] for s, n in zip(starts, wanted, strict=True)]
     return np.sort(np.concatenate(picked))
+
+
+def build_splits(config: ConfigDict, dataset: Dataset) -> tuple[Source, dict[str, Source]]:
+    """Training examples, with label noise, and the splits to evaluate, by name."""
+    train, evaluated = dataset.train, {"test": dataset.test}
+    noise, count = config.dataset.label_noise, config.validation_examples
+    noisy: Source = train
+    if noise.matrix or noise.clean_ratio < 1:
+        if noise.matrix:
+            matrix = read_matrix(noise.matrix, dataset.num_classes)
+        else:
+            matrix = symmetric_matrix(dataset.num_classes, noise.clean_ratio)
+        noisy = NoisySource(train, LabelNoise(matrix, config.seed))
+    if not count:
+        return noisy, evaluated
+    held_out = hold_out_count(train.labels(), count, dataset.num_classes)
+    evaluated["validation"] = Subset(train, held_out)
+    return Subset(noisy, remaining(len(train), held_out)), evaluated

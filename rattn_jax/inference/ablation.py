@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Source, Subset
 from rattn_jax.data.read import read_blacklist
+from rattn_jax.data.splits import build_splits
 from rattn_jax.data.stream import evaluation_batches
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.network import Trained, in_order
 from rattn_jax.models.attention import LocalMask, SoftMask
-from rattn_jax.training.build import build_dataset, build_splits
 
 Array = jax.Array
 

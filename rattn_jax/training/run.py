@@ -10,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rattn_jax.config.rules import check_config
+from rattn_jax.data.catalog import build_dataset
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process, replicate
 from rattn_jax.parallel.preemption import StopSignals
@@ -19,7 +20,6 @@ from rattn_jax.runs.console import Progress
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import Recorder
 from rattn_jax.runs.workdir import check_same_run, lock_run_folder, open_run_folder, record_run
-from rattn_jax.training.build import build_dataset
 from rattn_jax.training.compilation import use_cache
 from rattn_jax.training.init_from import open_source
 from rattn_jax.training.loop import Run

@@ -13,6 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rattn_jax.config.rules import check_config
+from rattn_jax.data.catalog import build_dataset
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.models import unstack_modules
 from rattn_jax.parallel.mesh import is_main_process, replicate
@@ -20,7 +21,6 @@ from rattn_jax.runs.checkpointer import Checkpoints
 from rattn_jax.runs.console import Progress
 from rattn_jax.runs.files import is_remote
 from rattn_jax.runs.workdir import lock_run_folder, open_run_folder
-from rattn_jax.training.build import build_dataset
 from rattn_jax.training.init_from import open_source
 from rattn_jax.training.profiling import Throughput
 from rattn_jax.training.state import TrainState

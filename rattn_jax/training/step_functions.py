@@ -13,6 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rattn_jax.data import Dataset, dataset_spec
+from rattn_jax.data.loaders import build_feed, image_sizes, is_resident
 from rattn_jax.inference.network import Trained
 from rattn_jax.models import stack_modules
 from rattn_jax.parallel.data_parallel import map_replicas
@@ -21,14 +22,7 @@ from rattn_jax.runs.console import Progress
 from rattn_jax.runs.metrics_log import Recorder
 from rattn_jax.runs.saved_run import record_inputs
 from rattn_jax.training import evaluation, metrics
-from rattn_jax.training.build import (
-    build_feed,
-    build_model,
-    build_optimizer,
-    build_recipe,
-    image_sizes,
-    is_resident,
-)
+from rattn_jax.training.build import build_model, build_optimizer, build_recipe
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.evaluation import EvalSums
 from rattn_jax.training.init_from import start_from

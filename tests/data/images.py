@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from rattn_jax.data import load_split, open_dataset
+from rattn_jax.data import open_dataset
+from rattn_jax.data.read import load_split
 
 
 def pixels(height=40, width=60, seed=0):
