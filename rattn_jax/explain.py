@@ -21,7 +21,8 @@ from rattn_jax.cli import add_workdir, align, errors_on_one_line, positive
 from rattn_jax.data.images import BadImageError
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.inference.ablation import REPLACEMENTS, Surgery, operate
-from rattn_jax.inference.network import ModuleMaps, Trained, load
+from rattn_jax.inference.network import Trained, load
+from rattn_jax.models.attention import ModuleMaps
 from rattn_jax.report.mask_sheet import draw_sheet, strongest_channels
 
 _NUM_CHANNELS = 3  # drawn of each module, unless they are named

@@ -15,9 +15,9 @@ from rattn_jax.data.batches import Normalization
 from rattn_jax.data.dataset import ArraySource
 from rattn_jax.errors import UsageError
 from rattn_jax.inference import ablation
-from rattn_jax.inference.network import ModuleMaps, Trained
+from rattn_jax.inference.network import Trained
 from rattn_jax.models import create_model
-from rattn_jax.models.attention import SoftMask
+from rattn_jax.models.attention import ModuleMaps, SoftMask
 from rattn_jax.report import mask_sheet
 from rattn_jax.report.mask_sheet import draw_sheet, strongest_channels
 from tests.tiny import KEYWORDS, make_config

@@ -23,8 +23,8 @@ from rattn_jax.data.read import read_blacklist
 from rattn_jax.data.splits import build_splits
 from rattn_jax.data.stream import evaluation_batches
 from rattn_jax.errors import UsageError
-from rattn_jax.inference.network import Trained, in_order
-from rattn_jax.models.attention import LocalMask, SoftMask
+from rattn_jax.inference.network import Trained
+from rattn_jax.models.attention import LocalMask, SoftMask, in_order
 
 Array = jax.Array
 

@@ -7,11 +7,10 @@ network.class_names                        # ("0", "1", ...)
 
 import dataclasses
 import os
-import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,6 +22,7 @@ from PIL import Image
 from rattn_jax.data.batches import Normalization, normalize
 from rattn_jax.data.images import center_box, load_crop, to_rgb
 from rattn_jax.errors import UsageError
+from rattn_jax.models.attention import ModuleMaps, in_order, read_maps
 from rattn_jax.runs.checkpoint_files import read_newest
 from rattn_jax.runs.files import absolute
 from rattn_jax.runs.saved_run import read_inputs
@@ -31,20 +31,6 @@ from rattn_jax.training.build import build_model
 
 Array = jax.Array
 AnyImage = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
-
-
-class ModuleMaps(NamedTuple):
-    """What is inside an attention module, each [B, H, W, C].
-
-    Attributes:
-        mask: the soft mask.
-        trunk: the trunk branch, which it weights.
-        fused: the two of them together.
-    """
-
-    mask: Array | np.ndarray
-    trunk: Array | np.ndarray
-    fused: Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,13 +142,7 @@ class Trained:
         inputs = normalize(images, self.normalization)
         apply = partial(self.model.apply, train=False, mutable=["intermediates"])
         logits, seen = apply(variables, inputs)
-        maps = {}
-        for stage, modules in seen.get("intermediates", {}).items():
-            for module, values in modules.items():
-                (mask,), (trunk,), (fused,) = (
-                    values[f"{name}_output"] for name in ModuleMaps._fields
-                )
-                maps[f"{stage}/{module}"] = ModuleMaps(mask, trunk, fused)
+        maps = read_maps(seen.get("intermediates", {}))
         if not maps:
             raise UsageError(
                 f"{self.config.model.name} has no attention modules: choose a run of a network "
@@ -218,11 +198,6 @@ def load(workdir: epath.PathLike) -> Trained:
         crop_fraction=config.dataset.eval_crop_fraction,
         normalization=normalization,
     )
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names of modules by their numbers: stage1/module10 comes after stage1/module2."""
-    return sorted(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
 
 def _warn(text: str) -> None:

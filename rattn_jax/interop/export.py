@@ -15,7 +15,8 @@ from etils import epath
 from jax import export
 
 from rattn_jax.errors import DataError, UsageError
-from rattn_jax.inference.network import Trained, in_order
+from rattn_jax.inference.network import Trained
+from rattn_jax.models.attention import in_order
 
 Outputs = dict[str, Any]  # by name: logits, and the masks by the names of their modules
 Function = Callable[[Any], Outputs]  # of images

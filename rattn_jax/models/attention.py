@@ -1,12 +1,18 @@
-"""The attention module: a trunk branch, weighted by a soft mask branch (paper, section 3)."""
+"""The attention module: a trunk branch, weighted by a soft mask branch (paper, section 3).
 
-from collections.abc import Callable
+_, seen = model.apply(variables, images, train=False, mutable=["intermediates"])
+read_maps(seen["intermediates"])["stage1/module1"].mask    # [B, H, W, C]
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from rattn_jax.models.resampling import interpolate, max_pool
@@ -226,3 +232,37 @@ class AttentionModule(nn.Module):
         self.sow("intermediates", "trunk_output", trunk)
         self.sow("intermediates", "fused_output", fused)
         return _chain(self.unit, self.p, "post_unit", fused)
+
+
+class ModuleMaps(NamedTuple):
+    """What is inside an attention module, each [B, H, W, C].
+
+    Attributes:
+        mask: the soft mask.
+        trunk: the trunk branch, which it weights.
+        fused: the two of them together.
+    """
+
+    mask: Array | np.ndarray
+    trunk: Array | np.ndarray
+    fused: Array | np.ndarray
+
+
+def read_maps(intermediates: Mapping[str, Any]) -> dict[str, ModuleMaps]:
+    """The maps of all attention modules, by names such as "stage1/module1".
+
+    Args:
+        intermediates: the collection of this name, of a forward pass with it as `mutable`.
+    """
+    maps = {}
+    for stage, modules in intermediates.items():
+        for module, values in modules.items():
+            if isinstance(values, Mapping):  # others are the stage's own
+                (mask,), (trunk,), (fused,) = (values[f"{x}_output"] for x in ModuleMaps._fields)
+                maps[f"{stage}/{module}"] = ModuleMaps(mask, trunk, fused)
+    return maps
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of modules by their numbers: stage1/module10 comes after stage1/module2."""
+    return sorted(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])

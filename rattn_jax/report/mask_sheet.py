@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rattn_jax.inference.network import ModuleMaps
+from rattn_jax.models.attention import ModuleMaps
 
 _MASKS, _FEATURES = cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_INFERNO
 _COLUMNS = ("before (trunk)", "mask", "over the image", "after (fused)")

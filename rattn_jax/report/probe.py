@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rattn_jax.data.batches import Normalization, normalize
+from rattn_jax.models.attention import read_maps
 from rattn_jax.models.residual_attention import Stage
-from rattn_jax.models.scan_params import module_names
 
 Array = jax.Array
 
@@ -77,16 +77,15 @@ def _observe(
             isinstance(module, Stage) and method == "__call__"
         ),
     )
+    intermediates = collections.get("intermediates", {})
     seen = Observation({}, {}, {}, {})
-    for stage, values in sorted(collections.get("intermediates", {}).items()):
+    for stage, values in intermediates.items():
         (output,) = values["__call__"]
         seen.responses[stage] = jnp.mean(jnp.abs(output), dtype=jnp.float32)
-        for module in module_names(len(values) - 1):
-            (mask,) = values[module]["mask_output"]
-            name = f"{stage}/{module}"
-            seen.masks[name] = jnp.mean(mask[:num_masks], axis=-1, dtype=jnp.float32)
-            seen.means[name] = jnp.mean(mask, dtype=jnp.float32)
-            seen.shares[name] = _shares(mask.astype(jnp.float32))
+    for name, (mask, _, _) in read_maps(intermediates).items():
+        seen.masks[name] = jnp.mean(mask[:num_masks], axis=-1, dtype=jnp.float32)
+        seen.means[name] = jnp.mean(mask, dtype=jnp.float32)
+        seen.shares[name] = _shares(jnp.asarray(mask, jnp.float32))
     return seen
 
 
