@@ -14,6 +14,6 @@ __all__ = ["UsageError", "__version__", "create_model", "list_models", "load"]
 
 def load(workdir: str) -> "Trained":
     """The trained network of a run's folder: see `rattn_jax.inference.network.load`."""
-    from rattn_jax.inference import network
+    from rattn_jax.inference import network  # which imports what reads images and checkpoints
 
     return network.load(workdir)

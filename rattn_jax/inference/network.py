@@ -5,59 +5,31 @@ network.predict(["a.png", "b.jpg"])        # probabilities, float32 [2, classes]
 network.class_names                        # ("0", "1", ...)
 """
 
-import dataclasses
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 from PIL import Image
 
-from rattn_jax.data.batches import Normalization, normalize
+from rattn_jax.data.batches import normalize
 from rattn_jax.data.images import center_box, load_crop, to_rgb
 from rattn_jax.errors import UsageError
 from rattn_jax.models.attention import ModuleMaps, in_order, read_maps
-from rattn_jax.runs.checkpoint_files import read_newest
-from rattn_jax.runs.files import absolute
-from rattn_jax.runs.saved_run import read_inputs
-from rattn_jax.runs.workdir import read_run
-from rattn_jax.training.build import build_model
+from rattn_jax.runs.saved_run import SavedRun, read_saved_run
 
 Array = jax.Array
 AnyImage = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
-    """A network that was trained, with what it takes to give it images.
+class Trained(SavedRun):
+    """A network that was trained: what it predicts, and what it attends to.
 
-    Attributes:
-        folder: the run's folder.
-        step: updates of the checkpoint.
-        config: the run's config.
-        model: the network.
-        variables: its parameters and statistics, or the averages of both that the run kept.
-        class_names: names of the classes, in the order of the outputs.
-        image_size: height and width of its images.
-        crop_fraction: share of the shorter side that it sees of an image.
-        normalization: of its images.
+    Its attributes are those of `SavedRun`.
     """
-
-    folder: epath.Path
-    step: int
-    config: ConfigDict
-    model: nn.Module
-    variables: Mapping[str, Any]
-    class_names: tuple[str, ...]
-    image_size: int
-    crop_fraction: float
-    normalization: Normalization
 
     def decode(self, image: AnyImage) -> np.ndarray:
         """An image as evaluation shows it to the network: uint8 [image_size, image_size, 3].
@@ -173,32 +145,4 @@ def load(workdir: epath.PathLike) -> Trained:
         UsageError: the folder holds no run, no checkpoint, or one of an older version.
         DataError: all checkpoints are damaged.
     """
-    folder = absolute(workdir)
-    config, dataset = read_run(folder)
-    normalization, image_size = read_inputs(folder)
-    try:
-        step, state = read_newest(folder / "checkpoints", _warn)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"workdir {folder} has no checkpoint yet: train until the first one is saved"
-        ) from error
-    # How it was trained is no matter here: modules are saved apart, statistics are fixed.
-    config.model.scan_modules = config.model.remat = None
-    config.sync_batch_norm = False
-    class_names = tuple(dataset["class_names"])
-    averages = state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
-    return Trained(
-        folder=folder,
-        step=step,
-        config=config,
-        model=build_model(config, len(class_names)),
-        variables=averages,
-        class_names=class_names,
-        image_size=image_size,
-        crop_fraction=config.dataset.eval_crop_fraction,
-        normalization=normalization,
-    )
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
+    return Trained(**vars(read_saved_run(workdir)))

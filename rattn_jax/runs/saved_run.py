@@ -1,19 +1,29 @@
-"""What a run's images are scaled and normalised to, kept in its folder for later use.
+"""What a run has learned, read from its folder, and what its images are scaled and normalised to.
 
-record_inputs(folder, normalization, image_size)
-normalization, image_size = read_inputs(folder)
+run = read_saved_run("runs/digits")
+run.model.apply(run.variables, normalize(images, run.normalization), train=False)
 """
 
+import dataclasses
 import io
+import sys
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
+import flax.linen as nn
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
+from rattn_jax.config.schema import model_keywords
 from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import UsageError
+from rattn_jax.models.registry import create_model
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.files import replace_bytes
+from rattn_jax.runs.checkpoint_files import read_newest
+from rattn_jax.runs.files import absolute, replace_bytes
+from rattn_jax.runs.workdir import read_run
 
 NORMALIZATION = "normalization.npz"
 
@@ -56,3 +66,71 @@ def read_inputs(folder: epath.Path) -> tuple[Normalization, int]:
             f"{path} is damaged ({error}): remove it, and start main.py with this --workdir and "
             "the run's config once more, which adds it"
         ) from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SavedRun:
+    """A network that was trained.
+
+    Attributes:
+        folder: the run's folder.
+        step: updates of the checkpoint.
+        config: the run's config.
+        model: the network.
+        variables: its parameters and statistics, or the averages of both that the run kept.
+        class_names: names of the classes, in the order of the outputs.
+        image_size: height and width of its images.
+        crop_fraction: share of the shorter side that it sees of an image.
+        normalization: of its images.
+    """
+
+    folder: epath.Path
+    step: int
+    config: ConfigDict
+    model: nn.Module
+    variables: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    image_size: int
+    crop_fraction: float
+    normalization: Normalization
+
+
+def read_saved_run(workdir: epath.PathLike) -> SavedRun:
+    """What a run has learned, from its newest checkpoint. The folder is left as it is.
+
+    Args:
+        workdir: the run's folder.
+
+    Raises:
+        UsageError: the folder holds no run, no checkpoint, or one of an older version.
+        DataError: all checkpoints are damaged.
+    """
+    folder = absolute(workdir)
+    config, dataset = read_run(folder)
+    normalization, image_size = read_inputs(folder)
+    try:
+        step, state = read_newest(folder / "checkpoints", _warn)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"workdir {folder} has no checkpoint yet: train until the first one is saved"
+        ) from error
+    # How it was trained is no matter here: modules are saved apart, statistics are fixed.
+    config.model.scan_modules = config.model.remat = None
+    config.sync_batch_norm = False
+    class_names = tuple(dataset["class_names"])
+    averages = state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
+    return SavedRun(
+        folder=folder,
+        step=step,
+        config=config,
+        model=create_model(config.model.name, len(class_names), **model_keywords(config)),
+        variables=averages,
+        class_names=class_names,
+        image_size=image_size,
+        crop_fraction=config.dataset.eval_crop_fraction,
+        normalization=normalization,
+    )
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)

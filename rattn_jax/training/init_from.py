@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rattn_jax.errors import UsageError
-from rattn_jax.inference.network import Trained, load
+from rattn_jax.runs.saved_run import SavedRun, read_saved_run
 from rattn_jax.training.build import build_model
 from rattn_jax.training.state import TrainState
 
@@ -18,7 +18,7 @@ _CLASSIFIER = "classifier"
 _FREE = frozenset({"name", "parent", "norm_axis_name", "dtype", "remat", "scan_modules"})
 
 
-def open_source(config: ConfigDict) -> Trained | None:
+def open_source(config: ConfigDict) -> SavedRun | None:
     """The network of `config.init_from`, or None if it is not set.
 
     Raises:
@@ -28,13 +28,13 @@ def open_source(config: ConfigDict) -> Trained | None:
     """
     if not config.init_from:
         return None
-    source = load(config.init_from)
+    source = read_saved_run(config.init_from)
     _check_same_network(source, config)
     return source
 
 
 def start_from(
-    state: TrainState, source: Trained, class_names: Sequence[str], say: Callable[[str], None]
+    state: TrainState, source: SavedRun, class_names: Sequence[str], say: Callable[[str], None]
 ) -> TrainState:
     """A new run's state with the parameters and statistics of another run.
 
@@ -64,7 +64,7 @@ def start_from(
     )
 
 
-def _check_same_network(source: Trained, config: ConfigDict) -> None:
+def _check_same_network(source: SavedRun, config: ConfigDict) -> None:
     other, own = source.model, build_model(config, len(source.class_names))
     pairs = {"normalization": (source.config.normalization, config.normalization)}
     if type(own) is type(other):
@@ -84,7 +84,7 @@ def _check_same_network(source: Trained, config: ConfigDict) -> None:
 
 
 def _take(
-    own: Mapping[str, Any], other: Mapping[str, Any], kept: Sequence[str], source: Trained
+    own: Mapping[str, Any], other: Mapping[str, Any], kept: Sequence[str], source: SavedRun
 ) -> dict[str, Any]:
     """`own` with the arrays of `other`, but for what is `kept`."""
     taken = {name: value for name, value in other.items() if name not in kept}

@@ -14,13 +14,12 @@ from ml_collections import ConfigDict
 
 from rattn_jax.data import Dataset, dataset_spec
 from rattn_jax.data.loaders import build_feed, image_sizes, is_resident
-from rattn_jax.inference.network import Trained
 from rattn_jax.models import stack_modules
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh, replicate, wait_on_cpu
 from rattn_jax.runs.console import Progress
 from rattn_jax.runs.metrics_log import Recorder
-from rattn_jax.runs.saved_run import record_inputs
+from rattn_jax.runs.saved_run import SavedRun, record_inputs
 from rattn_jax.training import evaluation, metrics
 from rattn_jax.training.build import build_model, build_optimizer, build_recipe
 from rattn_jax.training.compilation import compile_for
@@ -111,7 +110,7 @@ class Trainer:
             with_averages=self.config.ema_decay > 0,
         )
 
-    def start(self, source: Trained | None, class_names: Sequence[str]) -> TrainState:
+    def start(self, source: SavedRun | None, class_names: Sequence[str]) -> TrainState:
         """`initial_state`, with what `source` has learned, if there is one."""
         if source is None:
             return self.initial_state()
