@@ -6,6 +6,7 @@ import pytest
 
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate, wait_on_cpu
+from rattn_jax.report import confusion
 from rattn_jax.training import evaluation
 from rattn_jax.training.metrics import measure, summarize
 
@@ -97,5 +98,5 @@ def test_unused_places_of_few_mistakes(batches):
 
 
 def test_confusions_of_very_many_classes_are_not_counted():
-    assert evaluation.empty(evaluation.MAX_CLASSES).confusion.shape == (2_000, 2_000)
-    assert evaluation.empty(evaluation.MAX_CLASSES + 1).confusion.size == 0
+    assert evaluation.empty(confusion.MAX_CLASSES).confusion.shape == (2_000, 2_000)
+    assert evaluation.empty(confusion.MAX_CLASSES + 1).confusion.size == 0

@@ -13,11 +13,10 @@ import pytest
 from PIL import Image
 
 import rattn_jax.training.run_report
-from rattn_jax.report.confusion import wilson_interval
+from rattn_jax.report.confusion import Mistakes, wilson_interval
+from rattn_jax.report.mask_health import Observation
 from rattn_jax.report.page import Evaluated, Masks, run_page
-from rattn_jax.report.probe import Observation
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.training.evaluation import Mistakes
 from tests.compare import assert_equal, numbers, read_rows
 from tests.data.test_folder import make_folder
 from tests.devices import ONE

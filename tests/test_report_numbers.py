@@ -11,8 +11,8 @@ from rattn_jax.models import create_model, stack_modules
 from rattn_jax.models.resnet import ResNet
 from rattn_jax.report.charts import Axis, Series, chart, number
 from rattn_jax.report.confusion import wilson_interval
-from rattn_jax.report.mask_health import alarm
-from rattn_jax.report.probe import BINS, Probe, entropy, saturation
+from rattn_jax.report.mask_health import BINS, alarm, entropy, saturation
+from rattn_jax.training.run_report import Probe
 from tests.variables import random_variables
 
 

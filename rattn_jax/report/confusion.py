@@ -2,18 +2,36 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from rattn_jax.report.markup import Html, details, join, section, table, tag
 from rattn_jax.report.pictures import data_uri, matrix, thumbnail
-from rattn_jax.training.evaluation import MAX_CLASSES, Mistakes
 
+MAX_CLASSES = 2_000  # for which confusions are counted: int32 [2000, 2000] takes 16 MB
 _TABLE_CLASSES = 20  # up to so many the matrix is a table of numbers,
 _PICTURE_CLASSES = 100  # up to so many a picture; above, pairs of classes have to do
 _PAIRS = 15  # most confused ones to list
 _SHOWN = 30  # classes that are listed unfolded
 _Z = 1.959964  # normal quantile of 0.975
+
+
+class Mistakes(NamedTuple):
+    """The most confident mistakes, the most confident first; unused places have probability -1.
+
+    Attributes:
+        probability: of the predicted class, float32 [NUM_MISTAKES].
+        position: of the example in its split, int32 [NUM_MISTAKES].
+        label: true class, int32 [NUM_MISTAKES].
+        prediction: predicted class, int32 [NUM_MISTAKES].
+    """
+
+    probability: jax.Array | np.ndarray
+    position: jax.Array | np.ndarray
+    label: jax.Array | np.ndarray
+    prediction: jax.Array | np.ndarray
 
 
 def wilson_interval(errors: float, count: int) -> tuple[float, float]:

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.markup import Html, join, section, table, tag
 from rattn_jax.report.pictures import data_uri, overlay, thumbnail
-from rattn_jax.report.probe import Observation, entropy, saturation
 
+# Mask values are counted in this many parts of [0, 1], of 0.05 each: the outer two are those that
+# count as saturated. What lies outside, as channel attention's values may, is counted with them.
+BINS = 20
 COLLAPSED = 0.1  # of the first stage's response: what is below has vanished
 _MAX_LINES = 6  # modules in a chart; more are averaged over each stage
 _MEASURES = {
@@ -18,6 +20,33 @@ _MEASURES = {
     "saturation": "share of values below 0.05 or above 0.95",
     "entropy": "of the values' distribution: 0 all alike, 1 even",
 }
+
+
+class Observation(NamedTuple):
+    """What was seen.
+
+    Attributes:
+        masks: mean over channels of the masks of the first images, float32 [n, h, w], by module.
+        means: mean of all mask values, by module.
+        shares: shares of the mask values in the BINS parts of [0, 1], float32 [BINS], by module.
+        responses: mean absolute value of each stage's output, by stage (paper, figure 4).
+    """
+
+    masks: dict[str, Any]
+    means: dict[str, Any]
+    shares: dict[str, Any]
+    responses: dict[str, Any]
+
+
+def saturation(shares: np.ndarray) -> float:
+    """Share of the values below 0.05 or from 0.95 on."""
+    return float(shares[0] + shares[-1])
+
+
+def entropy(shares: np.ndarray) -> float:
+    """Entropy of the distribution over the parts: 0 if all values are alike, 1 if even."""
+    shares = shares[shares > 0]
+    return float(-np.sum(shares * np.log(shares)) / np.log(BINS)) + 0.0
 
 
 def health_row(step: int, split: str, num_images: int, seen: Observation) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.confusion import (
+    Mistakes,
     class_section,
     confusion_section,
     error_text,
@@ -15,10 +16,9 @@ from rattn_jax.report.confusion import (
     wilson_interval,
 )
 from rattn_jax.report.markup import Html, details, document, section, table, tag
-from rattn_jax.report.mask_health import alarm, health_section, overlay_section
-from rattn_jax.report.probe import Observation
-from rattn_jax.training.evaluation import Mistakes
+from rattn_jax.report.mask_health import Observation, alarm, health_section, overlay_section
 
+PAGE = "report.html"
 _SPLITS = ("train", "validation", "test")  # always in this order, for the sake of the lines
 
 

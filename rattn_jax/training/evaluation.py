@@ -10,29 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rattn_jax.report.confusion import MAX_CLASSES, Mistakes
 from rattn_jax.training import metrics
 from rattn_jax.training.metrics import Metrics
 
 Array = jax.Array
 
-MAX_CLASSES = 2_000  # for which confusions are counted: int32 [2000, 2000] takes 16 MB
 NUM_MISTAKES = 24  # to remember
-
-
-class Mistakes(NamedTuple):
-    """The most confident mistakes, the most confident first; unused places have probability -1.
-
-    Attributes:
-        probability: of the predicted class, float32 [NUM_MISTAKES].
-        position: of the example in its split, int32 [NUM_MISTAKES].
-        label: true class, int32 [NUM_MISTAKES].
-        prediction: predicted class, int32 [NUM_MISTAKES].
-    """
-
-    probability: Array
-    position: Array
-    label: Array
-    prediction: Array
 
 
 class EvalSums(NamedTuple):

@@ -14,6 +14,7 @@ from rattn_jax.data.catalog import build_dataset
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process, replicate
 from rattn_jax.parallel.preemption import StopSignals
+from rattn_jax.report.page import PAGE
 from rattn_jax.runs.checkpoint_files import saved_steps
 from rattn_jax.runs.checkpointer import Checkpoints
 from rattn_jax.runs.console import Progress
@@ -23,7 +24,6 @@ from rattn_jax.runs.workdir import check_same_run, lock_run_folder, open_run_fol
 from rattn_jax.training.compilation import use_cache
 from rattn_jax.training.init_from import open_source
 from rattn_jax.training.loop import Run
-from rattn_jax.training.run_report import PAGE
 from rattn_jax.training.state import TrainState
 from rattn_jax.training.step_functions import Trainer
 

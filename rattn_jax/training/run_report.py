@@ -1,28 +1,33 @@
-"""Draws report.html again after each evaluation."""
+"""Fills report.html in after each evaluation: what was evaluated, and what the masks do."""
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from rattn_jax.data.batches import Batch
+from rattn_jax.data.batches import Batch, Normalization, normalize
 from rattn_jax.data.loaders import Feed
+from rattn_jax.models.attention import read_maps
+from rattn_jax.models.residual_attention import Stage
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.report.mask_health import health_row
-from rattn_jax.report.page import Evaluated, Masks, run_page, shows_update
-from rattn_jax.report.probe import Probe
+from rattn_jax.report.confusion import Mistakes
+from rattn_jax.report.mask_health import BINS, Observation, health_row
+from rattn_jax.report.page import PAGE, Evaluated, Masks, run_page, shows_update
 from rattn_jax.runs.console import Progress
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import MetricsFile
 from rattn_jax.runs.workdir import RECORD
-from rattn_jax.training.evaluation import EvalSums, Mistakes
+from rattn_jax.training.evaluation import EvalSums
 from rattn_jax.training.state import TrainState
 
-PAGE = "report.html"
+Array = jax.Array
+
 _MAX_PROBED = 64  # images of which masks and responses are measured
 _OVERLAYS = 8  # of them are shown
 
@@ -146,3 +151,63 @@ class ReportWriter:
 def _used(mistakes: Mistakes) -> Mistakes:
     used = mistakes.probability >= 0
     return Mistakes(*(np.asarray(values)[used] for values in mistakes))
+
+
+class Probe:
+    """Runs the network on some images, on the device where the arrays are, and no other.
+
+    Args:
+        model: network.
+        num_masks: of how many images the masks are wanted.
+    """
+
+    def __init__(self, model: nn.Module, num_masks: int) -> None:
+        self._observe = jax.jit(partial(_observe, model=model, num_masks=num_masks))
+
+    def __call__(
+        self, variables: Any, images: Array | np.ndarray, normalization: Normalization
+    ) -> Observation | None:
+        """What is seen, on the host; None if the network has no attention modules.
+
+        Args:
+            variables: parameters and statistics of the network, as it takes them.
+            images: uint8 [N, H, W, 3].
+            normalization: of the images.
+        """
+        seen = self._observe(variables, images, normalization)
+        return jax.device_get(seen) if seen.masks else None
+
+
+def _observe(
+    variables: Any,
+    images: Array,
+    normalization: Normalization,
+    *,
+    model: nn.Module,
+    num_masks: int,
+) -> Observation:
+    _, collections = model.apply(
+        variables,
+        normalize(images, normalization),
+        train=False,
+        mutable=["intermediates"],
+        capture_intermediates=lambda module, method: (
+            isinstance(module, Stage) and method == "__call__"
+        ),
+    )
+    intermediates = collections.get("intermediates", {})
+    seen = Observation({}, {}, {}, {})
+    for stage, values in intermediates.items():
+        (output,) = values["__call__"]
+        seen.responses[stage] = jnp.mean(jnp.abs(output), dtype=jnp.float32)
+    for name, (mask, _, _) in read_maps(intermediates).items():
+        seen.masks[name] = jnp.mean(mask[:num_masks], axis=-1, dtype=jnp.float32)
+        seen.means[name] = jnp.mean(mask, dtype=jnp.float32)
+        seen.shares[name] = _shares(jnp.asarray(mask, jnp.float32))
+    return seen
+
+
+def _shares(mask: Array) -> Array:
+    edges = np.arange(1, BINS) / BINS
+    below = [jnp.mean(mask < edge, dtype=jnp.float32) for edge in edges]
+    return jnp.diff(jnp.stack(below), prepend=0.0, append=1.0)
