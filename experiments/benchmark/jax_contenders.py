@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.benchmark.task import FLAX, INFERENCE, Ready, Run, Task
 from experiments.flax_twin import FlaxTwin
@@ -18,12 +17,13 @@ from rattn_jax.augment import augment_images
 from rattn_jax.data.batches import Normalization, ResidentData
 from rattn_jax.models import create_model
 from rattn_jax.models.summary import describe
+from rattn_jax.parallel.data_parallel import map_replicas
+from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.steps import train_steps
 
-_AXIS = "replicas"
 _MATRIX_SIZES = {"cpu": 2048}
 _LARGE_MATRIX_SIZE = 8192  # keeps an accelerator busy
 
@@ -60,11 +60,10 @@ def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
         augment=partial(augment_images, crop_padding=4, flip=True),
         num_classes=task.num_classes,
         seed=0,
-        axis_name=_AXIS,
+        axis_name=AXIS,
     )
-    # As `rattn_jax.parallel.mesh.map_replicas` does; that module would import what reads datasets.
-    mesh, whole = Mesh(np.array(jax.devices()[:1]), (_AXIS,)), PartitionSpec()
-    mapped = jax.shard_map(function, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    mesh = make_mesh(jax.devices()[:1])
+    mapped = map_replicas(function, mesh, "shard_map", num_batches=1, donate_state=True)
     generator = np.random.RandomState(0)
     shape = (task.image_size, task.image_size, 3)
     images = generator.randint(0, 256, (10 * task.batch_size, *shape)).astype(np.uint8)
@@ -73,12 +72,11 @@ def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
     normalization = Normalization(mean, np.ones((), np.float32))
     rows = generator.randint(0, len(images), (task.steps_per_call, task.batch_size))
     state = create_train_state(jax.random.key(0), ours, optimizer, shape)
-    state, data, rows = jax.device_put(
-        (state, ResidentData(images, labels, normalization), rows.astype(np.int32)),
-        NamedSharding(mesh, whole),
+    state, data, rows = replicate(
+        (state, ResidentData(images, labels, normalization), rows.astype(np.int32)), mesh
     )
 
-    step, seconds = compile_for(jax.jit(mapped, donate_argnums=0), state, data, rows)
+    step, seconds = compile_for(mapped, state, data, rows)
 
     def run(count: int) -> None:
         nonlocal state
