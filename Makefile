@@ -1,25 +1,33 @@
 # Needs Python >= 3.11 with venv, and make. Everything else goes into .venv.
-#   make demo    train a small attention network on handwritten digits (3 minutes)
-#   make test    formatting, lint, types and all tests
-#   make faults  950 faults on purpose, counted, in 50 minutes; goes on where it was stopped
-#   make audit   known vulnerabilities of the packages in requirements.lock; needs a network
-#   make lock    resolve the versions of requirements.lock again
+#   make demo      train a small attention network on handwritten digits
+#   make test      formatting, lint, types, and the tests of everything
+#   make test-all  the same with the tests that take long, and all faults
+#   make faults    950 faults on purpose, counted, in 50 minutes; goes on where it was stopped
+#   make audit     known vulnerabilities of the packages in requirements.lock; needs a network
+#   make lock      resolve the versions of requirements.lock again
+# README.md and CONTRIBUTING.md say how long they take.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Python keeps what it compiles, whatever the environment says: processes start a quarter sooner.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test faults audit lock clean
+.PHONY: demo check test test-all faults audit lock clean
 
 demo: .venv/installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
 
-test: .venv/installed
+check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+test: check
 	$(BIN)/pytest
+
+test-all: check
+	$(BIN)/pytest -m ''
+	$(MAKE) faults
 
 faults: .venv/installed
 	$(BIN)/pytest tests/faults --counted --dist=load

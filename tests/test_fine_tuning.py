@@ -99,7 +99,7 @@ def test_no_run_to_start_from(tmp_path):
         open_source(tune(tmp_path))
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_is_frozen_stays(source, tmp_path, scan):
     kept = tmp_path / "source"
     shutil.copytree(source, kept)

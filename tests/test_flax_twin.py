@@ -16,10 +16,14 @@ from experiments.flax_twin import FlaxTwin
 WIDTHS = (8, 12, 16)
 
 
-@pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize(
-    ("name", "num_modules"),
-    [("attention56_cifar", 1), pytest.param("attention92_cifar", 2, marks=pytest.mark.slow)],
+    ("name", "num_modules", "train"),
+    [
+        ("attention56_cifar", 1, True),
+        pytest.param("attention56_cifar", 1, False, marks=pytest.mark.slow),
+        pytest.param("attention92_cifar", 2, True, marks=pytest.mark.slow),
+        pytest.param("attention92_cifar", 2, False, marks=pytest.mark.slow),
+    ],
 )
 def test_values_and_gradients(name, num_modules, train):
     ours = rattn_jax.create_model(name, 10, widths=WIDTHS)

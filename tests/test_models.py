@@ -162,8 +162,14 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("name", "keywords", "size"), SMALL)
+@pytest.mark.parametrize(
+    ("name", "keywords", "size", "dtype"),
+    [
+        pytest.param(*network, dtype, marks=[pytest.mark.slow] if i and dtype != "float32" else [])
+        for i, network in enumerate(SMALL)
+        for dtype in ("float32", "bfloat16")
+    ],
+)
 def test_every_parameter_gets_a_gradient(name, keywords, size, dtype):
     if name.startswith("attention"):
         keywords = keywords | {"mask_poolings": (1,)}

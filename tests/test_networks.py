@@ -38,7 +38,21 @@ def test_every_network_is_in_a_table():
     assert CIFAR_MULTIPLY_ADDS.keys() == CIFAR_PARAMETERS.keys() - {"attention92_port_cifar"}
 
 
-@pytest.mark.parametrize("name", CIFAR_PARAMETERS)
+# Deeper ones differ from these by the number of equal modules.
+DEEPER = {
+    "attention128_cifar",
+    "attention236_cifar",
+    "attention128",
+    "attention200",
+    "attention236",
+}
+
+
+def each(table):
+    return [pytest.param(n, marks=[pytest.mark.slow] if n in DEEPER else []) for n in table]
+
+
+@pytest.mark.parametrize("name", each(CIFAR_PARAMETERS))
 def test_parameters_and_multiply_adds_of_cifar_networks(name):
     variables, products = traced(name)
     with_10, with_100 = CIFAR_PARAMETERS[name]
@@ -56,7 +70,7 @@ def test_classes_change_the_classifier_only():
         assert count(variables["params"]) == CIFAR_PARAMETERS[name][1]
 
 
-@pytest.mark.parametrize("name", IMAGENET_PARAMETERS)
+@pytest.mark.parametrize("name", each(IMAGENET_PARAMETERS))
 def test_parameters_of_imagenet_networks(name):
     variables, _ = traced(name)
     assert count(variables["params"]) == IMAGENET_PARAMETERS[name]

@@ -11,7 +11,7 @@ import rattn_jax
 from rattn_jax.models import stack_modules, unstack_modules
 from tests.variables import random_variables
 
-KEYWORDS = {"widths": (8, 12), "modules_per_stage": (2, 1), "mask_poolings": (2, 1)}
+KEYWORDS = {"widths": (8, 12), "modules_per_stage": (2, 1), "mask_poolings": (2, 1), "t": 1}
 IMAGES = np.random.RandomState(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
 
 
@@ -46,10 +46,21 @@ def plain(variables):
     return run(make_model(), variables, "intermediates")
 
 
+def evaluate(variables, *mutable, **keywords):
+    """Logits in evaluation, and what is mutable, with these keywords."""
+    model = make_model(**keywords)
+    return jax.jit(partial(model.apply, train=False, mutable=mutable))(variables, IMAGES)
+
+
+@pytest.fixture(scope="module")
+def logits(variables):
+    return evaluate(variables)[0]
+
+
 @pytest.mark.parametrize(
     "keywords", [{"remat": True}, {"scan_modules": True}, {"remat": True, "scan_modules": True}]
 )
-def test_remat_and_scan_change_neither_numbers_nor_names(keywords, variables, plain):
+def test_remat_and_scan_change_neither_numbers_nor_names(keywords, variables, plain, logits):
     model = make_model(**keywords)
     own = jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES, train=False))
     assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables)
@@ -58,11 +69,7 @@ def test_remat_and_scan_change_neither_numbers_nor_names(keywords, variables, pl
         run(model, variables, "intermediates"),
         plain,
     )
-    logits, expected = (
-        jax.jit(partial(network.apply, train=False))(variables, IMAGES)
-        for network in (model, make_model())
-    )
-    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+    np.testing.assert_allclose(evaluate(variables, **keywords)[0], logits, rtol=1e-5)
 
 
 def test_stacked_variables_change_nothing_else(variables, plain):
@@ -111,14 +118,13 @@ def test_masks_can_be_seen(plain):
 
 
 def test_masks_cost_nothing_unless_asked_for(variables):
-    _, (_, updates) = run(make_model(), variables)
+    apply = partial(make_model().apply, train=True, mutable=["batch_stats"])
+    _, updates = jax.eval_shape(apply, variables, IMAGES)
     assert set(updates) == {"batch_stats"}
 
 
 def test_naive_attention_learning(variables):
-    _, updates = make_model(attention_residual=False).apply(
-        variables, IMAGES, train=False, mutable=["intermediates"]
-    )
+    _, updates = evaluate(variables, "intermediates", attention_residual=False)
     module = updates["intermediates"]["stage1"]["module1"]
     mask, trunk, fused = (
         np.asarray(module[name][0]) for name in ("mask_output", "trunk_output", "fused_output")
@@ -128,8 +134,7 @@ def test_naive_attention_learning(variables):
 
 @pytest.mark.parametrize("name", ["channel", "spatial"])
 def test_mask_activation(name, variables):
-    model = make_model(mask_activation=name)
-    _, updates = model.apply(variables, IMAGES, train=False, mutable=["intermediates"])
+    _, updates = evaluate(variables, "intermediates", mask_activation=name)
     mask = updates["intermediates"]["stage1"]["module1"]["mask_output"][0]
     if name == "channel":
         np.testing.assert_allclose(jnp.sum(jnp.square(mask), axis=-1), 1, rtol=1e-4)

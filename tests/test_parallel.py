@@ -61,7 +61,7 @@ def test_streams_feed_eight_devices(data, mode, in_sync):
     assert_same_numbers(found, in_sync)
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatch, devices):
     mesh = make_mesh(jax.devices()[:devices])
     step, state = compile_steps(devices=devices)

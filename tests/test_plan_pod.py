@@ -87,6 +87,7 @@ def test_search_from_the_config_to_the_table():
     assert f"takes {largest.total_bytes / 2**20:,.1f} MiB a device" in "".join(sizes)
 
 
+@pytest.mark.slow
 def test_search_goes_no_further_than_a_config_may(monkeypatch):
     def planned_step(config, devices):
         if config.batch_size > 48:
@@ -102,7 +103,8 @@ def test_search_goes_no_further_than_a_config_may(monkeypatch):
     assert f"batch {refused} is refused: config.batch_size={refused} is out of range" in said
 
 
-@pytest.mark.parametrize("sync_batch_norm", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("sync_batch_norm", [False, True])
 def test_looped_modules_cost_what_they_cost_apart(sync_batch_norm):
     devices = jax.devices()[:2]
     config = make_config()

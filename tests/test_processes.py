@@ -6,6 +6,8 @@ import socket
 import time
 from contextlib import contextmanager
 
+import pytest
+
 from tests.compare import assert_rows_close, read_rows
 from tests.data.test_folder import make_folder
 from tests.faults.runs import start_placed
@@ -63,7 +65,7 @@ def assert_same_run(one, other):
     assert_rows_close(*(read_rows(workdir) for workdir in (one, other)))
 
 
-def test_two_processes_do_what_one_does_and_others_go_on(tmp_path):
+def test_two_processes_do_what_one_does(tmp_path):
     job = finish(start_job(tmp_path / "two", "--config.report=True"))
     assert [status for status, _, _ in job] == [0, 0], job
     assert "test error" in job[0][1]
@@ -71,6 +73,13 @@ def test_two_processes_do_what_one_does_and_others_go_on(tmp_path):
     assert read_page(tmp_path / "two").pictures == 24 + 8 + 8
     run_alone(tmp_path / "one", devices=4)
     assert_same_run(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_other_numbers_of_processes_go_on(tmp_path):
+    job = finish(start_job(tmp_path / "two"))
+    assert [status for status, _, _ in job] == [0, 0], job
+    run_alone(tmp_path / "one", devices=4)
     for name in ("two", "one"):
         # Statistics are each replica's own: as many devices go on, in one process.
         run_alone(tmp_path / name, "--config.num_train_steps=8", devices=4)
@@ -80,7 +89,8 @@ def test_two_processes_do_what_one_does_and_others_go_on(tmp_path):
     assert "nothing is left to do: 8 steps are done" in job[0][1]
 
 
-def test_four_processes_stream_their_shares(tmp_path):
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_stream_their_shares(tmp_path, processes):
     folder = make_folder(tmp_path / "images", count=9)
     (tmp_path / "list.txt").write_text("0.jpg\n")
     arguments = [
@@ -91,11 +101,11 @@ def test_four_processes_stream_their_shares(tmp_path):
         "--config.normalization=imagenet",
         "--config.report=True",
     ]
-    job = finish(start_job(tmp_path / "four", *arguments, processes=4, devices=1))
-    assert [status for status, _, _ in job] == [0] * 4, job
-    assert read_page(tmp_path / "four").pictures > 3
-    run_alone(tmp_path / "one", *arguments, devices=4)
-    assert_same_run(tmp_path / "four", tmp_path / "one")
+    job = finish(start_job(tmp_path / "job", *arguments, processes=processes, devices=1))
+    assert [status for status, _, _ in job] == [0] * processes, job
+    assert read_page(tmp_path / "job").pictures > 3
+    run_alone(tmp_path / "one", *arguments, devices=processes)
+    assert_same_run(tmp_path / "job", tmp_path / "one")
 
 
 def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes_with_pmap(tmp_path):

@@ -107,7 +107,14 @@ def test_evaluation_alone_needs_a_checkpoint(tmp_path):
         train_and_evaluate(make_config(num_train_steps=0), tmp_path, ONE)
 
 
-@pytest.mark.parametrize(("num_test", "devices"), [(1, 8), (17, 3), (32, 8)])
+@pytest.mark.parametrize(
+    ("num_test", "devices"),
+    [
+        pytest.param(1, 8, marks=pytest.mark.slow),
+        (17, 3),
+        pytest.param(32, 8, marks=pytest.mark.slow),
+    ],
+)
 def test_every_test_example_counts_once_on_any_number_of_devices(
     monkeypatch, tmp_path, num_test, devices
 ):

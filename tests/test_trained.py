@@ -59,7 +59,8 @@ def test_predictions_have_the_error_that_training_has_recorded(run, network, spl
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     error = np.mean(probabilities.argmax(axis=1) != split.labels())
     rows = [json.loads(line) for line in (run[0] / "metrics.jsonl").read_text().splitlines()]
-    assert error == pytest.approx(rows[-1]["error_top1"])
+    # By another program: where two classes are about as likely, one answer may differ.
+    assert abs(error - rows[-1]["error_top1"]) < 1.5 / len(split)
     assert rows[-1]["split"] == "test"
 
 

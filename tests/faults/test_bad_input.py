@@ -46,7 +46,7 @@ def random_value(config, key, chance):
     return chance.choice(chance.choice(kinds))
 
 
-@pytest.mark.fault("random configs", fast=6, counted=250)
+@pytest.mark.fault("random configs", fast=3, counted=250)
 def test_random_config(tmp_path, case, outcome):
     chance = random.Random(case)
     config = make_config(num_train_steps=2)
@@ -106,7 +106,7 @@ def test_bad_override(tmp_path, case, outcome):
 SURROUNDINGS = ["stdout closed", "stdout nobody reads", "no terminal", "path", "stdin closed"]
 
 
-@pytest.mark.fault("surroundings", fast=2, counted=len(SURROUNDINGS))
+@pytest.mark.fault("surroundings", fast=1, counted=len(SURROUNDINGS))
 def test_surroundings(tmp_path, case, outcome):
     kind = SURROUNDINGS[case]
     workdir = tmp_path / ("a b'é\"$x" if kind == "path" else "run")
