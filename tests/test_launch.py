@@ -56,6 +56,7 @@ def job_of_free_port():
     raise AssertionError("all ports are taken")
 
 
+@pytest.mark.slow
 def test_jax_finds_the_processes_of_a_slurm_job(folder):
     write_command(folder / "bin/srun", SRUN)
     done = launch(

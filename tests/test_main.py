@@ -141,6 +141,7 @@ def test_run_that_was_stopped_in_its_fifth_update_goes_on(finished, tmp_path, fa
     assert numbers(read_rows(tmp_path)) == numbers(read_rows(finished[0]))
 
 
+@pytest.mark.slow
 def test_stream_that_was_killed_goes_on_with_the_same_batches(tmp_path):
     folder = make_folder(tmp_path / "images", count=20)
     (folder / "train/cat/3.jpg").write_bytes(b"no image")

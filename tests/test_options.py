@@ -58,7 +58,12 @@ def logits(variables):
 
 
 @pytest.mark.parametrize(
-    "keywords", [{"remat": True}, {"scan_modules": True}, {"remat": True, "scan_modules": True}]
+    "keywords",
+    [
+        pytest.param({"remat": True}, marks=pytest.mark.slow),
+        pytest.param({"scan_modules": True}, marks=pytest.mark.slow),
+        {"remat": True, "scan_modules": True},
+    ],
 )
 def test_remat_and_scan_change_neither_numbers_nor_names(keywords, variables, plain, logits):
     model = make_model(**keywords)

@@ -89,7 +89,8 @@ def test_other_numbers_of_processes_go_on(tmp_path):
     assert "nothing is left to do: 8 steps are done" in job[0][1]
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
 def test_processes_stream_their_shares(tmp_path, processes):
     folder = make_folder(tmp_path / "images", count=9)
     (tmp_path / "list.txt").write_text("0.jpg\n")
@@ -137,6 +138,7 @@ def test_sigterm_to_one_stops_all_after_the_same_step(tmp_path):
     assert (tmp_path / "checkpoints" / stopped.pop()).is_dir()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_job_that_cannot_leave_in_order(tmp_path):
     """Process 1 hangs, and process 0 waits for it: the grace time holds for both."""
 

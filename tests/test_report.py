@@ -128,7 +128,9 @@ def test_history_of_the_masks_survives_a_resume(straight, copied):
     assert [row["step"] for row in read_health(copied)] == [2, 4, 6]
 
 
-@pytest.mark.parametrize("page", [None, '<main data-update="4">'])
+@pytest.mark.parametrize(
+    "page", [pytest.param(None, marks=pytest.mark.slow), '<main data-update="4">']
+)
 def test_finished_run_without_its_page_gets_one(straight, copied, page):
     (copied / "report.html").unlink()
     if page:  # killed between the last evaluation and its page

@@ -226,6 +226,7 @@ def test_responses_are_relative_to_the_first_stage(tmp_path):
     assert ">stage</text>" in drawing
 
 
+@pytest.mark.slow
 def test_a_table_from_the_command_line(tmp_path):
     ended, _ = plan(tmp_path, "table4", "smoke", overrides=TINY)
     write_run(ended, 0.5)

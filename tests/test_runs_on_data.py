@@ -62,6 +62,7 @@ def test_several_updates_of_a_stream_in_a_call(resident, tmp_path):
     assert_same_run((tmp_path, state), resident)
 
 
+@pytest.mark.slow
 def test_a_stream_feeds_several_devices(tmp_path):
     found, expected = (
         (tmp_path / name, train_and_evaluate(config, tmp_path / name, FOUR))

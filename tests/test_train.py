@@ -42,7 +42,7 @@ def test_newest_checkpoints_are_kept(straight):
     assert steps == ["4", "6"]
 
 
-@pytest.mark.parametrize("cut", [2, 5])
+@pytest.mark.parametrize("cut", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(straight, tmp_path, cut):
     """Also between two lines of metrics: the sums since the last one are saved, too."""
     first = make_config(log_every_steps=3, num_train_steps=cut)
@@ -57,6 +57,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(straight, tmp_path,
     assert final[-1] == numbers(read_rows(straight[0]))[-1]
 
 
+@pytest.mark.slow
 def test_grouping_of_steps_into_calls_changes_nothing(straight, tmp_path):
     config = make_config(log_every_steps=3, steps_per_call=2)
     state = train_and_evaluate(config, tmp_path, ONE)
@@ -67,6 +68,7 @@ def test_grouping_of_steps_into_calls_changes_nothing(straight, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_checkpoint_of_scanned_modules_goes_on_without_and_the_other_way(tmp_path):
     def train(name, num_train_steps, scan_modules):
         config = make_config(num_train_steps=num_train_steps, eval_every_steps=4)

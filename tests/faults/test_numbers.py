@@ -54,7 +54,7 @@ def poison(monkeypatch, where, value):
 KINDS = [(where, v) for where in ("data", "gradient", "loss") for v in (np.nan, np.inf)]
 
 
-@pytest.mark.fault("NaN or infinity: stop", fast=2, counted=len(KINDS))
+@pytest.mark.fault("NaN or infinity: stop", fast=1, counted=len(KINDS))
 def test_stop(monkeypatch, tmp_path, case, outcome):
     poison(monkeypatch, *KINDS[(case * 5 + 2) % len(KINDS)])
     config = make_config(num_train_steps=8, steps_per_call=2, checkpoint_every_steps=1)
