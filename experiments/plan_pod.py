@@ -23,6 +23,7 @@ from ml_collections import config_flags
 from experiments.pod.chips import Chip, open_topology
 from experiments.pod.plan import Plan, plan
 from experiments.pod.predict import StepTime
+from rattn_jax.config.load import parse_config
 from rattn_jax.errors import UsageError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
@@ -130,7 +131,7 @@ def main(argv: list[str]) -> None:
     try:
         devices, chip = open_topology(_TOPOLOGY.value)
         found = plan(
-            _CONFIG.value,
+            parse_config(_CONFIG.value),
             devices,
             chip,
             search=_LARGEST.value,

@@ -14,33 +14,32 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 from PIL import Image, ImageDraw, ImageFont
 
-from rattn_jax.config.rules import check_config
+from rattn_jax.config.load import parse_config
 from rattn_jax.data import dataset_spec
 from rattn_jax.data.batches import take
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.loaders import build_feed, image_sizes, is_resident
 from rattn_jax.parallel.mesh import make_mesh
-from rattn_jax.training.build import build_recipe
-from rattn_jax.training.steps import prepare
+from rattn_jax.training.step_functions import build_preprocessing
+from rattn_jax.training.steps import for_data, prepare
 
 _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an image in the picture
 
 
-def training_batch(config: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Images uint8 [B, H, W, 3] and targets [B, K] of an update, and the names of the classes."""
-    check_config(config)
+    config = parse_config(keys)
     dataset = build_dataset(config)
     sizes = image_sizes(config, dataset_spec(config.dataset.name, config.data_dir))
     resident = is_resident(config, dataset, sizes)
     mesh = make_mesh(jax.devices()[:1])
     feed = build_feed(config, dataset, sizes, resident=resident, mesh=mesh, eval_batches=1)
-    recipe = build_recipe(config, dataset.num_classes, crops_on_device=resident)
     data, rows = feed.training(step, step + 1)
     feed.close()
     batch = take(data, jax.tree.map(lambda x: x[0], rows))
-    images, targets = prepare(
-        batch, data.normalization, jnp.int32(step), jnp.arange(len(batch.labels)), **recipe
-    )
+    positions = jnp.arange(len(batch.labels))
+    preprocessing = for_data(build_preprocessing(config, dataset.num_classes), data)
+    images, targets = prepare(batch, data.normalization, jnp.int32(step), positions, preprocessing)
     shown = images / data.normalization.scale + data.normalization.mean
     pixels = np.asarray(jnp.clip(jnp.round(shown), 0, 255).astype(jnp.uint8))
     return pixels, np.asarray(targets), list(dataset.class_names)

@@ -146,7 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
         network = load(options.workdir)
         if options.surgery:
             if options.data_dir:
-                network.config.data_dir = options.data_dir
+                config = dataclasses.replace(network.config, data_dir=options.data_dir)
+                network = dataclasses.replace(network, config=config)
             surgery = operate(
                 network,
                 options.split,

@@ -8,11 +8,13 @@ import pytest
 
 import configs
 from configs import default
-from rattn_jax.config.rules import check_config
+from rattn_jax.config.load import parse_config
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data import dataset_spec
 from rattn_jax.data.loaders import image_sizes
+from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
-from rattn_jax.training.build import build_model, build_optimizer
+from rattn_jax.training.step_functions import build_model, build_optimizer
 from tests.networks import SIZES
 
 # Networks, and the size of the images on which the paper tests them.
@@ -54,8 +56,8 @@ def test_every_paper_network_has_a_config():
 @pytest.mark.parametrize("name", NAMES)
 def test_config(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    check_config(config)
     assert set(keys(config)) == set(keys(default.get_config()))
+    config = parse_config(config)
     build_optimizer(config)
     spec = dataset_spec(config.dataset.name)
     model = build_model(config, spec.num_classes)
@@ -70,6 +72,21 @@ def test_config(name):
             lambda rng, x: model.init_with_output(rng, x, train=False)[0], jax.random.key(0), images
         )
         assert logits.shape == (2, spec.num_classes)
+
+
+def test_typed_config_has_the_keys_and_values_of_default():
+    config = default.get_config()
+    assert RunConfig() == parse_config(config)
+    found = config.to_dict()
+    assert RunConfig().to_dict() == found
+    assert list(RunConfig().to_dict()) == list(found), "the order in config.json"
+
+
+def test_unknown_key():
+    config = default.get_config()
+    config.optimizer.learningrate = 0.1
+    with pytest.raises(UsageError, match=r"has no key 'optimizer\.learningrate'"):
+        parse_config(config)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cifar")])

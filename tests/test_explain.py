@@ -10,6 +10,7 @@ from etils import epath
 from PIL import Image
 
 from rattn_jax import explain
+from rattn_jax.config.load import parse_config
 from rattn_jax.data import Dataset
 from rattn_jax.data.batches import Normalization
 from rattn_jax.data.dataset import ArraySource
@@ -30,7 +31,7 @@ def make_network(model, variables, images):
     return Trained(
         folder=epath.Path("run"),
         step=3,
-        config=make_config(),
+        config=parse_config(make_config()),
         model=model,
         variables=variables,
         class_names=tuple("abcdefghij"),

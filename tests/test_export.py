@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 
 from rattn_jax import export
+from rattn_jax.config.load import parse_config
 from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import DataError
 from rattn_jax.inference.network import Trained
@@ -22,7 +23,7 @@ def network():
     return Trained(
         folder=epath.Path("run"),
         step=3,
-        config=make_config(),
+        config=parse_config(make_config()),
         model=model,
         variables=model.lazy_init(jax.random.key(0), shape, train=False),
         class_names=tuple("abcdefghij"),

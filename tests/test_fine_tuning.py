@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 import rattn_jax
-from rattn_jax.config.rules import check_config
+from rattn_jax.config.load import parse_config
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training.init_from import open_source, start_from
 from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.state import create_train_state
+from rattn_jax.training.step_functions import build_model
 from tests.compare import assert_equal
 from tests.devices import ONE
 from tests.tiny import KEYWORDS, make_config
@@ -36,6 +37,12 @@ def tune(source=None, **changes):
     return config
 
 
+def open_tuned(source, **changes):
+    """What a run with these changes starts from."""
+    config = parse_config(tune(source, **changes))
+    return open_source(config, build_model(config, num_classes=3))
+
+
 def new_state(num_classes=10, *, with_averages=False):
     model = create_model("attention56_cifar", num_classes, **KEYWORDS | {"modules_per_stage": (2,)})
     optimizer = make_optimizer("sgd", make_schedule("step", learning_rate=0.1, num_train_steps=9))
@@ -50,9 +57,7 @@ def without_classifier(params):
 
 def test_all_is_taken_where_the_classes_are_the_same(source):
     said = []
-    state = start_from(
-        new_state(with_averages=True), open_source(tune(source)), DIGITS, said.append
-    )
+    state = start_from(new_state(with_averages=True), open_tuned(source), DIGITS, said.append)
     learned = rattn_jax.load(source).variables
     assert_equal({"params": state.params, "batch_stats": state.batch_stats}, learned)
     assert_equal(state.ema, learned)
@@ -63,7 +68,7 @@ def test_all_is_taken_where_the_classes_are_the_same(source):
 @pytest.mark.parametrize("names", [("a", "b", "c"), DIGITS[::-1]])
 def test_another_classifier_starts_anew(source, names):
     before, said = new_state(len(names)), []
-    state = start_from(before, open_source(tune(source)), names, said.append)
+    state = start_from(before, open_tuned(source), names, said.append)
     learned = rattn_jax.load(source).variables["params"]
     assert_equal(state.params["classifier"], before.params["classifier"])
     assert_equal(without_classifier(state.params), without_classifier(learned))
@@ -84,7 +89,7 @@ def test_another_classifier_starts_anew(source, names):
 )
 def test_another_network_is_refused(source, changes, message):
     with pytest.raises(UsageError, match=message):
-        open_source(tune(source, **changes))
+        open_tuned(source, **changes)
 
 
 @pytest.mark.parametrize("changes", [{"model.widths": (16,)}, {"freeze": ("stage2",)}])
@@ -96,7 +101,7 @@ def test_a_refused_run_leaves_its_folder_free(source, tmp_path, changes):
 
 def test_no_run_to_start_from(tmp_path):
     with pytest.raises(UsageError, match="holds no run"):
-        open_source(tune(tmp_path))
+        open_tuned(tmp_path)
 
 
 @pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -151,4 +156,4 @@ def test_units_of_a_stage_are_frozen_together():
 @pytest.mark.parametrize("changes", [{"freeze": ("stem",)}, {"freeze_statistics": True}])
 def test_nothing_is_frozen_without_a_run_to_start_from(changes):
     with pytest.raises(UsageError, match="name a run to start from"):
-        check_config(tune(**changes))
+        parse_config(tune(**changes))

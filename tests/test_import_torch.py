@@ -1,5 +1,7 @@
 """Weights of the PyTorch port; the tests against PyTorch itself are in test_port_twin.py."""
 
+import dataclasses
+import json
 import sys
 from functools import partial
 
@@ -13,15 +15,16 @@ from flax.traverse_util import flatten_dict
 import rattn_jax
 from configs import default
 from rattn_jax import import_torch
+from rattn_jax.config.load import parse_config
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.splits import build_splits
 from rattn_jax.errors import UsageError
 from rattn_jax.interop import torch_files
 from rattn_jax.interop.torch_port import convert, recognize
 from rattn_jax.runs.workdir import open_run_folder
-from rattn_jax.training.build import build_model
 from rattn_jax.training.init_from import open_source, start_from
 from rattn_jax.training.state import create_train_state
+from rattn_jax.training.step_functions import build_model
 from tests import port_state
 
 TINY = {"widths": (16, 24, 32), "num_classes": 3}
@@ -204,10 +207,12 @@ def test_folder_is_for_all_that_reads_a_run(file, state, tmp_path, capsys):
     assert list(maps) == [f"stage{i}/module{j}" for i in (1, 2, 3) for j in range(1, i + 1)]
 
     config = network.config
-    found, known = (flatten_dict(c.to_dict(), sep=".") for c in (config, default.get_config()))
+    record = json.loads((workdir / "config.json").read_text())["config"]
+    found, known = (flatten_dict(c, sep=".") for c in (record, default.get_config().to_dict()))
     assert found.keys() - known.keys() == {"imported"}
     assert (config.model.dtype, config.model.mask_activation) == (None, None)
-    config.dataset.name = "digits"  # what `surgery` reads
+    # What `surgery` reads.
+    config = dataclasses.replace(config, dataset=dataclasses.replace(config.dataset, name="digits"))
     assert sorted(build_splits(config, build_dataset(config))[1]) == ["test"]
 
 
@@ -219,10 +224,12 @@ def test_a_run_starts_from_it_in_another_folder(file, state, tmp_path, capsys):
         open_run_folder(workdir, config.to_dict())
     config.init_from, config.normalization = str(workdir), "unit"
     config.model.update(name="attention92_port_cifar", wiring="port", widths=TINY["widths"])
-    before = convert(state, build_model(config, 3))[0]
+    config = parse_config(config)
+    model = build_model(config, 3)
+    before = convert(state, model)[0]
     said = []
-    start = create_train_state(jax.random.key(0), build_model(config, 3), optax.sgd(1), (8, 8, 3))
-    found = start_from(start, open_source(config), ("0", "1", "2"), said.append)
+    start = create_train_state(jax.random.key(0), model, optax.sgd(1), (8, 8, 3))
+    found = start_from(start, open_source(config, model), ("0", "1", "2"), said.append)
     jax.tree.map(np.testing.assert_array_equal, found.params, before["params"])
     assert said == [f"starting from {workdir}, step 0: classifier included"]
 

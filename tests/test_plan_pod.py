@@ -13,18 +13,23 @@ from experiments.pod.costs import Costs, collectives, costs
 from experiments.pod.plan import costs_with_loops, plan
 from experiments.pod.predict import MOST_COMPILATIONS, largest_batch, step_time
 from experiments.pod.step import PlannedStep, num_bytes
+from rattn_jax.config.load import parse_config
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.console import Progress
 from rattn_jax.training.step_functions import Trainer
+from tests import tiny
 from tests.forks import start_python
-from tests.tiny import make_config
+
+
+def make_config(**changes):
+    return parse_config(tiny.make_config(**changes))
 
 
 def streamed_config(**changes):
-    config = make_config(normalization="imagenet", **changes)
-    config.dataset.max_resident_bytes = 0
-    return config
+    config = make_config(**{"normalization": "imagenet"} | changes)
+    dataset = dataclasses.replace(config.dataset, max_resident_bytes=0)
+    return dataclasses.replace(config, dataset=dataset)
 
 
 def lowered_text(function, *arguments):
@@ -107,12 +112,13 @@ def test_search_goes_no_further_than_a_config_may(monkeypatch):
 @pytest.mark.parametrize("sync_batch_norm", [False, True])
 def test_looped_modules_cost_what_they_cost_apart(sync_batch_norm):
     devices = jax.devices()[:2]
-    config = make_config()
-    config.sync_batch_norm = sync_batch_norm
-    config.model.modules_per_stage = (3,)
+    keys = tiny.make_config(sync_batch_norm=sync_batch_norm)
+    keys.model.modules_per_stage = (3,)
+    config = parse_config(keys)
     apart = costs(PlannedStep(config, devices).lower().compile())
     assert costs_with_loops(config, devices, apart, lambda text: None) is apart
-    config.model.scan_modules = True
+    keys.model.scan_modules = True
+    config = parse_config(keys)
     once = costs(PlannedStep(config, devices).lower().compile())
     looped = costs_with_loops(config, devices, once, lambda text: None)
     assert looped.all_reduce_bytes == apart.all_reduce_bytes
@@ -217,8 +223,7 @@ def test_without_libtpu(monkeypatch):
 )
 def test_configs_that_cannot_be_planned(change, message):
     if message is None:
-        config = streamed_config()
-        config.normalization, message = "mean_image", "they stream"
+        config, message = streamed_config(normalization="mean_image"), "they stream"
     else:
         config = make_config(**change)
     with pytest.raises(UsageError, match=message):

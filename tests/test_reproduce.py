@@ -10,7 +10,7 @@ from experiments.reproduce.results import Page
 from experiments.reproduce.runs import ROOT, PlannedRun, plan_runs
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.tables import TABLES
-from rattn_jax.config.rules import check_config
+from rattn_jax.config.load import parse_config
 
 TINY = [
     "--config.model.widths=(8,)",
@@ -71,7 +71,7 @@ def read(folder, name="table1-short"):
 @pytest.mark.parametrize("table", TABLES)
 def test_every_run_has_a_config(tmp_path, table, scale):
     for run in plan(tmp_path, table, scale):
-        check_config(run.config)
+        parse_config(run.config)
         assert run.config.optimizer.boundaries[-1] < run.config.num_train_steps
         assert (run.config.dataset.name == "digits") == (scale == "smoke")
         if scale == "paper":

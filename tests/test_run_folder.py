@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from rattn_jax.config.schema import ModelConfig, RunConfig
 from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.saved_run import read_inputs, record_inputs
@@ -87,8 +88,8 @@ def test_record_that_is_none(tmp_path):
 def test_config_reads_back_as_it_was(tmp_path):
     start(tmp_path, CONFIG)
     config, dataset = read_run(epath.Path(tmp_path))
-    assert config.to_dict() == CONFIG
-    assert isinstance(config.model.widths, tuple)
+    assert (config.num_train_steps, config.model.name, config.model.widths) == (10, "a", (4, 8))
+    assert config == RunConfig(num_train_steps=10, model=ModelConfig("a", widths=(4, 8)))
     assert dataset == DATASET
 
 

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from rattn_jax.config.load import parse_config
 from rattn_jax.data import open_dataset
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
@@ -125,6 +126,7 @@ def test_class_names_are_recorded_and_a_changed_folder_is_refused(tmp_path):
 
 
 def trainer_of(config):
+    config = parse_config(config)
     trainer = Trainer(config, ONE, Progress(1, 1))
     trainer.place(build_dataset(config))
     return trainer

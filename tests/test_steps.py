@@ -10,6 +10,7 @@ from rattn_jax.data.batches import Batch, StreamedData
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import check_batch_size, make_mesh
+from rattn_jax.training import steps
 from rattn_jax.training.metrics import count_examples, summarize
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.steps import _fold
@@ -151,14 +152,15 @@ def test_loss_is_that_of_the_targets(data):
     assert losses[1.0]["loss"] == pytest.approx(float(uniform), rel=1e-4)
 
 
-def test_images_are_regularized_with_their_targets(data):
+def test_images_are_regularized_with_their_targets(data, monkeypatch):
     seen = []
 
-    def regularize(rngs, images, targets):
+    def regularize(rngs, images, targets, **options):
         seen.append((rngs.shape, images.shape, images.dtype, targets.shape))
         return 0 * images, 0 * targets
 
-    state = run_steps(INDICES[:1], data, regularize=regularize)
+    monkeypatch.setattr(steps, "regularize", regularize)
+    state = run_steps(INDICES[:1], data, label_smoothing=0.5)  # which no other test compiles
     assert seen[0] == ((16,), (16, 8, 8, 3), jnp.float32, (16, 10))
     assert summarize(state.metrics)["loss"] == 0
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.benchmark.task import FLAX, INFERENCE, Ready, Run, Task
 from experiments.flax_twin import FlaxTwin
-from rattn_jax.augment import augment_images
+from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
 from rattn_jax.data.batches import Normalization, ResidentData
 from rattn_jax.models import create_model
 from rattn_jax.models.summary import describe
@@ -22,7 +22,7 @@ from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.state import create_train_state
-from rattn_jax.training.steps import train_steps
+from rattn_jax.training.steps import Preprocessing, UpdateRule, train_steps
 
 _MATRIX_SIZES = {"cpu": 2048}
 _LARGE_MATRIX_SIZE = 8192  # keeps an accelerator busy
@@ -52,14 +52,13 @@ def prepare(name: str, task: Task) -> tuple[Run, Ready]:
 def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
     schedule = make_schedule("step", learning_rate=0.1, num_train_steps=1)
     optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
+    preprocessing = Preprocessing(
+        AugmentationConfig(crop_padding=4, flip=True), RegularizationConfig(), task.num_classes, 0
+    )
     function = partial(
         train_steps,
         loop=jax.default_backend() != "cpu",
-        model=model,
-        optimizer=optimizer,
-        augment=partial(augment_images, crop_padding=4, flip=True),
-        num_classes=task.num_classes,
-        seed=0,
+        rule=UpdateRule(model, optimizer, preprocessing),
         axis_name=AXIS,
     )
     mesh = make_mesh(jax.devices()[:1])

@@ -1,20 +1,20 @@
 """A run's train step, compiled for a topology: what it takes and how long it may last."""
 
-import copy
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 
 import jax
-from ml_collections import ConfigDict
 
 from experiments.pod.chips import Chip
 from experiments.pod.costs import Costs, Memory, costs, memory
 from experiments.pod.predict import CHIP_COUNTS, LargestBatch, StepTime, largest_batch, step_time
 from experiments.pod.step import PlannedStep
+from rattn_jax.config.rules import check_config
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
-from rattn_jax.training.build import build_model
+from rattn_jax.training.step_functions import build_model
 
 Say = Callable[[str], None]
 
@@ -61,7 +61,7 @@ class _RefusedError(Exception):
 
 
 def plan(
-    config: ConfigDict,
+    config: RunConfig,
     devices: Sequence[jax.Device],
     chip: Chip | None,
     *,
@@ -71,7 +71,7 @@ def plan(
     """Compiles the step and, if asked, searches the largest batch.
 
     Args:
-        config: the keys of `configs/default.py`.
+        config: the run's config.
         devices: devices to compile for.
         chip: their figures, if there are any.
         search: whether to search; takes up to seven more compilations.
@@ -124,14 +124,8 @@ def _compile(step: PlannedStep) -> jax.stages.Compiled:
         raise _RefusedError(" ".join(str(error).split())[:300]) from None
 
 
-def _changed(config: ConfigDict, **changes: object) -> ConfigDict:
-    changed = copy.deepcopy(config)
-    changed.update_from_flattened_dict(changes)
-    return changed
-
-
 def costs_with_loops(
-    config: ConfigDict, devices: Sequence[jax.Device], compiled: Costs, say: Say
+    config: RunConfig, devices: Sequence[jax.Device], compiled: Costs, say: Say
 ) -> Costs:
     """Costs of a step, also if its modules run in a loop, whose body XLA counts once.
 
@@ -154,9 +148,8 @@ def costs_with_loops(
     found = []
     for part in (0, 1):
         modules = tuple(1 + part * count // distance for count in more)
-        short = _changed(
-            config, **{"model.modules_per_stage": modules, "model.scan_modules": False}
-        )
+        model = dataclasses.replace(config.model, modules_per_stage=modules, scan_modules=False)
+        short = dataclasses.replace(config, model=model)
         say(f"compiling with {modules} modules for the costs")
         found.append(costs(_compile(PlannedStep(short, devices))))
     unrolled = found[0].towards(found[1], distance)
@@ -167,7 +160,7 @@ def costs_with_loops(
 
 
 def _search(
-    config: ConfigDict,
+    config: RunConfig,
     devices: Sequence[jax.Device],
     chip: Chip,
     used: Memory | None,
@@ -183,8 +176,9 @@ def _search(
             return None if used is None else used.total + evaluated_bytes
         say(f"compiling with batch {batch_size}")
         try:
-            step = PlannedStep(_changed(config, batch_size=batch_size), devices)
-            total = memory(_compile(step)).total + evaluated_bytes
+            larger = dataclasses.replace(config, batch_size=batch_size)
+            check_config(larger)
+            total = memory(_compile(PlannedStep(larger, devices))).total + evaluated_bytes
         except (_RefusedError, UsageError) as error:  # or beyond what a config may ask for
             say(f"batch {batch_size} is refused: {error}")
             return None

@@ -13,9 +13,8 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
-from rattn_jax.config.rules import check_config
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data import Dataset, dataset_spec
 from rattn_jax.data.batches import (
     FIXED_NORMALIZATIONS,
@@ -31,8 +30,8 @@ from rattn_jax.errors import UsageError
 from rattn_jax.models import stack_modules
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh
-from rattn_jax.training.build import build_model, build_optimizer, build_recipe
 from rattn_jax.training.state import create_train_state
+from rattn_jax.training.step_functions import build_model, build_optimizer, build_rule
 from rattn_jax.training.steps import train_steps
 
 
@@ -45,15 +44,14 @@ class PlannedStep:
         evaluated_bytes: data of the splits to evaluate, which is on every device as well.
 
     Args:
-        config: the keys of `configs/default.py`.
+        config: the run's config.
         devices: devices to compile for.
 
     Raises:
         UsageError: the config cannot be used.
     """
 
-    def __init__(self, config: ConfigDict, devices: Sequence[jax.Device]) -> None:
-        check_config(config)
+    def __init__(self, config: RunConfig, devices: Sequence[jax.Device]) -> None:
         check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
         if config.parallel != "shard_map":
             raise UsageError(
@@ -76,17 +74,11 @@ class PlannedStep:
             )
         model = build_model(config, spec.num_classes)
         optimizer = build_optimizer(config)[1]
-        recipe = build_recipe(config, spec.num_classes, crops_on_device=self.resident)
         function = partial(
             train_steps,
             loop=False,  # a single update; the costs of a loop would count its body once
-            model=model,
             axis_name=AXIS,
-            optimizer=optimizer,
-            accumulate_steps=config.accumulate_steps,
-            ema_decay=config.ema_decay,
-            freeze_statistics=config.freeze_statistics,
-            **recipe,
+            rule=build_rule(config, model, optimizer, spec.num_classes),
         )
         self._call: Any = map_replicas(
             function, mesh, "shard_map", num_batches=1, donate_state=True
@@ -127,7 +119,7 @@ def _with(sharding: NamedSharding, tree: Any) -> Any:
     )
 
 
-def _data(config: ConfigDict, size: int, num_examples: int | None) -> Data:
+def _data(config: RunConfig, size: int, num_examples: int | None) -> Data:
     """A split that is resident, of so many examples, or one that streams."""
     if config.normalization == "mean_image":
         mean: Any = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)

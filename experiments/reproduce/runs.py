@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments.compare import read_run
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
-from rattn_jax.config.rules import check_config
+from rattn_jax.config.load import parse_config
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.workdir import RECORD, check_same_config
 
@@ -118,7 +118,7 @@ def _resolve(name: str, changes: Sequence[str]) -> ConfigDict:
     except (AttributeError, KeyError) as error:
         key = re.findall(r"\w+", str(error))[0]
         raise UsageError(f"the config has no key {key!r}: configs/default.py lists all") from error
-    check_config(config)
+    parse_config(config)  # refuses what cannot be run
     return config
 
 

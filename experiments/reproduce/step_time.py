@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments.pod.step import PlannedStep
 from experiments.reproduce.runs import PlannedRun
+from rattn_jax.config.load import parse_config
 from rattn_jax.data import dataset_spec
 
 _STEPS, _MOST_SECONDS = 10, 20.0
@@ -65,7 +66,7 @@ def _in_a_process(function: Callable[[ConfigDict], float], config: ConfigDict) -
 
 def _measure(config: ConfigDict) -> float:
     """Seconds of a step, on zeros: the median of some."""
-    step = PlannedStep(config, jax.devices())
+    step = PlannedStep(parse_config(config), jax.devices())
     compiled = step.lower().compile()
 
     def zeros(leaf: Any) -> Any:

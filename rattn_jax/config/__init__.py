@@ -1,1 +1,1 @@
-"""The config of a run: what its values may be."""
+"""The config of a run: typed values, and what they may be."""

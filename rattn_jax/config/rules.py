@@ -1,11 +1,11 @@
 """The ranges of the config's values, checked before anything else happens."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -101,20 +101,18 @@ _OPTIONAL = frozenset(
 )
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: RunConfig) -> None:
     """Raises UsageError if a value is missing or out of its range."""
     for key in ("freeze", "freeze_statistics"):
-        if config[key] and not config.init_from:
+        value: Any = getattr(config, key)
+        if value and not config.init_from:
             raise UsageError(
-                f"config.{key}={config[key]} without config.init_from would keep what is random: "
+                f"config.{key}={value} without config.init_from would keep what is random: "
                 "name a run to start from"
             )
     for key, (text, holds) in _RULES.items():
-        value: Any = config
-        for part in key.split("."):
-            value = value[part]
+        value = functools.reduce(getattr, key.split("."), config)
         if value is None and key in _OPTIONAL:
             continue
         if value is None or not holds(value):
-            shown = tuple(value) if isinstance(value, list | tuple) else value
-            raise UsageError(f"config.{key}={shown!r} is out of range: it must be {text}")
+            raise UsageError(f"config.{key}={value!r} is out of range: it must be {text}")

@@ -1,13 +1,147 @@
-"""Sections of a config as keywords of what they describe.
+"""The config of a run as typed values: `config.optimizer.learning_rate`, as in configs/default.py.
 
-create_model(config.model.name, num_classes, **model_keywords(config))
+Sections and fields are those of configs/default.py, which says what each is and in which unit, and
+so are the defaults: a config.json that has fewer keys, for it is older than they are or belongs to
+imported weights, is read with them.
 """
 
+import dataclasses
 from typing import Any
 
-from ml_collections import ConfigDict
+
+@dataclasses.dataclass(frozen=True)
+class LabelNoiseConfig:
+    """Wrong labels on purpose: section `dataset.label_noise`."""
+
+    clean_ratio: float = 1.0
+    matrix: str | None = None
 
 
-def model_keywords(config: ConfigDict) -> dict[str, Any]:
-    """Keywords of `create_model`: those of the keys under `model.` that are set."""
-    return {k: v for k, v in config.model.items() if v is not None and k != "name"}
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """What to train and evaluate on: section `dataset`."""
+
+    name: str = "cifar10"
+    train_split: str = "train"
+    test_split: str | None = None
+    test_fraction: float = 0.1
+    image_size: int | None = None
+    eval_image_size: int | None = None
+    eval_crop_fraction: float = 1.0
+    validation_blacklist: str | None = None
+    max_resident_bytes: int = 2**30
+    num_threads: int = 0
+    max_bad_examples: int = 10
+    label_noise: LabelNoiseConfig = LabelNoiseConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+    """Changes of images: section `augmentation`, the keywords of `augment_images`."""
+
+    scale_crop: tuple[float, float] | None = None
+    crop_padding: int = 4
+    flip: bool = True
+    trivial_augment: bool = False
+    lighting: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RegularizationConfig:
+    """Changes of images and targets: section `regularization`, the keywords of `regularize`."""
+
+    cutout: int = 0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network: section `model`. None leaves the network's own value."""
+
+    name: str = "attention56_cifar"
+    p: int | None = None
+    t: int | None = None
+    r: int | None = None
+    modules_per_stage: tuple[int, ...] | None = None
+    widths: tuple[int, ...] | None = None
+    mask_poolings: tuple[int, ...] | None = None
+    mask_decoder_units: int | None = None
+    mask_activation: str | None = None
+    mask_structure: str | None = None
+    attention_residual: bool | None = None
+    unit: str | None = None
+    wiring: str | None = None
+    dtype: str | None = None
+    remat: bool | None = None
+    scan_modules: bool | None = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Keywords of `create_model`: what is set, but for the name."""
+        values = dataclasses.asdict(self)
+        return {key: v for key, v in values.items() if v is not None and key != "name"}
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer and learning rate: section `optimizer`."""
+
+    name: str = "sgd"
+    schedule: str = "step"
+    warmup_steps: int = 0
+    learning_rate: float = 0.1
+    boundaries: tuple[int, ...] = (64_000, 96_000)
+    decay: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    decay_norm_and_bias: bool = True
+    clip_norm: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """All keys of a run."""
+
+    seed: int = 0
+    data_dir: str | None = None
+    init_from: str | None = None
+    freeze: tuple[str, ...] | None = None
+    freeze_statistics: bool = False
+    batch_size: int = 64
+    num_train_steps: int = 160_000
+    log_every_steps: int = 100
+    eval_every_steps: int = 1_000
+    checkpoint_every_steps: int = 1_000
+    keep_checkpoints: int = 2
+    report: bool = True
+    parallel: str = "shard_map"
+    sync_batch_norm: bool = False
+    compilation_cache_dir: str | None = None
+    process_timeout_seconds: int = 60
+    preemption_grace_seconds: int = 25
+    on_save_error: str = "stop"
+    on_nonfinite: str = "stop"
+    profile_steps: tuple[int, int] | None = None
+    steps_per_call: int = 0
+    dataset: DatasetConfig = DatasetConfig()
+    validation_examples: int = 0
+    normalization: str = "mean_image"
+    augmentation: AugmentationConfig = AugmentationConfig()
+    regularization: RegularizationConfig = RegularizationConfig()
+    label_smoothing: float = 0.0
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    accumulate_steps: int = 1
+    ema_decay: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as it is written to config.json: nested, in the order of the alphabet."""
+        return _in_order(dataclasses.asdict(self))
+
+
+def _in_order(tree: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _in_order(value) if isinstance(value, dict) else value
+        for key, value in sorted(tree.items())
+    }

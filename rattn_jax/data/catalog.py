@@ -9,8 +9,8 @@ dataset_spec("cifar10")                    # classes, sizes and image size
 import difflib
 
 from absl import logging
-from ml_collections import ConfigDict
 
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data import splits
 from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
 from rattn_jax.errors import UsageError
@@ -155,7 +155,7 @@ def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
             )
 
 
-def build_dataset(config: ConfigDict) -> Dataset:
+def build_dataset(config: RunConfig) -> Dataset:
     """The dataset, opened."""
     return open_dataset(
         config.dataset.name,

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.batches import (
     FIXED_NORMALIZATIONS,
     Batch,
@@ -232,7 +232,7 @@ class StreamingFeed:
             self._stream.close()
 
 
-def image_sizes(config: ConfigDict, spec: DatasetSpec) -> tuple[int, int]:
+def image_sizes(config: RunConfig, spec: DatasetSpec) -> tuple[int, int]:
     """Height and width of training images, and of those in evaluation.
 
     Raises:
@@ -247,14 +247,14 @@ def image_sizes(config: ConfigDict, spec: DatasetSpec) -> tuple[int, int]:
     return size, config.dataset.eval_image_size or size
 
 
-def is_resident(config: ConfigDict, dataset: Dataset, sizes: tuple[int, int]) -> bool:
+def is_resident(config: RunConfig, dataset: Dataset, sizes: tuple[int, int]) -> bool:
     """Whether the dataset, decoded to these `image_sizes`, is small enough for the device."""
     num_bytes = 3 * (len(dataset.train) * sizes[0] ** 2 + len(dataset.test) * sizes[1] ** 2)
     return num_bytes <= config.dataset.max_resident_bytes
 
 
 def build_feed(
-    config: ConfigDict,
+    config: RunConfig,
     dataset: Dataset,
     sizes: tuple[int, int],
     *,
@@ -279,7 +279,7 @@ def build_feed(
                 f"config.normalization='mean_image' needs all images of {dataset.name} on the "
                 "device, and they stream: use 'imagenet', or a larger dataset.max_resident_bytes"
             )
-        common = {
+        common: dict[str, Any] = {
             "batch_size": config.batch_size,
             "num_classes": dataset.num_classes,
             "num_threads": num_threads,

@@ -1,8 +1,8 @@
 """The splits of a run. Always the same examples are held out, whatever its seed."""
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.dataset import Dataset, Source, Subset
 from rattn_jax.data.label_noise import LabelNoise, NoisySource, read_matrix, symmetric_matrix
 from rattn_jax.errors import DataError, UsageError
@@ -78,7 +78,7 @@ def _pick(labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(picked))
 
 
-def build_splits(config: ConfigDict, dataset: Dataset) -> tuple[Source, dict[str, Source]]:
+def build_splits(config: RunConfig, dataset: Dataset) -> tuple[Source, dict[str, Source]]:
     """Training examples, with label noise, and the splits to evaluate, by name."""
     train, evaluated = dataset.train, {"test": dataset.test}
     noise, count = config.dataset.label_noise, config.validation_examples

@@ -14,9 +14,8 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
-from rattn_jax.config.schema import model_keywords
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import UsageError
 from rattn_jax.models.registry import create_model
@@ -86,7 +85,7 @@ class SavedRun:
 
     folder: epath.Path
     step: int
-    config: ConfigDict
+    config: RunConfig
     model: nn.Module
     variables: Mapping[str, Any]
     class_names: tuple[str, ...]
@@ -115,15 +114,15 @@ def read_saved_run(workdir: epath.PathLike) -> SavedRun:
             f"workdir {folder} has no checkpoint yet: train until the first one is saved"
         ) from error
     # How it was trained is no matter here: modules are saved apart, statistics are fixed.
-    config.model.scan_modules = config.model.remat = None
-    config.sync_batch_norm = False
+    network = dataclasses.replace(config.model, scan_modules=None, remat=None)
+    config = dataclasses.replace(config, model=network, sync_batch_norm=False)
     class_names = tuple(dataset["class_names"])
     averages = state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
     return SavedRun(
         folder=folder,
         step=step,
         config=config,
-        model=create_model(config.model.name, len(class_names), **model_keywords(config)),
+        model=create_model(network.name, len(class_names), **network.keywords()),
         variables=averages,
         class_names=class_names,
         image_size=image_size,

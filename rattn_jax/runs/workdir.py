@@ -21,8 +21,9 @@ from typing import Any
 
 import jax
 from etils import epath
-from ml_collections import ConfigDict
 
+from rattn_jax.config.load import read_config
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.files import absolute, is_remote, replace_text
@@ -152,7 +153,7 @@ def lock_run_folder(folder: epath.Path) -> Generator[None]:
         yield
 
 
-def read_run(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
+def read_run(folder: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
     """The config of a run and the description of its dataset, as `record_run` was given them.
 
     Raises:
@@ -163,19 +164,12 @@ def read_run(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
         raise UsageError(
             f"workdir {folder} holds no run: it has no {RECORD}; give the --workdir of a training"
         )
-    return ConfigDict(_with_tuples(_read(record, "config"))), _read(record, "dataset")
+    return read_config(_read(record, "config")), _read(record, "dataset")
 
 
 def _as_json(config: Mapping[str, Any]) -> Any:
     """The config as it reads back: tuples become lists."""
     return json.loads(json.dumps(config))
-
-
-def _with_tuples(config: Any) -> Any:
-    """The reverse of `_as_json`: no value of a config is a list."""
-    if isinstance(config, dict):
-        return {key: _with_tuples(value) for key, value in config.items()}
-    return tuple(config) if isinstance(config, list) else config
 
 
 def _short(value: Any) -> str:

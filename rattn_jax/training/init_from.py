@@ -4,22 +4,29 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.saved_run import SavedRun, read_saved_run
-from rattn_jax.training.build import build_model
 from rattn_jax.training.state import TrainState
 
 _CLASSIFIER = "classifier"
-# Attributes of a network that leave its variables and what they mean the same.
-_FREE = frozenset({"name", "parent", "norm_axis_name", "dtype", "remat", "scan_modules"})
+# Attributes of a network that leave its variables and what they mean the same, but for the
+# classifier's.
+_FREE = frozenset(
+    {"name", "parent", "num_classes", "norm_axis_name", "dtype", "remat", "scan_modules"}
+)
 
 
-def open_source(config: ConfigDict) -> SavedRun | None:
+def open_source(config: RunConfig, model: nn.Module) -> SavedRun | None:
     """The network of `config.init_from`, or None if it is not set.
+
+    Args:
+        config: the run's config.
+        model: its network, for any number of classes.
 
     Raises:
         UsageError: the folder holds no run, or one of another network or with images normalised
@@ -29,7 +36,7 @@ def open_source(config: ConfigDict) -> SavedRun | None:
     if not config.init_from:
         return None
     source = read_saved_run(config.init_from)
-    _check_same_network(source, config)
+    _check_same_network(source, config, model)
     return source
 
 
@@ -64,8 +71,8 @@ def start_from(
     )
 
 
-def _check_same_network(source: SavedRun, config: ConfigDict) -> None:
-    other, own = source.model, build_model(config, len(source.class_names))
+def _check_same_network(source: SavedRun, config: RunConfig, own: nn.Module) -> None:
+    other = source.model
     pairs = {"normalization": (source.config.normalization, config.normalization)}
     if type(own) is type(other):
         pairs |= {

@@ -9,7 +9,8 @@ from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
 
-from rattn_jax.config.rules import check_config
+from rattn_jax.config.load import parse_config
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process, replicate
@@ -48,8 +49,14 @@ def train_and_evaluate(
         NonfiniteError: an update gave NaN or infinity.
         StoppedError: SIGTERM or Ctrl-C has ended the run, after saving.
     """
-    devices = jax.devices() if devices is None else devices
-    check_config(config)
+    return _train_and_evaluate(
+        parse_config(config), workdir, jax.devices() if devices is None else devices
+    )
+
+
+def _train_and_evaluate(
+    config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device]
+) -> TrainState:
     progress = Progress(config.num_train_steps, config.batch_size, quiet=not is_main_process())
     trainer = Trainer(config, devices, progress)
     folder = open_run_folder(workdir, config.to_dict())
@@ -58,7 +65,7 @@ def train_and_evaluate(
         # What cannot be done is refused before the folder is this run's.
         target = trainer.abstract_state()
         has_begun = bool(saved_steps(folder / "checkpoints"))
-        source = None if has_begun else open_source(config)
+        source = None if has_begun else open_source(config, trainer.model)
         dataset = build_dataset(config)
         record = record_run(folder, config.to_dict(), devices, dataset.describe())
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")

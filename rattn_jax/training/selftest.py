@@ -12,7 +12,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rattn_jax.config.rules import check_config
+from rattn_jax.config.load import parse_config
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.models import unstack_modules
@@ -49,8 +50,10 @@ def selftest(
         SaveError: a checkpoint cannot be written, or is not what is read back.
         NonfiniteError: an update gives NaN or infinity.
     """
-    devices = jax.devices() if devices is None else devices
-    check_config(config)
+    _selftest(parse_config(config), workdir, jax.devices() if devices is None else devices)
+
+
+def _selftest(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device]) -> None:
     progress = Progress(config.num_train_steps, config.batch_size, quiet=not is_main_process())
 
     def passed(what: str, text: str) -> None:
@@ -82,7 +85,7 @@ def _try_training(
 ) -> None:
     """Trains, saves, restores and trains again; `sizes` are those of the splits to evaluate."""
     throughput = Throughput(trainer.config.batch_size)
-    state = trainer.start(open_source(trainer.config), class_names)
+    state = trainer.start(open_source(trainer.config, trainer.model), class_names)
     num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     _check_disk(scratch.parent, num_bytes, trainer.config.keep_checkpoints, passed)
     state = trainer.train(state, 0, 1, throughput)

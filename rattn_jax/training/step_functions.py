@@ -7,28 +7,92 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from etils import epath
-from ml_collections import ConfigDict
 
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data import Dataset, dataset_spec
 from rattn_jax.data.loaders import build_feed, image_sizes, is_resident
-from rattn_jax.models import stack_modules
+from rattn_jax.models import create_model, stack_modules
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh, replicate, wait_on_cpu
 from rattn_jax.runs.console import Progress
 from rattn_jax.runs.metrics_log import Recorder
 from rattn_jax.runs.saved_run import SavedRun, record_inputs
 from rattn_jax.training import evaluation, metrics
-from rattn_jax.training.build import build_model, build_optimizer, build_recipe
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.evaluation import EvalSums
 from rattn_jax.training.init_from import start_from
+from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.profiling import Throughput
 from rattn_jax.training.run_report import ReportWriter
 from rattn_jax.training.state import TrainState, create_train_state
-from rattn_jax.training.steps import eval_steps, train_steps
+from rattn_jax.training.steps import (
+    Preprocessing,
+    UpdateRule,
+    eval_steps,
+    train_steps,
+)
+
+
+def build_model(config: RunConfig, num_classes: int) -> nn.Module:
+    """The network, as it is trained."""
+    keywords = config.model.keywords()
+    if config.sync_batch_norm:
+        keywords["norm_axis_name"] = AXIS
+    return create_model(config.model.name, num_classes, **keywords)
+
+
+def build_optimizer(config: RunConfig) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """Schedule of the learning rate, and the optimizer that follows it."""
+    optimizer = config.optimizer
+    schedule = make_schedule(
+        optimizer.schedule,
+        learning_rate=optimizer.learning_rate,
+        num_train_steps=config.num_train_steps,
+        warmup_steps=optimizer.warmup_steps,
+        boundaries=optimizer.boundaries,
+        decay=optimizer.decay,
+    )
+    return schedule, make_optimizer(
+        optimizer.name,
+        schedule,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        decay_norm_and_bias=optimizer.decay_norm_and_bias,
+        clip_norm=optimizer.clip_norm,
+        stacked=bool(config.model.scan_modules),
+        freeze=config.freeze or (),
+    )
+
+
+def build_preprocessing(config: RunConfig, num_classes: int) -> Preprocessing:
+    """What training does with a batch."""
+    return Preprocessing(
+        config.augmentation,
+        config.regularization,
+        num_classes,
+        config.seed,
+        config.label_smoothing,
+    )
+
+
+def build_rule(
+    config: RunConfig, model: nn.Module, optimizer: optax.GradientTransformation, num_classes: int
+) -> UpdateRule:
+    """How an update changes the state."""
+    return UpdateRule(
+        model,
+        optimizer,
+        build_preprocessing(config, num_classes),
+        accumulate_steps=config.accumulate_steps,
+        ema_decay=config.ema_decay,
+        skip_nonfinite=config.on_nonfinite == "skip",
+        freeze_statistics=config.freeze_statistics,
+    )
 
 
 class Trainer:
@@ -41,7 +105,7 @@ class Trainer:
     """
 
     def __init__(
-        self, config: ConfigDict, devices: Sequence[jax.Device], progress: Progress
+        self, config: RunConfig, devices: Sequence[jax.Device], progress: Progress
     ) -> None:
         check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
         self.config = config
@@ -53,7 +117,7 @@ class Trainer:
             dataset.name, config.data_dir, test_fraction=dataset.test_fraction
         )
         self._sizes = image_sizes(config, self._spec)
-        self._model = build_model(config, self._spec.num_classes)
+        self.model = build_model(config, self._spec.num_classes)
         self._schedule, self._optimizer = build_optimizer(config)
         self._compiled: dict[int, Any] = {}  # by the number of updates in a call
 
@@ -70,24 +134,13 @@ class Trainer:
             mesh=self.mesh,
             eval_batches=100 if loop else 1,
         )
-        recipe = build_recipe(config, self._spec.num_classes, crops_on_device=self.resident)
-        keywords: dict[str, Any] = {"loop": loop, "model": self._model, "axis_name": AXIS}
-        train = partial(
-            train_steps,
-            optimizer=self._optimizer,
-            accumulate_steps=config.accumulate_steps,
-            ema_decay=config.ema_decay,
-            skip_nonfinite=config.on_nonfinite == "skip",
-            freeze_statistics=config.freeze_statistics,
-            **recipe,
-            **keywords,
-        )
+        rule = build_rule(config, self.model, self._optimizer, self._spec.num_classes)
+        train = partial(train_steps, rule=rule, axis_name=AXIS, loop=loop)
+        evaluate = partial(eval_steps, model=self.model, axis_name=AXIS, loop=loop)
         self._train = map_replicas(
             train, self.mesh, config.parallel, num_batches=1, donate_state=True
         )
-        self._evaluate = map_replicas(
-            partial(eval_steps, **keywords), self.mesh, config.parallel, num_batches=2
-        )
+        self._evaluate = map_replicas(evaluate, self.mesh, config.parallel, num_batches=2)
 
     def record_inputs(self, folder: epath.Path) -> None:
         """Keeps in the run's folder what its images are scaled and normalised to."""
@@ -104,7 +157,7 @@ class Trainer:
     def _create_state(self) -> TrainState:
         return create_train_state(
             jax.random.key(self.config.seed),
-            self._model,
+            self.model,
             self._optimizer,
             (self._sizes[0], self._sizes[0], 3),
             with_averages=self.config.ema_decay > 0,
@@ -217,7 +270,7 @@ class Trainer:
         return ReportWriter(
             folder,
             last_step,
-            model=self._model,
+            model=self.model,
             feed=self.feed,
             probed_split=self.due(0)[0],
             batch_size=self.config.batch_size,

@@ -13,16 +13,59 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rattn_jax.augment import example_rngs, one_hot_targets, regularize
-from rattn_jax.data.batches import Batch, Data, Normalization, normalize, take
+from rattn_jax.augment import augment_images, example_rngs, one_hot_targets, regularize
+from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
+from rattn_jax.data.batches import Batch, Data, Normalization, ResidentData, normalize, take
 from rattn_jax.training.evaluation import EvalSums, add
 from rattn_jax.training.metrics import Metrics, empty, measure, merge
 from rattn_jax.training.state import TrainState, average, leave_out_nonfinite
 
 Array = jax.Array
-Augment = Callable[[Array, Array], Array]  # (rngs [B], uint8 images [B, H, W, C]) -> float32
-# (rngs [B], normalised images [B, H, W, C], targets [B, K]) -> images, targets
-Regularize = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What training does with a batch before the network sees it.
+
+    Attributes:
+        augmentation: changes of the uint8 images. Streams are cropped on the host, from the whole
+            image: for them `scale_crop` is left out.
+        regularization: changes of normalised images and targets.
+        num_classes: number of classes.
+        seed: seed of the run.
+        label_smoothing: share of the target that is spread over all classes.
+    """
+
+    augmentation: AugmentationConfig
+    regularization: RegularizationConfig
+    num_classes: int
+    seed: int
+    label_smoothing: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateRule:
+    """How an update changes the state.
+
+    Attributes:
+        model: network.
+        optimizer: optimizer.
+        preprocessing: of the batch.
+        accumulate_steps: parts of equal size in which a replica's share of the batch is computed,
+            one after the other, to save memory; batch norm sees them one by one.
+        ema_decay: see `average`.
+        skip_nonfinite: what an update does from which NaN or infinity comes: True leaves it out,
+            False stops training; see `leave_out_nonfinite`.
+        freeze_statistics: whether the running averages normalise, and stay as they are.
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    preprocessing: Preprocessing
+    accumulate_steps: int = 1
+    ema_decay: float = 0.0
+    skip_nonfinite: bool = False
+    freeze_statistics: bool = False
 
 
 def prepare(
@@ -30,12 +73,7 @@ def prepare(
     normalization: Normalization,
     step: Array,
     positions: Array,
-    *,
-    augment: Augment,
-    num_classes: int,
-    seed: int,
-    regularize: Regularize = regularize,
-    label_smoothing: float = 0.0,
+    preprocessing: Preprocessing,
 ) -> tuple[Array, Array]:
     """What the network is given in training, and what it is to answer.
 
@@ -44,35 +82,23 @@ def prepare(
         normalization: of the images.
         step: number of updates done, int32 scalar.
         positions: places of the examples in the global batch, int32 [B].
-        augment: augmentation of the uint8 images.
-        num_classes: number of classes.
-        seed: seed of the augmentation.
-        regularize: changes of normalised images and targets; none, as it is.
-        label_smoothing: share of the target that is spread over all classes.
+        preprocessing: what to do with them.
 
     Returns:
         Images float32 [B, H, W, C], targets float32 [B, num_classes].
     """
-    rngs = example_rngs(seed, step, positions)
-    images = normalize(augment(rngs, jnp.asarray(batch.images)), normalization)
-    targets = one_hot_targets(jnp.asarray(batch.labels), num_classes, label_smoothing)
-    return regularize(rngs, images, targets)
+    options = preprocessing
+    rngs = example_rngs(options.seed, step, positions)
+    augmentation = dataclasses.asdict(options.augmentation)
+    images = augment_images(rngs, jnp.asarray(batch.images), **augmentation)
+    images = normalize(images, normalization)
+    labels = jnp.asarray(batch.labels)
+    targets = one_hot_targets(labels, options.num_classes, options.label_smoothing)
+    return regularize(rngs, images, targets, **dataclasses.asdict(options.regularization))
 
 
 def train_step(
-    state: TrainState,
-    data: Data,
-    row: Any,
-    *,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    axis_name: str,
-    loop: bool,
-    accumulate_steps: int = 1,
-    ema_decay: float = 0.0,
-    skip_nonfinite: bool = False,
-    freeze_statistics: bool = False,
-    **recipe: Any,
+    state: TrainState, data: Data, row: Any, rule: UpdateRule, *, axis_name: str, loop: bool
 ) -> TrainState:
     """State after one update.
 
@@ -80,28 +106,52 @@ def train_step(
         state: state before it, the same on every replica.
         data: the training split.
         row: the replica's share of the batch: numbers of examples [B], or a `Batch`.
-        model: network.
-        optimizer: optimizer.
+        rule: how the state changes.
         axis_name: mapped axis of the replicas.
         loop: see `_fold`.
-        accumulate_steps: parts of equal size in which the share is computed, one after the other,
-            to save memory; batch norm sees them one by one.
-        ema_decay: see `average`.
-        skip_nonfinite: what an update does from which NaN or infinity comes: True leaves it out,
-            False stops training; see `leave_out_nonfinite`.
-        freeze_statistics: whether the running averages normalise, and stay as they are.
-        **recipe: keywords of `prepare`.
     """
     batch = take(data, row)
     share = batch.labels.shape[0]
     positions = jax.lax.axis_index(axis_name) * share + jnp.arange(share)
-    images, targets = prepare(batch, data.normalization, state.step, positions, **recipe)
+    images, targets = prepare(
+        batch, data.normalization, state.step, positions, for_data(rule.preprocessing, data)
+    )
+    grads, batch_stats, sums = _gradients(
+        state, (images, targets, jnp.asarray(batch.labels)), rule, loop
+    )
+    grads, batch_stats = jax.lax.pmean((grads, batch_stats), axis_name)
+    updates, opt_state = rule.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    updated = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        ema=average(state.ema, params, batch_stats, state.step, rule.ema_decay),
+        metrics=merge(state.metrics, jax.lax.psum(sums, axis_name)),
+    )
+    return leave_out_nonfinite(updated, state, go_on=rule.skip_nonfinite)
+
+
+def for_data(preprocessing: Preprocessing, data: Data) -> Preprocessing:
+    """What is left to do on the device with batches of this data."""
+    if isinstance(data, ResidentData):
+        return preprocessing
+    augmentation = dataclasses.replace(preprocessing.augmentation, scale_crop=None)
+    return dataclasses.replace(preprocessing, augmentation=augmentation)
+
+
+def _gradients(
+    state: TrainState, examples: tuple[Array, Array, Array], rule: UpdateRule, loop: bool
+) -> tuple[Any, Any, Metrics]:
+    """Gradients of the mean loss over images, targets and labels; new statistics; and metrics."""
 
     def loss_fn(params: Any, batch_stats: Any, part: Any) -> tuple[Array, tuple[Any, Metrics]]:
         images, targets, labels = part
         variables = {"params": params, "batch_stats": batch_stats}
-        logits, updated = model.apply(
-            variables, images, train=not freeze_statistics, mutable=["batch_stats"]
+        logits, updated = rule.model.apply(
+            variables, images, train=not rule.freeze_statistics, mutable=["batch_stats"]
         )
         losses = optax.softmax_cross_entropy(logits, targets)
         sums = measure(logits, labels, losses=losses)
@@ -115,31 +165,17 @@ def train_step(
         grads = more if grads is None else jax.tree.map(jnp.add, grads, more)
         return grads, batch_stats, merge(sums, more_sums)
 
-    whole = (images, targets, batch.labels)
-    if accumulate_steps == 1:
-        grads, batch_stats, sums = add_part((None, state.batch_stats, empty()), whole)
-    else:
-        parts = jax.tree.map(lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), whole)
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
-        grads, batch_stats, sums = _fold(add_part, (zeros, state.batch_stats, empty()), parts, loop)
-        grads = jax.tree.map(lambda x: x / accumulate_steps, grads)
-    grads, batch_stats = jax.lax.pmean((grads, batch_stats), axis_name)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    updated = dataclasses.replace(
-        state,
-        step=state.step + 1,
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-        ema=average(state.ema, params, batch_stats, state.step, ema_decay),
-        metrics=merge(state.metrics, jax.lax.psum(sums, axis_name)),
-    )
-    return leave_out_nonfinite(updated, state, go_on=skip_nonfinite)
+    count = rule.accumulate_steps
+    if count == 1:
+        return add_part((None, state.batch_stats, empty()), examples)
+    parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), examples)
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    grads, batch_stats, sums = _fold(add_part, (zeros, state.batch_stats, empty()), parts, loop)
+    return jax.tree.map(lambda x: x / count, grads), batch_stats, sums
 
 
 def train_steps(
-    state: TrainState, data: Data, rows: Any, *, loop: bool, **keywords: Any
+    state: TrainState, data: Data, rows: Any, *, rule: UpdateRule, axis_name: str, loop: bool
 ) -> TrainState:
     """State after one `train_step` for each row of `rows`.
 
@@ -147,12 +183,13 @@ def train_steps(
         state: state before them.
         data: the training split.
         rows: those of `train_step`, stacked: [steps, B, ...].
+        rule: see `train_step`.
+        axis_name: see `train_step`.
         loop: see `_fold`.
-        **keywords: those of `train_step`.
     """
 
     def step(state: TrainState, row: Any) -> TrainState:
-        return train_step(state, data, row, loop=loop, **keywords)
+        return train_step(state, data, row, rule, axis_name=axis_name, loop=loop)
 
     return _fold(step, state, rows, loop)
 
@@ -192,8 +229,9 @@ def eval_steps(
     rows: Any,
     mask: Array,
     *,
+    model: nn.Module,
+    axis_name: str,
     loop: bool,
-    **keywords: Any,
 ) -> EvalSums:
     """The sums, with those over the rows of `rows` and `mask` [steps, B, ...] added.
 
@@ -206,13 +244,14 @@ def eval_steps(
         data: the split.
         rows: see `train_steps`.
         mask: bool [steps, B], False for examples that do not count.
+        model: see `eval_step`.
+        axis_name: see `eval_step`.
         loop: see `_fold`.
-        **keywords: those of `eval_step`.
     """
     state, sums = state_and_sums
 
     def step(sums: EvalSums, row: tuple[Any, Array]) -> EvalSums:
-        return eval_step(sums, state, data, *row, **keywords)
+        return eval_step(sums, state, data, *row, model=model, axis_name=axis_name)
 
     return _fold(step, sums, (rows, mask), loop)
 
