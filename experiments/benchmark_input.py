@@ -20,7 +20,7 @@ from rattn_jax.data import open_dataset
 from rattn_jax.data.dataset import Source
 from rattn_jax.data.images import random_box
 from rattn_jax.data.sampling import training_index
-from rattn_jax.data.stream import training_batches
+from rattn_jax.data.stream import StreamOptions, training_batches
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder.")
 _DATASET = flags.DEFINE_string("dataset", "imagenet2012", "A TFDS set that is prepared there.")
@@ -35,17 +35,9 @@ Loader = Callable[[Source, int, int, int], None]  # (source, classes, images, th
 
 def load_ours(source: Source, num_classes: int, num_images: int, num_threads: int) -> None:
     """Reads as training does."""
-    for _ in training_batches(
-        source,
-        range(num_images // _BATCH_SIZE),
-        seed=0,
-        batch_size=_BATCH_SIZE,
-        size=_SIZE,
-        num_classes=num_classes,
-        crop_area=_AREA,
-        max_bad_examples=0,
-        num_threads=num_threads,
-    ):
+    options = StreamOptions(_BATCH_SIZE, _SIZE, num_classes, num_threads)
+    steps = range(num_images // _BATCH_SIZE)
+    for _ in training_batches(source, steps, options, seed=0, crop_area=_AREA, max_bad_examples=0):
         pass
 
 

@@ -18,7 +18,7 @@ from rattn_jax.config.load import parse_config
 from rattn_jax.data import dataset_spec
 from rattn_jax.data.batches import take
 from rattn_jax.data.catalog import build_dataset
-from rattn_jax.data.loaders import build_feed, image_sizes, is_resident
+from rattn_jax.data.loaders import image_sizes, open_loader
 from rattn_jax.parallel.mesh import make_mesh
 from rattn_jax.training.step_functions import build_preprocessing
 from rattn_jax.training.steps import for_data, prepare
@@ -30,12 +30,10 @@ def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray,
     """Images uint8 [B, H, W, 3] and targets [B, K] of an update, and the names of the classes."""
     config = parse_config(keys)
     dataset = build_dataset(config)
-    sizes = image_sizes(config, dataset_spec(config.dataset.name, config.data_dir))
-    resident = is_resident(config, dataset, sizes)
-    mesh = make_mesh(jax.devices()[:1])
-    feed = build_feed(config, dataset, sizes, resident=resident, mesh=mesh, eval_batches=1)
-    data, rows = feed.training(step, step + 1)
-    feed.close()
+    sizes = image_sizes(config.dataset, dataset_spec(config.dataset.name, config.data_dir))
+    loader = open_loader(config, dataset, sizes, make_mesh(jax.devices()[:1]))
+    data, rows, _ = loader.train(step, 1)
+    loader.close()
     batch = take(data, jax.tree.map(lambda x: x[0], rows))
     positions = jnp.arange(len(batch.labels))
     preprocessing = for_data(build_preprocessing(config, dataset.num_classes), data)

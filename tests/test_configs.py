@@ -61,7 +61,7 @@ def test_config(name):
     build_optimizer(config)
     spec = dataset_spec(config.dataset.name)
     model = build_model(config, spec.num_classes)
-    sizes = set(image_sizes(config, spec))
+    sizes = set(image_sizes(config.dataset, spec))
     plain = create_model(config.model.name, spec.num_classes)
     loops = {key: False for key in ("scan_modules", "remat") if hasattr(model, key)}
     if sizes <= SIZES[config.model.name] and model.clone(**loops) == plain:
@@ -105,7 +105,7 @@ def test_config_is_what_its_name_says(name):
 def test_imagenet_configs(network, size):
     config = importlib.import_module(f"configs.imagenet_{network}").get_config()
     assert (config.dataset.name, config.model.name) == ("imagenet2012", network)
-    assert image_sizes(config, dataset_spec("imagenet2012"))[1] == size
+    assert image_sizes(parse_config(config).dataset, dataset_spec("imagenet2012")).eval == size
     assert config.optimizer.boundaries == (200_000, 400_000, 500_000)
     assert config.num_train_steps == 530_000
 

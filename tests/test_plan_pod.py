@@ -42,9 +42,9 @@ def test_the_planned_step_is_the_one_that_trains(make, changes):
     config, devices = make(**changes), jax.devices()[:2]
     trainer = Trainer(config, devices, Progress(1, 1, quiet=True))
     trainer.place(build_dataset(config))
-    data, rows = trainer.feed.training(0, 1)
+    data, rows, _ = trainer.loader.train(0, 1)
     trained = lowered_text(trainer._train, trainer.initial_state(), data, rows)
-    trainer.feed.close()
+    trainer.loader.close()
     step = PlannedStep(config, devices)
     planned = lowered_text(step._call, step.state, step.data, step.rows)
     # Batches come from the host, with no sharding of their own.

@@ -9,12 +9,13 @@ import pytest
 from rattn_jax.config.load import parse_config
 from rattn_jax.data import open_dataset
 from rattn_jax.data.catalog import build_dataset
+from rattn_jax.data.dataset import DatasetSpec
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
+from rattn_jax.data.loaders import image_sizes, open_loader
 from rattn_jax.data.read import load_split
 from rattn_jax.errors import DataError, UsageError
-from rattn_jax.runs.console import Progress
+from rattn_jax.parallel.mesh import make_mesh
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.training.step_functions import Trainer
 from tests.compare import assert_close, assert_equal, assert_rows_close, numbers, read_rows
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder
@@ -125,25 +126,25 @@ def test_class_names_are_recorded_and_a_changed_folder_is_refused(tmp_path):
         train_and_evaluate(folder_config(folder, num_train_steps=9), tmp_path / "run", ONE)
 
 
-def trainer_of(config):
+def loader_of(config):
     config = parse_config(config)
-    trainer = Trainer(config, ONE, Progress(1, 1))
-    trainer.place(build_dataset(config))
-    return trainer
+    dataset = build_dataset(config)
+    sizes = image_sizes(config.dataset, DatasetSpec(dataset.num_classes, 8, 0, 0))
+    return open_loader(config, dataset, sizes, make_mesh(ONE))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_noise_reaches_training_labels_only(stream):
     make = streaming if stream else changed
     config = make(dataset__label_noise__clean_ratio=0.3, validation_examples=50, seed=3)
-    feed = trainer_of(config).feed
+    loader = loader_of(config)
     digits = open_dataset("digits")
     noise = LabelNoise(symmetric_matrix(10, 0.3), seed=3)
     clean = {
         digits.train[i].image.tobytes(): (digits.train[i].label, noise(i, digits.train[i].label))
         for i in range(len(digits.train))
     }
-    data, rows = feed.training(0, 2)
+    data, rows, _ = loader.train(0, 2)
     if stream:
         images, labels = (x.reshape(-1, *x.shape[2:]) for x in rows)
     else:
@@ -153,13 +154,13 @@ def test_noise_reaches_training_labels_only(stream):
     assert 10 < sum(label != noisy for label, noisy in expected) < 32
 
     held_out = []
-    for data, rows, mask in feed.evaluation("validation"):
+    for data, rows, mask in loader.eval("validation"):
         images = rows.images[mask] if stream else np.asarray(data.images)[rows[mask]]
         labels = rows.labels[mask] if stream else np.asarray(data.labels)[rows[mask]]
         assert list(labels) == [clean[image.tobytes()][0] for image in images]
         held_out += labels.tolist()
     np.testing.assert_array_equal(np.bincount(held_out), [5] * 10)
-    feed.close()
+    loader.close()
 
 
 def test_test_split_is_used_once_where_examples_are_held_out(tmp_path):
@@ -177,12 +178,12 @@ def test_test_split_is_used_once_where_examples_are_held_out(tmp_path):
 
 def test_what_is_held_out_is_not_trained_on():
     config = changed(validation_examples=200)
-    feed = trainer_of(config).feed
-    train = {image.tobytes() for image in np.asarray(feed.training(0, 1)[0].images)}
+    loader = loader_of(config)
+    train = {image.tobytes() for image in np.asarray(loader.train(0, 1).data.images)}
     whole = load_split(open_dataset("digits").train, size=8, num_classes=10)
     held_out = [
         image.tobytes()
-        for data, rows, mask in feed.evaluation("validation")
+        for data, rows, mask in loader.eval("validation")
         for image in np.asarray(data.images)[rows[mask]]
     ]
     assert len(held_out) == 200
@@ -200,9 +201,9 @@ def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes):
         dataset__validation_blacklist=str(tmp_path / "list.txt"),
         normalization="imagenet",
     )
-    trainer = trainer_of(config)
-    masks = [mask for _, _, mask in trainer.feed.evaluation("test")]
-    assert sum(mask.sum() for mask in masks) == trainer.feed.num_evaluated["test"] == 4
+    loader = loader_of(config)
+    masks = [mask for _, _, mask in loader.eval("test")]
+    assert sum(mask.sum() for mask in masks) == loader.num_examples("test") == 4
 
 
 def test_a_recipe_with_everything_trains_and_resumes(tmp_path):

@@ -8,14 +8,14 @@ Nothing is read or initialised: sizes of data sets are those of `dataset_spec`.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rattn_jax.config.schema import RunConfig
-from rattn_jax.data import Dataset, dataset_spec
+from rattn_jax.data import dataset_spec
 from rattn_jax.data.batches import (
     FIXED_NORMALIZATIONS,
     Batch,
@@ -24,8 +24,7 @@ from rattn_jax.data.batches import (
     ResidentData,
     StreamedData,
 )
-from rattn_jax.data.dataset import Source
-from rattn_jax.data.loaders import image_sizes, is_resident
+from rattn_jax.data.loaders import fits_device, image_sizes
 from rattn_jax.errors import UsageError
 from rattn_jax.models import stack_modules
 from rattn_jax.parallel.data_parallel import map_replicas
@@ -62,16 +61,8 @@ class PlannedStep:
         spec = dataset_spec(
             config.dataset.name, config.data_dir, test_fraction=config.dataset.test_fraction
         )
-        sizes = image_sizes(config, spec)
-        train, test = (cast(Source, range(count)) for count in (spec.num_train, spec.num_test))
-        # Only the numbers of examples count.
-        dataset = Dataset(config.dataset.name, (), train, test, spec.image_size)
-        self.resident = is_resident(config, dataset, sizes)
-        if not self.resident and config.normalization == "mean_image":
-            raise UsageError(
-                f"config.normalization='mean_image' needs all images of {dataset.name} on the "
-                "device, and they stream: use 'imagenet', or a larger dataset.max_resident_bytes"
-            )
+        sizes = image_sizes(config.dataset, spec)
+        self.resident = fits_device(config, sizes, spec.num_train, spec.num_test)
         model = build_model(config, spec.num_classes)
         optimizer = build_optimizer(config)[1]
         function = partial(

@@ -1,22 +1,22 @@
 """What a compiled step is given: data that lives on the device, or batches that stream to it.
 
-feed.training(first, last)       # (data, rows [last - first, B, ...]) of the updates in between
-feed.evaluation("test")          # the split's batches: (data, rows, mask)
+    loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
+    loader.train(step, count)        # Batches of `count` updates, from the one after `step` on
+    loader.eval("test")              # the Batches of a split, each example once
 
 Both kinds see the same examples in the same order: it is a function of (seed, step) alone.
-`build_feed` chooses one of them by the size of the dataset.
+`open_loader` chooses one of them by the size of the dataset.
 """
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jax.sharding import Mesh
 
-from rattn_jax.config.schema import RunConfig
+from rattn_jax.config.schema import DatasetConfig, RunConfig
 from rattn_jax.data.batches import (
     FIXED_NORMALIZATIONS,
     Batch,
@@ -31,53 +31,73 @@ from rattn_jax.data.read import BadExamples, Split, load_split, read_blacklist
 from rattn_jax.data.sampling import evaluation_indices, training_indices
 from rattn_jax.data.splits import build_splits
 from rattn_jax.data.stream import (
-    EvaluationBatch,
+    StreamOptions,
     TrainingBatch,
     evaluation_batches,
     training_batches,
 )
 from rattn_jax.errors import UsageError
-from rattn_jax.parallel.mesh import add_up, join_shares, process_share, replicate
+from rattn_jax.parallel.mesh import add_up, is_on_cpu, join_shares, process_share, replicate
+
+_EVAL_BATCHES_PER_CALL = 100  # on accelerators, which find all of them in their memory
 
 
-class Evaluation(NamedTuple):
-    """Batches of an evaluation, for one call.
+class ImageSizes(NamedTuple):
+    """Height and width of images, in pixels.
+
+    Attributes:
+        train: in training.
+        eval: in evaluation.
+    """
+
+    train: int
+    eval: int
+
+
+class Batches(NamedTuple):
+    """Batches for one call of a compiled step.
 
     Attributes:
         data: what stays on the device.
-        rows: [batches, B, ...].
-        mask: bool [batches, B], False for examples that do not count.
+        rows: of each batch the examples' numbers, int32 [batches, B], or a `Batch` of arrays
+            [batches, B, ...]; see `take`.
+        mask: bool [batches, B], False for examples that do not count; None in training, where all
+            of them do.
     """
 
     data: Data
     rows: Any
-    mask: np.ndarray
+    mask: Any = None
 
 
-class Feed(Protocol):
+class Loader(Protocol):
     """Source of training and evaluation batches.
 
     Attributes:
-        num_evaluated: examples that the last evaluation of each split had to count.
         normalization: of the images.
+        resident: whether all data is on the device.
     """
 
-    num_evaluated: dict[str, int]
     normalization: Normalization
+    resident: bool
 
-    def training(self, first: int, last: int) -> tuple[Data, Any]:
-        """What updates `first` ... `last - 1` are given; `rows` is [last - first, B, ...]."""
+    def train(self, step: int, count: int) -> Batches:
+        """What updates `step` ... `step + count - 1` are given."""
         ...
 
-    def evaluation(self, split: str) -> Generator[Evaluation]:
+    def eval(self, split: str) -> Generator[Batches]:
         """The batches of a split, each example once."""
         ...
 
-    def batch(self, step: int) -> Batch:
+    def num_examples(self, split: str) -> int:
+        """Examples of a split that count; of a stream, once it has been evaluated."""
+        ...
+
+    def host_batch(self, step: int) -> Batch:
         """This process's share of what update `step` is given, on the host."""
         ...
 
-    def examples(self, split: str, positions: Sequence[int]) -> Batch:
+    def read(self, split: str, positions: Sequence[int]) -> Batch:
         """Some examples of a split to evaluate, on the host; other processes take no part."""
         ...
 
@@ -86,8 +106,8 @@ class Feed(Protocol):
         ...
 
 
-class ResidentFeed:
-    """Splits that live on every device, whole. See `Feed`.
+class ResidentLoader:
+    """Splits that live on every device, whole. See `Loader`.
 
     Args:
         train: training split.
@@ -96,264 +116,265 @@ class ResidentFeed:
         mesh: devices.
         seed: seed of the run.
         batch_size: size of the global batch.
-        eval_batches_per_call: batches of an evaluation to give together, at most.
     """
+
+    resident = True
 
     def __init__(
         self,
         train: Split,
         evaluated: Mapping[str, Split],
         normalization: Normalization,
-        *,
         mesh: Mesh,
+        *,
         seed: int,
         batch_size: int,
-        eval_batches_per_call: int,
     ) -> None:
         self._mesh, self._share = mesh, process_share()
-        self._seed, self._batch_size, self._batches = seed, batch_size, eval_batches_per_call
-        self.num_evaluated = {name: len(split) for name, split in evaluated.items()}
+        self._seed, self._batch_size, self._num_train = seed, batch_size, len(train)
         self.normalization = normalization
-        self._num_train = len(train)
         self._train = replicate(ResidentData(train.images, train.labels, normalization), mesh)
         self._evaluated = {
             name: replicate(ResidentData(split.images, split.clean_labels, normalization), mesh)
             for name, split in evaluated.items()
         }
 
-    def training(self, first: int, last: int) -> tuple[Data, Any]:
-        """See `Feed`."""
-        rows = [
-            training_indices(self._seed, step, self._batch_size, self._num_train)
-            for step in range(first, last)
-        ]
-        return self._train, join_shares(self._share.of(np.stack(rows)), self._mesh)
+    def train(self, step: int, count: int) -> Batches:
+        """See `Loader`."""
+        rows = np.stack([self._indices(s) for s in range(step, step + count)])
+        return Batches(self._train, join_shares(self._share.of(rows), self._mesh))
 
-    def evaluation(self, split: str) -> Generator[Evaluation]:
-        """See `Feed`."""
-        count = self.num_evaluated[split]
-        for indices, mask in evaluation_indices(self._batch_size, count, self._batches):
-            yield Evaluation(
-                self._evaluated[split],
-                *join_shares((self._share.of(indices), self._share.of(mask)), self._mesh),
-            )
+    def eval(self, split: str) -> Generator[Batches]:
+        """See `Loader`."""
+        at_once = 1 if is_on_cpu(self._mesh) else _EVAL_BATCHES_PER_CALL
+        for rows in evaluation_indices(self._batch_size, self.num_examples(split), at_once):
+            mine = tuple(self._share.of(values) for values in rows)
+            yield Batches(self._evaluated[split], *join_shares(mine, self._mesh))
 
-    def batch(self, step: int) -> Batch:
-        """See `Feed`."""
-        indices = training_indices(self._seed, step, self._batch_size, self._num_train)
-        mine = self._share.of(indices[None])[0]
+    def num_examples(self, split: str) -> int:
+        """See `Loader`."""
+        return len(self._evaluated[split].labels)
+
+    def host_batch(self, step: int) -> Batch:
+        """See `Loader`."""
+        mine = self._share.of(self._indices(step)[None])[0]
         images, labels = np.asarray(self._train.images), np.asarray(self._train.labels)
         return Batch(images[mine], labels[mine])
 
-    def examples(self, split: str, positions: Sequence[int]) -> Batch:
-        """See `Feed`."""
+    def read(self, split: str, positions: Sequence[int]) -> Batch:
+        """See `Loader`."""
         data = self._evaluated[split]
         chosen = np.asarray(positions)
         images, labels = (x.addressable_data(0)[chosen] for x in (data.images, data.labels))
         return Batch(np.asarray(images), np.asarray(labels))
 
     def close(self) -> None:
-        """See `Feed`."""
+        """See `Loader`."""
+
+    def _indices(self, step: int) -> np.ndarray:
+        return training_indices(self._seed, step, self._batch_size, self._num_train)
 
 
-class StreamingFeed:
-    """Splits that are read, decoded and cropped in the background. See `Feed`.
+class StreamedLoader:
+    """Splits that are read, decoded and cropped in the background. See `Loader`.
 
     Args:
-        train: the batches of a range of steps; see `training_batches`.
-        evaluated: the batches of each split to evaluate, by name; see `evaluation_batches`.
-        examples: reads some examples of a split, by its name.
+        train: training split.
+        evaluated: splits to evaluate, by name.
         normalization: of the images.
         mesh: devices.
-        num_examples: size of each split to evaluate, with what is excluded.
-        num_train_steps: where the training stream ends.
-        bad_examples: where to report those that were skipped.
+        config: the run's config.
+        sizes: of the images.
+        num_classes: what labels must be below.
+        excluded: file names of test examples that do not count.
     """
+
+    resident = False
 
     def __init__(
         self,
-        train: Callable[[range], Generator[TrainingBatch]],
-        evaluated: Mapping[str, Callable[[], Generator[EvaluationBatch]]],
-        examples: Mapping[str, Callable[[Sequence[int]], Split]],
+        train: Source,
+        evaluated: Mapping[str, Source],
         normalization: Normalization,
-        *,
         mesh: Mesh,
-        num_examples: Mapping[str, int],
-        num_train_steps: int,
-        bad_examples: BadExamples,
+        config: RunConfig,
+        sizes: ImageSizes,
+        num_classes: int,
+        excluded: frozenset[str],
     ) -> None:
-        self._train, self._evaluated, self._mesh = train, evaluated, mesh
-        self._examples, self.normalization = examples, normalization
+        self._source, self._evaluated = train, evaluated
+        self.normalization = normalization
+        self._mesh, self._config, self._excluded = mesh, config, excluded
+        self._options, self._eval_options = (
+            StreamOptions(
+                config.batch_size, size, num_classes, num_threads(config.dataset), process_share()
+            )
+            for size in sizes
+        )
         self._data = replicate(StreamedData(normalization), mesh)
-        self._num_examples, self._num_train_steps = num_examples, num_train_steps
-        self._bad_examples = bad_examples
+        self._bad_examples = BadExamples(config.dataset.max_bad_examples)
         self._stream: Generator[TrainingBatch] | None = None
         self._next_step = 0  # of the stream
-        self.num_evaluated: dict[str, int] = {}  # known once a split has been read
+        self._num_examples: dict[str, int] = {}
 
-    def training(self, first: int, last: int) -> tuple[Data, Any]:
-        """See `Feed`; waits for the batches."""
-        if self._stream is None or first != self._next_step:
+    def train(self, step: int, count: int) -> Batches:
+        """See `Loader`; waits for the batches."""
+        if self._stream is None or step != self._next_step:
             self.close()
-            self._stream = self._train(range(first, self._num_train_steps))
+            self._stream = self._read_from(step, self._config.num_train_steps)
         rows = []
-        for _ in range(first, last):
+        for _ in range(count):
             batch = next(self._stream)
             self._bad_examples.report(batch.bad_examples)
             rows.append(Batch(batch.images, batch.labels))
-        self._next_step = last
+        self._next_step = step + count
         images, labels = zip(*rows, strict=True)
         stacked = Batch(np.stack(images), np.stack(labels))
-        return self._data, join_shares(stacked, self._mesh)
+        return Batches(self._data, join_shares(stacked, self._mesh))
 
-    def evaluation(self, split: str) -> Generator[Evaluation]:
-        """See `Feed`."""
+    def eval(self, split: str) -> Generator[Batches]:
+        """See `Loader`."""
         num_excluded = 0
-        for batch in self._evaluated[split]():
-            num_excluded += batch.num_excluded
-            rows = (Batch(batch.images[None], batch.labels[None]), batch.mask[None])
-            yield Evaluation(self._data, *join_shares(rows, self._mesh))
-        self.num_evaluated[split] = self._num_examples[split] - add_up(num_excluded)
+        batches = evaluation_batches(
+            self._evaluated[split],
+            self._eval_options,
+            crop_fraction=self._config.dataset.eval_crop_fraction,
+            excluded=self._excluded if split == "test" else frozenset(),
+        )
+        with closing(batches):
+            for batch in batches:
+                num_excluded += batch.num_excluded
+                rows = (Batch(batch.images[None], batch.labels[None]), batch.mask[None])
+                yield Batches(self._data, *join_shares(rows, self._mesh))
+        self._num_examples[split] = len(self._evaluated[split]) - add_up(num_excluded)
 
-    def batch(self, step: int) -> Batch:
-        """See `Feed`."""
-        with closing(self._train(range(step, step + 1))) as stream:
+    def num_examples(self, split: str) -> int:
+        """See `Loader`."""
+        return self._num_examples[split]
+
+    def host_batch(self, step: int) -> Batch:
+        """See `Loader`."""
+        with closing(self._read_from(step, step + 1)) as stream:
             batch = next(stream)
         return Batch(batch.images, batch.labels)
 
-    def examples(self, split: str, positions: Sequence[int]) -> Batch:
-        """See `Feed`."""
-        found = self._examples[split](positions)
+    def read(self, split: str, positions: Sequence[int]) -> Batch:
+        """See `Loader`."""
+        options = self._eval_options
+        found = load_split(
+            Subset(self._evaluated[split], positions),
+            size=options.size,
+            num_classes=options.num_classes,
+            crop_fraction=self._config.dataset.eval_crop_fraction,
+            num_threads=options.num_threads,
+        )
         return Batch(found.images, found.clean_labels)
 
     def close(self) -> None:
-        """See `Feed`."""
+        """See `Loader`."""
         if self._stream is not None:
             self._stream.close()
 
+    def _read_from(self, step: int, end: int) -> Generator[TrainingBatch]:
+        return training_batches(
+            self._source,
+            range(step, end),
+            self._options,
+            seed=self._config.seed,
+            crop_area=self._config.augmentation.scale_crop,
+            max_bad_examples=self._config.dataset.max_bad_examples,
+        )
 
-def image_sizes(config: RunConfig, spec: DatasetSpec) -> tuple[int, int]:
-    """Height and width of training images, and of those in evaluation.
+
+def image_sizes(config: DatasetConfig, spec: DatasetSpec) -> ImageSizes:
+    """Sizes of a run's images.
 
     Raises:
         UsageError: neither config nor dataset has a size.
     """
-    size = config.dataset.image_size or spec.image_size
+    size = config.image_size or spec.image_size
     if size is None:
         raise UsageError(
-            f"config.dataset.image_size is not set, and images of {config.dataset.name} have "
-            "different sizes: say to how many pixels they are scaled, such as 224"
+            f"config.dataset.image_size is not set, and images of {config.name} have different "
+            "sizes: say to how many pixels they are scaled, such as 224"
         )
-    return size, config.dataset.eval_image_size or size
+    return ImageSizes(size, config.eval_image_size or size)
 
 
-def is_resident(config: RunConfig, dataset: Dataset, sizes: tuple[int, int]) -> bool:
-    """Whether the dataset, decoded to these `image_sizes`, is small enough for the device."""
-    num_bytes = 3 * (len(dataset.train) * sizes[0] ** 2 + len(dataset.test) * sizes[1] ** 2)
-    return num_bytes <= config.dataset.max_resident_bytes
+def fits_device(config: RunConfig, sizes: ImageSizes, num_train: int, num_test: int) -> bool:
+    """Whether so many examples are small enough, once decoded, to live on every device.
 
-
-def build_feed(
-    config: RunConfig,
-    dataset: Dataset,
-    sizes: tuple[int, int],
-    *,
-    resident: bool,
-    mesh: Mesh,
-    eval_batches: int,
-) -> Feed:
-    """What the steps are given; reads the whole dataset if it is to be `resident`."""
-    train, evaluated = build_splits(config, dataset)
-    size, eval_size = sizes
-    blacklist = config.dataset.validation_blacklist
-    excluded: dict[str, frozenset[str]] = dict.fromkeys(evaluated, frozenset())
-    if blacklist:
-        excluded["test"] = read_blacklist(blacklist)
-    num_threads = config.dataset.num_threads or os.cpu_count() or 1
-    max_bad_examples = config.dataset.max_bad_examples
-    crop_fraction = config.dataset.eval_crop_fraction
-    wants_mean_image = config.normalization == "mean_image"
-    if not resident:
-        if wants_mean_image:
+    Raises:
+        UsageError: they cannot be normalised as `config.normalization` says.
+    """
+    num_bytes = 3 * (num_train * sizes.train**2 + num_test * sizes.eval**2)
+    fits = num_bytes <= config.dataset.max_resident_bytes
+    if config.normalization == "mean_image":
+        if not fits:
             raise UsageError(
-                f"config.normalization='mean_image' needs all images of {dataset.name} on the "
-                "device, and they stream: use 'imagenet', or a larger dataset.max_resident_bytes"
+                f"config.normalization='mean_image' needs all images of {config.dataset.name} on "
+                "the device, and they stream: use 'imagenet', or a larger "
+                "dataset.max_resident_bytes"
             )
-        common: dict[str, Any] = {
-            "batch_size": config.batch_size,
-            "num_classes": dataset.num_classes,
-            "num_threads": num_threads,
-            "share": process_share(),
+        if sizes.train != sizes.eval:
+            raise UsageError(
+                f"config.dataset.eval_image_size={sizes.eval} is not the image size "
+                f"{sizes.train}, of which the mean image is: use config.normalization='imagenet', "
+                "or equal sizes"
+            )
+    return fits
+
+
+def open_loader(config: RunConfig, dataset: Dataset, sizes: ImageSizes, mesh: Mesh) -> Loader:
+    """The batches of a run; reads the whole dataset if it fits on the device.
+
+    Raises:
+        UsageError: the dataset cannot be used as the config says.
+        DataError: examples cannot be used.
+    """
+    train, evaluated = build_splits(config, dataset)
+    blacklist = config.dataset.validation_blacklist
+    excluded = read_blacklist(blacklist) if blacklist else frozenset()
+    if fits_device(config, sizes, len(dataset.train), len(dataset.test)):
+        train_split = load_split(
+            train,
+            size=sizes.train,
+            num_classes=dataset.num_classes,
+            num_threads=num_threads(config.dataset),
+            bad_examples=BadExamples(config.dataset.max_bad_examples),
+        )
+        splits = {
+            name: load_split(
+                source,
+                size=sizes.eval,
+                num_classes=dataset.num_classes,
+                crop_fraction=config.dataset.eval_crop_fraction,
+                num_threads=num_threads(config.dataset),
+                excluded=excluded if name == "test" else frozenset(),
+            )
+            for name, source in evaluated.items()
         }
-        return StreamingFeed(
-            partial(
-                training_batches,
-                train,
-                seed=config.seed,
-                size=size,
-                crop_area=config.augmentation.scale_crop,
-                max_bad_examples=max_bad_examples,
-                **common,
-            ),
-            {
-                name: partial(
-                    evaluation_batches,
-                    source,
-                    size=eval_size,
-                    crop_fraction=crop_fraction,
-                    excluded=excluded[name],
-                    **common,
-                )
-                for name, source in evaluated.items()
-            },
-            {
-                name: partial(
-                    _load_some,
-                    source,
-                    size=eval_size,
-                    crop_fraction=crop_fraction,
-                    num_classes=dataset.num_classes,
-                    num_threads=num_threads,
-                )
-                for name, source in evaluated.items()
-            },
-            FIXED_NORMALIZATIONS[config.normalization](),
-            mesh=mesh,
-            num_examples={name: len(source) for name, source in evaluated.items()},
-            num_train_steps=config.num_train_steps,
-            bad_examples=BadExamples(max_bad_examples),
+        normalization = (
+            mean_image_normalization(train_split.images)
+            if config.normalization == "mean_image"
+            else FIXED_NORMALIZATIONS[config.normalization]()
         )
-    if wants_mean_image and size != eval_size:
-        raise UsageError(
-            f"config.dataset.eval_image_size={eval_size} is not the image size {size}, of which "
-            "the mean image is: use config.normalization='imagenet', or equal sizes"
+        seed, batch_size = config.seed, config.batch_size
+        return ResidentLoader(
+            train_split, splits, normalization, mesh, seed=seed, batch_size=batch_size
         )
-    load = partial(load_split, num_classes=dataset.num_classes, num_threads=num_threads)
-    train_split = load(train, size=size, bad_examples=BadExamples(max_bad_examples))
-    evaluated_splits = {
-        name: load(
-            source,
-            size=eval_size,
-            crop_fraction=crop_fraction,
-            excluded=excluded[name],
-        )
-        for name, source in evaluated.items()
-    }
-    normalization = (
-        mean_image_normalization(train_split.images)
-        if wants_mean_image
-        else FIXED_NORMALIZATIONS[config.normalization]()
-    )
-    return ResidentFeed(
-        train_split,
-        evaluated_splits,
-        normalization,
-        mesh=mesh,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        eval_batches_per_call=eval_batches,
+    return StreamedLoader(
+        train,
+        evaluated,
+        FIXED_NORMALIZATIONS[config.normalization](),
+        mesh,
+        config,
+        sizes,
+        dataset.num_classes,
+        excluded,
     )
 
 
-def _load_some(source: Source, positions: Sequence[int], **keywords: Any) -> Split:
-    return load_split(Subset(source, positions), **keywords)
+def num_threads(config: DatasetConfig) -> int:
+    """Threads that decode images."""
+    return config.num_threads or os.cpu_count() or 1

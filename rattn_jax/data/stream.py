@@ -5,6 +5,7 @@ no state of an iterator: a resumed run starts its stream at its step, and each p
 own share of every batch, and nothing else.
 """
 
+import dataclasses
 from collections.abc import Generator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,6 +22,35 @@ from rattn_jax.parallel.mesh import WHOLE, Share
 _CROP_STREAM = 0x43524F50  # keeps crops apart from the order of examples, which has the same seed
 _CROP_TRIES = 10
 _BLOCK = 256  # places whose random numbers are drawn together
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamOptions:
+    """How a stream is read.
+
+    Attributes:
+        batch_size: size of the global batch.
+        size: height and width of the images.
+        num_classes: what labels must be below.
+        num_threads: how many examples to decode at the same time.
+        share: the process's part of each batch.
+    """
+
+    batch_size: int
+    size: int
+    num_classes: int
+    num_threads: int
+    share: Share = WHOLE
+
+    @property
+    def local_batch_size(self) -> int:
+        """Examples of each batch that this process reads."""
+        return self.batch_size // self.share.count
+
+    def place(self, batch: int, offset: int) -> int:
+        """Where an example of this process's part of a batch is among those of all batches."""
+        first = batch * self.batch_size + self.share.index * self.local_batch_size
+        return first + offset
 
 
 class TrainingBatch(NamedTuple):
@@ -58,15 +88,11 @@ class EvaluationBatch(NamedTuple):
 def training_batches(
     source: Source,
     steps: range,
+    options: StreamOptions,
     *,
     seed: int,
-    batch_size: int,
-    size: int,
-    num_classes: int,
     crop_area: tuple[float, float] | None,
     max_bad_examples: int,
-    num_threads: int,
-    share: Share = WHOLE,
 ) -> Generator[TrainingBatch]:
     """The batches of some steps, in order.
 
@@ -76,30 +102,25 @@ def training_batches(
     Args:
         source: the training split.
         steps: numbers of updates done before each batch.
+        options: how to read it.
         seed: seed of the run.
-        batch_size: size of the global batch.
-        size: height and width of the images.
-        num_classes: what labels must be below.
         crop_area: see `random_box`; None takes the largest square in the middle.
         max_bad_examples: after how many bad examples in a row to give up.
-        num_threads: how many examples to decode at the same time.
-        share: the process's part of each batch.
 
     Raises:
         DataError: a label is out of range.
     """
-    local = batch_size // share.count
+    local, size = options.local_batch_size, options.size
     whole = center_box(1.0)
 
     def read(position: int) -> tuple[Loaded, list[BadExample]]:
-        step, offset = divmod(position, local)
-        place = step * batch_size + share.index * local + offset
+        place = options.place(*divmod(position, local))
         index = training_index(seed, place, len(source))
         box = whole if crop_area is None else random_box(_crop_draws(seed, place), crop_area)
         bad: list[BadExample] = []
         while len(bad) <= max_bad_examples:
             index = (index + bool(bad)) % len(source)
-            found = load(source, index, box, size, num_classes, fast=True)
+            found = load(source, index, box, size, options.num_classes, fast=True)
             if isinstance(found, Loaded):
                 return found, bad
             bad.append(found)
@@ -115,45 +136,36 @@ def training_batches(
         )
 
     positions = range(steps.start * local, steps.stop * local)
-    yield from _stream(positions, read, collate, local, num_threads)
+    yield from _stream(positions, read, collate, local, options.num_threads)
 
 
 def evaluation_batches(
     source: Source,
+    options: StreamOptions,
     *,
-    batch_size: int,
-    size: int,
-    num_classes: int,
     crop_fraction: float,
-    num_threads: int,
     excluded: frozenset[str] = frozenset(),
-    share: Share = WHOLE,
 ) -> Generator[EvaluationBatch]:
     """Batches that hold every example exactly once, padded to equal shapes.
 
     Args:
         source: the split.
-        batch_size: size of the global batch.
-        size: height and width of the images.
-        num_classes: what labels must be below.
+        options: how to read it.
         crop_fraction: see `center_box`.
-        num_threads: how many examples to decode at the same time.
         excluded: file names of examples that do not count.
-        share: the process's part of each batch.
 
     Raises:
         DataError: a bad example, or a label out of range.
     """
-    local = batch_size // share.count
-    num_batches = -(-len(source) // batch_size)
+    local, size = options.local_batch_size, options.size
+    num_batches = -(-len(source) // options.batch_size)
     box = center_box(crop_fraction)
 
     def read(position: int) -> Loaded | None:
-        batch, offset = divmod(position, local)
-        place = batch * batch_size + share.index * local + offset
+        place = options.place(*divmod(position, local))
         if place >= len(source):
             return None
-        found = load(source, place, box, size, num_classes)
+        found = load(source, place, box, size, options.num_classes)
         if isinstance(found, BadExample):
             raise bad_test_example(found)
         return found
@@ -168,7 +180,7 @@ def evaluation_batches(
         num_excluded = sum(item is not None for item in items) - int(mask.sum())
         return EvaluationBatch(images, labels, mask, num_excluded)
 
-    yield from _stream(range(num_batches * local), read, collate, local, num_threads)
+    yield from _stream(range(num_batches * local), read, collate, local, options.num_threads)
 
 
 def _crop_draws(seed: int, place: int) -> np.ndarray:

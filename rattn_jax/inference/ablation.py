@@ -21,7 +21,7 @@ from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Source, Subset
 from rattn_jax.data.read import read_blacklist
 from rattn_jax.data.splits import build_splits
-from rattn_jax.data.stream import evaluation_batches
+from rattn_jax.data.stream import StreamOptions, evaluation_batches
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.network import Trained
 from rattn_jax.models.attention import LocalMask, SoftMask, in_order
@@ -197,11 +197,13 @@ def _batches(
 ) -> Iterator[_Batch]:
     batches = evaluation_batches(
         examples,
-        batch_size=batch_size,
-        size=network.image_size,
-        num_classes=len(network.class_names),
+        StreamOptions(
+            batch_size=batch_size,
+            size=network.image_size,
+            num_classes=len(network.class_names),
+            num_threads=network.config.dataset.num_threads or os.cpu_count() or 1,
+        ),
         crop_fraction=network.crop_fraction,
-        num_threads=network.config.dataset.num_threads or os.cpu_count() or 1,
         excluded=excluded,
     )
     left = len(examples)

@@ -93,6 +93,11 @@ def agree(values: Sequence[bool]) -> list[bool]:
     return multihost_utils.broadcast_one_to_all(np.array(values)).tolist()
 
 
+def is_on_cpu(mesh: Mesh) -> bool:
+    """Whether the devices are CPUs."""
+    return mesh.devices.flat[0].platform == "cpu"
+
+
 def wait_on_cpu(tree: Any, mesh: Mesh) -> Any:
     """The arrays of the tree, computed if the devices are CPUs.
 
@@ -102,6 +107,6 @@ def wait_on_cpu(tree: Any, mesh: Mesh) -> Any:
     under way, and other work on the cores, calls were seen to wait for each other's all-reduces
     until XLA ended the process.
     """
-    if mesh.devices.flat[0].platform == "cpu":
+    if is_on_cpu(mesh):
         jax.block_until_ready(tree)
     return tree

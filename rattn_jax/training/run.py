@@ -80,7 +80,7 @@ def _train_and_evaluate(
             replace_text(folder / "parameters.txt", table() + "\n")
         progress.say(table(max_lines=12))
         with (
-            closing(trainer.feed),
+            closing(trainer.loader),
             Checkpoints(
                 folder / "checkpoints",
                 config.keep_checkpoints,

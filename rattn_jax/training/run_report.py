@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.batches import Batch, Normalization, normalize
-from rattn_jax.data.loaders import Feed
+from rattn_jax.data.loaders import Loader
 from rattn_jax.models.attention import read_maps
 from rattn_jax.models.residual_attention import Stage
 from rattn_jax.parallel.mesh import is_main_process
@@ -39,12 +40,9 @@ class ReportWriter:
         folder: the run's folder.
         last_step: what the run goes on from; see `MetricsFile`.
         model: network.
-        feed: where the evaluated examples are.
-        probed_split: split whose first images are probed, always the same in a run.
-        batch_size: as many images as a batch has are probed at most, so that they fit.
-        config: the resolved config, to show.
+        loader: where the evaluated examples are.
+        config: the run's config, to show.
         progress: where to say that the page could not be drawn.
-        wanted: whether to draw at all.
     """
 
     def __init__(
@@ -53,18 +51,17 @@ class ReportWriter:
         last_step: int,
         *,
         model: nn.Module,
-        feed: Feed,
-        probed_split: str,
-        batch_size: int,
-        config: Mapping[str, Any],
+        loader: Loader,
+        config: RunConfig,
         progress: Progress,
-        wanted: bool,
     ) -> None:
         self._folder, self._last_step, self._config = folder, last_step, config
         self._probe = Probe(model, _OVERLAYS)
-        self._feed, self._progress = feed, progress
-        self._split, self._num_probed = probed_split, min(_MAX_PROBED, batch_size)
-        self._draws = wanted and is_main_process()
+        self._loader, self._progress = loader, progress
+        # Always the first images of the same split; no more than a batch has, so that they fit.
+        self._split = "validation" if config.validation_examples else "test"
+        self._num_probed = min(_MAX_PROBED, config.batch_size)
+        self._draws = config.report and is_main_process()
         self._history: MetricsFile | None = None
         self._probed: Batch | None = None
 
@@ -103,9 +100,9 @@ class ReportWriter:
         page = run_page(
             str(self._folder),
             # Keys that a run may change are as they are now, not as at its first start.
-            json.loads((self._folder / RECORD).read_text()) | {"config": self._config},
+            json.loads((self._folder / RECORD).read_text()) | {"config": self._config.to_dict()},
             rows,
-            {name: self._feed.num_evaluated[name] for name in results},
+            {name: self._loader.num_examples(name) for name in results},
             Evaluated(
                 split,
                 np.asarray(results[split].confusion),
@@ -119,18 +116,18 @@ class ReportWriter:
     def _images(self, split: str, positions: Any) -> np.ndarray:
         if not len(positions):
             return np.zeros((0, 1, 1, 3), np.uint8)
-        return np.asarray(self._feed.examples(split, positions).images)
+        return np.asarray(self._loader.read(split, positions).images)
 
     def _masks(self, state: TrainState) -> Masks | None:
         if self._probed is None:
-            count = min(self._num_probed, self._feed.num_evaluated[self._split])
-            self._probed = self._feed.examples(self._split, range(count))
+            count = min(self._num_probed, self._loader.num_examples(self._split))
+            self._probed = self._loader.read(self._split, range(count))
         images, labels = self._probed
         seen = self._probe(
             # This process's own copy: computing with it needs no other process.
             jax.tree.map(lambda x: x.addressable_data(0), state.evaluated),
             images,
-            self._feed.normalization,
+            self._loader.normalization,
         )
         if seen is None:
             return None

@@ -69,7 +69,7 @@ def _selftest(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.
             trainer.place(dataset)
             passed("data", f"{len(dataset.train):,} images to train, {len(dataset.test):,} to test")
             sizes = {"test": len(dataset.test), "validation": config.validation_examples}
-            with closing(trainer.feed):
+            with closing(trainer.loader):
                 _try_training(trainer, dataset.class_names, scratch, sizes, passed)
         finally:
             if is_main_process() and scratch.exists():

@@ -15,7 +15,7 @@ from etils import epath
 
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data import Dataset, dataset_spec
-from rattn_jax.data.loaders import build_feed, image_sizes, is_resident
+from rattn_jax.data.loaders import Batches, image_sizes, open_loader
 from rattn_jax.models import create_model, stack_modules
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh, replicate, wait_on_cpu
@@ -116,7 +116,7 @@ class Trainer:
         self._spec = dataset_spec(
             dataset.name, config.data_dir, test_fraction=dataset.test_fraction
         )
-        self._sizes = image_sizes(config, self._spec)
+        self._sizes = image_sizes(config.dataset, self._spec)
         self.model = build_model(config, self._spec.num_classes)
         self._schedule, self._optimizer = build_optimizer(config)
         self._compiled: dict[int, Any] = {}  # by the number of updates in a call
@@ -124,16 +124,9 @@ class Trainer:
     def place(self, dataset: Dataset) -> None:
         """Reads the dataset, or opens a stream of it, and prepares the compiled functions."""
         config, loop = self.config, not self._on_cpu
-        self.resident = is_resident(config, dataset, self._sizes)
-        self.steps_per_call = config.steps_per_call or (100 if loop and self.resident else 1)
-        self.feed = build_feed(
-            config,
-            dataset,
-            self._sizes,
-            resident=self.resident,
-            mesh=self.mesh,
-            eval_batches=100 if loop else 1,
-        )
+        self.loader = open_loader(config, dataset, self._sizes, self.mesh)
+        by_default = 100 if loop and self.loader.resident else 1
+        self.steps_per_call = config.steps_per_call or by_default
         rule = build_rule(config, self.model, self._optimizer, self._spec.num_classes)
         train = partial(train_steps, rule=rule, axis_name=AXIS, loop=loop)
         evaluate = partial(eval_steps, model=self.model, axis_name=AXIS, loop=loop)
@@ -144,7 +137,7 @@ class Trainer:
 
     def record_inputs(self, folder: epath.Path) -> None:
         """Keeps in the run's folder what its images are scaled and normalised to."""
-        record_inputs(folder, self.feed.normalization, self._sizes[1])
+        record_inputs(folder, self.loader.normalization, self._sizes[1])
 
     def initial_state(self) -> TrainState:
         """State before the first update, whole on every device."""
@@ -181,25 +174,26 @@ class Trainer:
     def train(self, state: TrainState, step: int, end: int, throughput: Throughput) -> TrainState:
         """State after updates `step` ... `end - 1`, on accelerators without waiting for it."""
         with throughput.waiting():
-            data, rows = self.feed.training(step, end)
-        if not self.resident:
+            batches = self.loader.train(step, end - step)
+        if not self.loader.resident:
             jax.block_until_ready(state)  # or batches that wait for their turn would pile up
         count = end - step
         if count not in self._compiled:  # which says nothing about the speed
             throughput.stop()
-            return self._first_call(jax.block_until_ready(state), data, rows, count)
+            return self._first_call(jax.block_until_ready(state), batches, count)
         throughput.start()
         throughput.add(count)
         state = wait_on_cpu(state, self.mesh)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            return self._compiled[count](state, data, rows)
+            return self._compiled[count](state, batches.data, batches.rows)
 
     def has_compiled(self, count: int) -> bool:
         """Whether the next `train` of so many updates finds its function compiled."""
         return count in self._compiled
 
-    def _first_call(self, state: TrainState, data: Any, rows: Any, count: int) -> TrainState:
+    def _first_call(self, state: TrainState, batches: Batches, count: int) -> TrainState:
         """State after `count` updates, for which there is no compiled function yet."""
+        data, rows, _ = batches
         self._compiled[count], seconds = compile_for(self._train, state, data, rows)
         start = time.perf_counter()
         state = jax.block_until_ready(self._compiled[count](state, data, rows))
@@ -224,7 +218,7 @@ class Trainer:
     def evaluation_rate(self, state: TrainState, split: str) -> float:
         """Images per second of an evaluation, from its first few calls; the first one compiles."""
         sums, rate = replicate(evaluation.empty(self._spec.num_classes), self.mesh), 0.0
-        with closing(self.feed.evaluation(split)) as batches:
+        with closing(self.loader.eval(split)) as batches:
             for data, rows, mask in itertools.islice(batches, 3):
                 start = time.perf_counter()
                 sums = jax.block_until_ready(self._evaluate((state, sums), data, rows, mask))
@@ -247,11 +241,14 @@ class Trainer:
         """
         start = time.perf_counter()
         sums = replicate(evaluation.empty(self._spec.num_classes), self.mesh)
-        for data, rows, mask in self.feed.evaluation(split):
+        for data, rows, mask in self.loader.eval(split):
             if stop():
                 return None
             sums = self._evaluate((state, wait_on_cpu(sums, self.mesh)), data, rows, mask)
-        counted, num_examples = metrics.count_examples(sums.metrics), self.feed.num_evaluated[split]
+        counted, num_examples = (
+            metrics.count_examples(sums.metrics),
+            self.loader.num_examples(split),
+        )
         if counted != num_examples:
             raise RuntimeError(f"evaluated {counted} of {num_examples} {split} examples")
         seconds, step = time.perf_counter() - start, int(state.step)
@@ -271,12 +268,9 @@ class Trainer:
             folder,
             last_step,
             model=self.model,
-            feed=self.feed,
-            probed_split=self.due(0)[0],
-            batch_size=self.config.batch_size,
+            loader=self.loader,
             progress=self._progress,
-            config=self.config.to_dict(),
-            wanted=self.config.report,
+            config=self.config,
         )
 
     def keep_batch(self, folder: epath.Path, step: int) -> epath.Path:
@@ -286,7 +280,7 @@ class Trainer:
             An .npz file with images, uint8 [B, H, W, 3], and labels, int32 [B]: this process's
             share of the batch.
         """
-        batch = self.feed.batch(step)
+        batch = self.loader.host_batch(step)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"batch_{step}_of_process_{jax.process_index()}.npz"
         with path.open("wb") as file:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rattn_jax.data.sampling import training_index, training_indices
-from rattn_jax.data.stream import evaluation_batches, training_batches
+from rattn_jax.data.stream import StreamOptions, evaluation_batches, training_batches
 from rattn_jax.errors import DataError
 from rattn_jax.parallel.mesh import Share
 from tests.data.images import encode, pixels
@@ -17,13 +17,10 @@ from tests.data.test_loading import Files, files
 KEYWORDS = {"size": 8, "num_classes": 99, "num_threads": 3}
 
 
-def train(source, steps=range(4), *, batch_size=6, max_bad_examples=0, **changes):
-    keywords = {"seed": 0, "crop_area": None, **KEYWORDS, **changes}
-    return list(
-        training_batches(
-            source, steps, batch_size=batch_size, max_bad_examples=max_bad_examples, **keywords
-        )
-    )
+def train(source, steps=range(4), *, seed=0, crop_area=None, max_bad_examples=0, **changes):
+    options = StreamOptions(**{"batch_size": 6, **KEYWORDS, **changes})
+    keywords = {"seed": seed, "crop_area": crop_area, "max_bad_examples": max_bad_examples}
+    return list(training_batches(source, steps, options, **keywords))
 
 
 def assert_equal(found, expected):
@@ -113,12 +110,10 @@ def test_label_out_of_range_ends_the_stream():
         train(Files(files(3), labels=np.array([0, 99, 1])))
 
 
-def evaluate(source, batch_size=4, **changes):
-    return list(
-        evaluation_batches(
-            source, batch_size=batch_size, **{"crop_fraction": 1.0, **KEYWORDS, **changes}
-        )
-    )
+def evaluate(source, *, crop_fraction=1.0, excluded=frozenset(), **changes):
+    options = StreamOptions(**{"batch_size": 4, **KEYWORDS, **changes})
+    found = evaluation_batches(source, options, crop_fraction=crop_fraction, excluded=excluded)
+    return list(found)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -172,11 +167,10 @@ def test_decoding_goes_on_while_the_consumer_computes():
     stream = training_batches(
         Watched(source.files),
         range(5),
+        StreamOptions(batch_size=8, **KEYWORDS),
         seed=0,
-        batch_size=8,
         crop_area=None,
         max_bad_examples=0,
-        **KEYWORDS,
     )
     next(stream)
     deadline = time.monotonic() + 20
