@@ -106,7 +106,7 @@ def _train() -> None:
     # JAX takes seconds to import; a wrong flag should not wait for it.
     import jax
 
-    from rattn_jax.errors import DataError, NonfiniteError, SaveError, StoppedError, UsageError
+    from rattn_jax.errors import DataError, NonfiniteError, Preempted, SaveError, UsageError
     from rattn_jax.train import train_and_evaluate
     from rattn_jax.training.selftest import selftest
 
@@ -140,7 +140,7 @@ def _train() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             print(f"\nmain.py: {error}", file=stderr)
         os._exit(_FAILED)  # what is left of the save would wait, or complain, while Python ends
-    except StoppedError as error:
+    except Preempted as error:
         _fail(error, _STOPPED)
 
 

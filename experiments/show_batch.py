@@ -15,12 +15,11 @@ from ml_collections import ConfigDict, config_flags
 from PIL import Image, ImageDraw, ImageFont
 
 from rattn_jax.config.load import parse_config
-from rattn_jax.data import dataset_spec
 from rattn_jax.data.batches import take
-from rattn_jax.data.catalog import build_dataset
+from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.loaders import image_sizes, open_loader
 from rattn_jax.parallel.mesh import make_mesh
-from rattn_jax.training.step_functions import build_preprocessing
+from rattn_jax.training.step_functions import build_steps
 from rattn_jax.training.steps import for_data, prepare
 
 _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an image in the picture
@@ -30,13 +29,13 @@ def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray,
     """Images uint8 [B, H, W, 3] and targets [B, K] of an update, and the names of the classes."""
     config = parse_config(keys)
     dataset = build_dataset(config)
-    sizes = image_sizes(config.dataset, dataset_spec(config.dataset.name, config.data_dir))
-    loader = open_loader(config, dataset, sizes, make_mesh(jax.devices()[:1]))
+    mesh, spec = make_mesh(jax.devices()[:1]), build_spec(config)
+    loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
     data, rows, _ = loader.train(step, 1)
     loader.close()
     batch = take(data, jax.tree.map(lambda x: x[0], rows))
     positions = jnp.arange(len(batch.labels))
-    preprocessing = for_data(build_preprocessing(config, dataset.num_classes), data)
+    preprocessing = for_data(build_steps(config, spec, mesh).rule.preprocessing, data)
     images, targets = prepare(batch, data.normalization, jnp.int32(step), positions, preprocessing)
     shown = images / data.normalization.scale + data.normalization.mean
     pixels = np.asarray(jnp.clip(jnp.round(shown), 0, 255).astype(jnp.uint8))

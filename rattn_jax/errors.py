@@ -32,7 +32,7 @@ class NonfiniteError(Exception):
     """
 
 
-class StoppedError(Exception):
+class Preempted(Exception):  # noqa: N818 - no error: the run goes on when it is started again
     """SIGTERM or Ctrl-C has ended the run, after saving: exit status 75.
 
     The message is one line that names the step.

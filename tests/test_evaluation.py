@@ -7,7 +7,7 @@ import pytest
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate, wait_on_cpu
 from rattn_jax.report import confusion
-from rattn_jax.training import evaluation
+from rattn_jax.training import eval_sums
 from rattn_jax.training.metrics import measure, summarize
 
 CLASSES, BATCHES, BATCH = 5, 6, 16
@@ -32,11 +32,11 @@ def add_up(batches, devices, mode="shard_map"):
     def add(sums, nothing, logits, labels, mask):
         del nothing
         for batch in zip(logits, labels, mask, strict=True):
-            sums = evaluation.add(sums, *batch, AXIS)
+            sums = eval_sums.add(sums, *batch, AXIS)
         return sums
 
     function = map_replicas(add, mesh, mode, num_batches=3)
-    sums = replicate(evaluation.empty(CLASSES), mesh)
+    sums = replicate(eval_sums.empty(CLASSES), mesh)
     for half in (slice(0, 3), slice(3, 6)):
         parts = (values[half] for values in batches)
         sums = wait_on_cpu(function(sums, replicate(np.zeros(()), mesh), *parts), mesh)
@@ -68,7 +68,7 @@ def test_mistakes_are_the_most_confident_of_all(batches, sums):
     confidence = np.where(mask & (logits.argmax(axis=1) != labels), shares.max(axis=1), -1)
     confidence[[0, 1, 2, 3]] = np.where(mask[:4], 0.2, -1)  # ties are mistakes
     confidence[~np.isfinite(confidence)] = -1
-    expected = np.argsort(-confidence, kind="stable")[: evaluation.NUM_MISTAKES]
+    expected = np.argsort(-confidence, kind="stable")[: eval_sums.NUM_MISTAKES]
     found = sums.mistakes
     np.testing.assert_array_equal(found.position, expected)
     np.testing.assert_allclose(found.probability, confidence[expected], rtol=1e-6)
@@ -98,5 +98,5 @@ def test_unused_places_of_few_mistakes(batches):
 
 
 def test_confusions_of_very_many_classes_are_not_counted():
-    assert evaluation.empty(confusion.MAX_CLASSES).confusion.shape == (2_000, 2_000)
-    assert evaluation.empty(confusion.MAX_CLASSES + 1).confusion.size == 0
+    assert eval_sums.empty(confusion.MAX_CLASSES).confusion.shape == (2_000, 2_000)
+    assert eval_sums.empty(confusion.MAX_CLASSES + 1).confusion.size == 0

@@ -14,10 +14,11 @@ from experiments.pod.plan import costs_with_loops, plan
 from experiments.pod.predict import MOST_COMPILATIONS, largest_batch, step_time
 from experiments.pod.step import PlannedStep, num_bytes
 from rattn_jax.config.load import parse_config
-from rattn_jax.data.catalog import build_dataset
+from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.loaders import image_sizes, open_loader
 from rattn_jax.errors import UsageError
-from rattn_jax.runs.console import Progress
-from rattn_jax.training.step_functions import Trainer
+from rattn_jax.parallel.mesh import make_mesh
+from rattn_jax.training.step_functions import build_steps
 from tests import tiny
 from tests.forks import start_python
 
@@ -37,16 +38,20 @@ def lowered_text(function, *arguments):
 
 
 @pytest.mark.parametrize("make", [make_config, streamed_config])
-@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9, "accumulate_steps": 2}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"ema_decay": 0.9, "accumulate_steps": 2, "on_nonfinite": "skip"}]
+)
 def test_the_planned_step_is_the_one_that_trains(make, changes):
     config, devices = make(**changes), jax.devices()[:2]
-    trainer = Trainer(config, devices, Progress(1, 1, quiet=True))
-    trainer.place(build_dataset(config))
-    data, rows, _ = trainer.loader.train(0, 1)
-    trained = lowered_text(trainer._train, trainer.initial_state(), data, rows)
-    trainer.loader.close()
+    mesh, spec = make_mesh(devices), build_spec(config)
+    steps = build_steps(config, spec, mesh)
+    loader = open_loader(config, build_dataset(config), image_sizes(config.dataset, spec), mesh)
+    data, rows, _ = loader.train(0, 1)
+    state = steps.to_device(steps.initial_state())
+    trained = lowered_text(steps.train_function, state, data, rows)
+    loader.close()
     step = PlannedStep(config, devices)
-    planned = lowered_text(step._call, step.state, step.data, step.rows)
+    planned = lowered_text(step.function, step.state, step.data, step.rows)
     # Batches come from the host, with no sharding of their own.
     assert without_shardings(planned) == without_shardings(trained)
 
@@ -132,7 +137,7 @@ def test_looped_modules_cost_what_they_cost_apart(sync_batch_norm):
 
 def test_tpus_compile_the_convolutions_of_tpus():
     step = PlannedStep(make_config(), jax.devices()[:1])
-    traced = step._call.trace(step.state, step.data, step.rows)
+    traced = step.function.trace(step.state, step.data, step.rows)
     texts = {
         platform: traced.lower(lowering_platforms=(platform,)).as_text()
         for platform in ("cpu", "tpu")

@@ -24,3 +24,22 @@ def test_only_the_time_between_start_and_stop_counts():
     assert speed.steps_per_sec == pytest.approx(2.5)
     assert speed.input_wait_share == pytest.approx(0.25)
     assert throughput.take() is None
+
+
+def test_updates_beside_something_else_count_only_if_there_are_no_others():
+    now = 0.0
+    throughput = Throughput(10, clock=lambda: now)
+    for disturbed, seconds in ((True, 4.0), (False, 1.0)):
+        assert not throughput.is_running(disturbed=disturbed)
+        throughput.start(disturbed=disturbed)
+        assert throughput.is_running(disturbed=disturbed)
+        assert not throughput.is_running(disturbed=not disturbed)
+        throughput.add(1)
+        now += seconds
+        throughput.stop()
+    assert throughput.take().steps_per_sec == pytest.approx(1)
+    throughput.start(disturbed=True)
+    throughput.add(1)
+    now += 4
+    throughput.stop()
+    assert throughput.take().steps_per_sec == pytest.approx(0.25)

@@ -7,7 +7,6 @@ Nothing is read or initialised: sizes of data sets are those of `dataset_spec`.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +14,6 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rattn_jax.config.schema import RunConfig
-from rattn_jax.data import dataset_spec
 from rattn_jax.data.batches import (
     FIXED_NORMALIZATIONS,
     Batch,
@@ -24,21 +22,19 @@ from rattn_jax.data.batches import (
     ResidentData,
     StreamedData,
 )
+from rattn_jax.data.catalog import build_spec
 from rattn_jax.data.loaders import fits_device, image_sizes
 from rattn_jax.errors import UsageError
-from rattn_jax.models import stack_modules
-from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh
-from rattn_jax.training.state import create_train_state
-from rattn_jax.training.step_functions import build_model, build_optimizer, build_rule
-from rattn_jax.training.steps import train_steps
+from rattn_jax.training.step_functions import build_steps
 
 
 class PlannedStep:
     """One update of a run, and the shapes of what it is given.
 
     Attributes:
-        state, data, rows: abstract arguments, with their shardings.
+        function: the step, as yet not compiled.
+        state, data, rows: its abstract arguments, with their shardings.
         resident: whether the data lives on every device.
         evaluated_bytes: data of the splits to evaluate, which is on every device as well.
 
@@ -57,46 +53,27 @@ class PlannedStep:
                 f"config.parallel={config.parallel!r} cannot be compiled ahead of time: "
                 "use 'shard_map', whose numbers are the same"
             )
-        mesh = make_mesh(devices)
-        spec = dataset_spec(
-            config.dataset.name, config.data_dir, test_fraction=config.dataset.test_fraction
-        )
+        mesh, spec = make_mesh(devices), build_spec(config)
         sizes = image_sizes(config.dataset, spec)
         self.resident = fits_device(config, sizes, spec.num_train, spec.num_test)
-        model = build_model(config, spec.num_classes)
-        optimizer = build_optimizer(config)[1]
-        function = partial(
-            train_steps,
-            loop=False,  # a single update; the costs of a loop would count its body once
-            axis_name=AXIS,
-            rule=build_rule(config, model, optimizer, spec.num_classes),
-        )
-        self._call: Any = map_replicas(
-            function, mesh, "shard_map", num_batches=1, donate_state=True
-        )
-
-        size = sizes[0]
-
-        def initial(rng: jax.Array) -> Any:
-            state = create_train_state(
-                rng, model, optimizer, (size, size, 3), with_averages=config.ema_decay > 0
-            )
-            return stack_modules(state) if config.model.scan_modules else state
-
+        # A single update; the costs of a loop would count its body once.
+        steps = build_steps(config, spec, mesh, use_scan=False)
+        self.function: Any = steps.train_function
+        size = sizes.train
         whole = NamedSharding(mesh, PartitionSpec())
         share = NamedSharding(mesh, PartitionSpec(None, AXIS))
         num_train = spec.num_train - config.validation_examples
-        self.state = _with(whole, jax.eval_shape(initial, jax.eval_shape(jax.random.key, 0)))
+        self.state = _with(whole, jax.eval_shape(steps.arrange, steps.abstract_state()))
         self.data = _with(whole, _data(config, size, num_train if self.resident else None))
         self.rows = _with(share, _rows(config.batch_size, size, self.resident))
         self.evaluated_bytes = 0
         if self.resident:
             counts = filter(None, (spec.num_test, config.validation_examples))
-            self.evaluated_bytes = sum(num_bytes(_data(config, sizes[1], n)) for n in counts)
+            self.evaluated_bytes = sum(num_bytes(_data(config, sizes.eval, n)) for n in counts)
 
     def lower(self) -> Any:
         """The step, lowered for the devices."""
-        return self._call.lower(self.state, self.data, self.rows)
+        return self.function.lower(self.state, self.data, self.rows)
 
 
 def num_bytes(tree: Any) -> int:

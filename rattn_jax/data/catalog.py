@@ -155,6 +155,12 @@ def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
             )
 
 
+def build_spec(config: RunConfig) -> DatasetSpec:
+    """What is known of a run's dataset before it is read."""
+    dataset = config.dataset
+    return dataset_spec(dataset.name, config.data_dir, test_fraction=dataset.test_fraction)
+
+
 def build_dataset(config: RunConfig) -> Dataset:
     """The dataset, opened."""
     return open_dataset(

@@ -11,14 +11,16 @@ from types import FrameType, TracebackType
 import jax
 from jax.experimental import multihost_utils
 
+from rattn_jax.errors import Preempted
+
 _LIBC = ctypes.CDLL(None)
 _LIBC.signal.argtypes, _LIBC.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
 
 STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again
 
 
-class StopSignals:
-    """While the `with` block runs, SIGTERM and the first Ctrl-C only make `requested` true.
+class PreemptionGuard:
+    """While the `with` block runs, SIGTERM and the first Ctrl-C only make `check` raise.
 
     A second Ctrl-C interrupts at once, as it always does. Where leaving in order takes too long,
     as in the middle of a long compilation, SIGTERM ends the process with STOPPED. With several
@@ -35,14 +37,19 @@ class StopSignals:
         self._left = threading.Event()
         self._count = 0
 
-    def requested(self) -> bool:
-        """Whether to stop; all processes ask at the same points of the run."""
+    def check(self) -> None:
+        """Asks whether to stop; all processes ask at the same points of the run.
+
+        Raises:
+            Preempted: a signal has come; in all processes at the same point.
+        """
         if jax.process_count() > 1:
             self._count += 1
             self._requested |= multihost_utils.reached_preemption_sync_point(self._count)
-        return self._requested
+        if self._requested:
+            raise Preempted("a signal has come: save, and leave")
 
-    def __enter__(self) -> "StopSignals":
+    def __enter__(self) -> "PreemptionGuard":
         several = jax.process_count() > 1
         self._handler_of_jax = _take_handler(signal.SIGTERM) if several else None
         numbers = (signal.SIGTERM,) if several else (signal.SIGTERM, signal.SIGINT)

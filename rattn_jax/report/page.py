@@ -27,7 +27,7 @@ class Evaluated(NamedTuple):
 
     Attributes:
         split: name of the split.
-        confusion: int32 [K, K], see `evaluation.EvalSums`.
+        confusion: int32 [K, K], see `EvalSums` of training.
         mistakes: the most confident ones, used places only.
         mistaken_images: theirs, uint8 [n, H, W, 3].
     """

@@ -9,6 +9,7 @@ directory/damaged-STEP    one that could not be read, put aside
 """
 
 import contextlib
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -77,7 +78,11 @@ class Checkpoints:
         if is_main_process():
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._is_written = threading.Event()  # the save under way
+        self._checkpointer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._is_written.set),
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -98,6 +103,10 @@ class Checkpoints:
                     self._give_up(leftover)
         if self._error is not None and kind is None:
             raise self._error
+
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        return self._saving is not None and not self._is_written.is_set()
 
     def check(self) -> None:
         """Notices a save that has failed, without waiting for it.
@@ -146,6 +155,7 @@ class Checkpoints:
         tree = serialization.to_state_dict(state)
         record = {"checksums": checksums(jax.device_get(tree)), "run": self._record}
         self._saving = step
+        self._is_written.clear()
         try:
             self._checkpointer.save(
                 self.directory / str(step),

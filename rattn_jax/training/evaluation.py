@@ -1,108 +1,76 @@
-"""What an evaluation adds up, over any grouping of the examples: metrics, confusions, mistakes.
+"""Evaluates a split, each example once: its errors, confusions and most confident mistakes."""
 
-sums = empty(num_classes=10)
-sums = add(sums, logits, labels, mask, axis_name)    # once for each batch
-"""
-
-from typing import NamedTuple
+import dataclasses
+import time
+from collections.abc import Mapping
+from contextlib import closing
 
 import jax
-import jax.numpy as jnp
-from jax import lax
+import numpy as np
 
-from rattn_jax.report.confusion import MAX_CLASSES, Mistakes
+from rattn_jax.data.loaders import Loader
+from rattn_jax.parallel.preemption import PreemptionGuard
+from rattn_jax.report.confusion import Mistakes
 from rattn_jax.training import metrics
-from rattn_jax.training.metrics import Metrics
-
-Array = jax.Array
-
-NUM_MISTAKES = 24  # to remember
+from rattn_jax.training.state import TrainState
+from rattn_jax.training.step_functions import StepFunctions
 
 
-class EvalSums(NamedTuple):
-    """Sums over examples.
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvalResult:
+    """What an evaluation has found, on the host.
 
     Attributes:
-        metrics: see `metrics.py`.
-        confusion: examples by true and predicted class, int32 [K, K]; [0, 0] if K > MAX_CLASSES.
-            What is off the diagonal are the top-1 errors of `metrics`.
-        mistakes: the most confident mistakes.
-        num_places: places of the batches so far, those of padding too; int32 scalar.
+        num_examples: examples that count.
+        averages: over them: "loss" in nats, "error_top1" and "error_top5" as fractions.
+        confusion: examples by true and predicted class, int32 [K, K]; see `EvalSums`.
+        mistakes: the most confident ones, arrays of equal length, 24 at most.
+        seconds: how long it took.
     """
 
-    metrics: Metrics
-    confusion: Array
+    num_examples: int
+    averages: Mapping[str, float]
+    confusion: np.ndarray
     mistakes: Mistakes
-    num_places: Array
+    seconds: float
 
 
-def empty(num_classes: int) -> EvalSums:
-    """The sums over no example."""
-    size = num_classes if num_classes <= MAX_CLASSES else 0
-    none = jnp.zeros(NUM_MISTAKES, jnp.int32)
-    return EvalSums(
-        metrics.empty(),
-        jnp.zeros((size, size), jnp.int32),
-        Mistakes(jnp.full(NUM_MISTAKES, -1, jnp.float32), none, none, none),
-        jnp.zeros((), jnp.int32),
-    )
-
-
-def add(sums: EvalSums, logits: Array, labels: Array, mask: Array, axis_name: str) -> EvalSums:
-    """The sums, with a batch added.
+def evaluate(
+    steps: StepFunctions,
+    loader: Loader,
+    state: TrainState,
+    split: str,
+    preemption: PreemptionGuard,
+) -> EvalResult:
+    """Evaluates a split.
 
     Args:
-        sums: those of the batches before, the same on every replica.
-        logits: of the replica's share of the batch, float32 [B, K].
-        labels: int32 [B].
-        mask: bool [B], False for examples that do not count.
-        axis_name: mapped axis of the replicas, whose shares follow each other.
+        steps: the compiled functions.
+        loader: where the examples are.
+        state: what is evaluated.
+        split: name of the split.
+        preemption: asked before each call.
+
+    Raises:
+        Preempted: a signal has come; nothing is known of the split then.
+        DataError: an example cannot be evaluated.
     """
-    prediction = predict(logits, labels)
-    confusion = sums.confusion
-    if confusion.size:
-        counts = jnp.zeros_like(confusion).at[labels, prediction].add(mask.astype(jnp.int32))
-        confusion = confusion + lax.psum(counts, axis_name)
-    share = labels.shape[0]
-    first = sums.num_places + lax.axis_index(axis_name) * share
-    probability = jnp.max(jax.nn.softmax(logits), axis=1)
-    counts_as_mistake = mask & (prediction != labels) & jnp.isfinite(probability)
-    found = Mistakes(
-        jnp.where(counts_as_mistake, probability, -1),
-        first + jnp.arange(share, dtype=jnp.int32),
-        labels,
-        prediction,
-    )
-    found = jax.tree.map(
-        lambda x: lax.all_gather(x, axis_name, tiled=True),
-        _most_confident(found, min(share, NUM_MISTAKES)),
-    )
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), sums.mistakes, found)
-    return EvalSums(
-        metrics.merge(sums.metrics, metrics.measure(logits, labels, mask, axis_name)),
+    start = time.perf_counter()
+    sums = steps.empty_sums()
+    with closing(loader.eval(split)) as batches:
+        for batch in batches:
+            preemption.check()
+            sums = steps.evaluate(state, sums, batch)
+    counted, num_examples = metrics.count_examples(sums.metrics), loader.num_examples(split)
+    if counted != num_examples:
+        raise RuntimeError(f"evaluated {counted} of {num_examples} {split} examples")
+    seconds = time.perf_counter() - start
+    confusion, mistakes = jax.device_get((sums.confusion, sums.mistakes))
+    used = mistakes.probability >= 0
+    return EvalResult(
+        num_examples,
+        metrics.summarize(sums.metrics),
         confusion,
-        _most_confident(both, NUM_MISTAKES),
-        sums.num_places + lax.psum(share, axis_name),
+        Mistakes(*(values[used] for values in mistakes)),
+        seconds,
     )
-
-
-def predict(logits: Array, labels: Array) -> Array:
-    """The predicted classes, int32 [B]: the true one exactly where `measure` counts no error.
-
-    Of several classes with the largest logit it is one that is wrong.
-
-    Args:
-        logits: float32 [B, K].
-        labels: int32 [B].
-    """
-    is_true = labels[:, None] == jnp.arange(logits.shape[1])
-    others = jnp.where(is_true, -jnp.inf, logits)
-    true_logit = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    is_right = jnp.all(is_true | (logits < true_logit), axis=1)
-    return jnp.where(is_right, labels, jnp.argmax(others, axis=1)).astype(jnp.int32)
-
-
-def _most_confident(mistakes: Mistakes, count: int) -> Mistakes:
-    # Of equal ones top_k takes the first: on any number of devices the same.
-    _, chosen = lax.top_k(mistakes.probability, count)
-    return jax.tree.map(lambda x: x[chosen], mistakes)

@@ -1,166 +1,207 @@
-"""The training loop: what happens after which update."""
+"""The training loop: it does what is due at a step, then trains to the next one.
+
+    state = train(job, state)
+
+Whatever the loop works with is told by it what to do, and never calls back.
+"""
 
 import dataclasses
 import resource
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 
 import jax
+import numpy as np
 from etils import epath
 
-from rattn_jax.errors import NonfiniteError, StoppedError
-from rattn_jax.models.scan_params import unstack_modules
+from rattn_jax.data.loaders import Loader
+from rattn_jax.errors import NonfiniteError, Preempted
 from rattn_jax.parallel.mesh import agree, replicate
-from rattn_jax.parallel.preemption import StopSignals
+from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.runs.checkpointer import Checkpoints
 from rattn_jax.runs.console import Progress
 from rattn_jax.runs.metrics_log import Recorder
 from rattn_jax.training import metrics
+from rattn_jax.training.evaluation import EvalResult, evaluate
 from rattn_jax.training.profiling import Profiler, Throughput
 from rattn_jax.training.run_report import ReportWriter
+from rattn_jax.training.schedule import CHECKPOINT, TRAIN, Schedule
 from rattn_jax.training.state import TrainState
-from rattn_jax.training.step_functions import Trainer
+from rattn_jax.training.step_functions import StepFunctions
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """What the loop works with."""
+class Job:
+    """What the loop works with; `folder` is the run's."""
 
     folder: epath.Path
-    trainer: Trainer
+    schedule: Schedule
+    loader: Loader
+    steps: StepFunctions
     checkpoints: Checkpoints
     recorder: Recorder
     report: ReportWriter
-    stop: StopSignals
     progress: Progress
+    preemption: PreemptionGuard
+    watchdog: Watchdog
+    profiler: Profiler
+    throughput: Throughput
 
-    def to_the_end(self, state: TrainState) -> TrainState:
-        """Trains what is left, and evaluates what is due and not recorded yet.
 
-        Raises:
-            StoppedError: a signal has stopped it.
-        """
-        config, start = self.trainer.config, int(state.step)
-        is_done = start >= config.num_train_steps
-        if start and (is_done or start % config.eval_every_steps == 0):
-            recorded, undrawn = self._recorded(start)
-            splits = [split for split, has in recorded.items() if not has or (undrawn and is_done)]
-            if not self._evaluate(state, splits):
-                raise StoppedError(f"stopped in an evaluation after step {start}: run again")
-            if is_done and all(recorded.values()):
-                self.progress.say(f"nothing is left to do: {start} steps are done and evaluated")
-        if is_done:
-            return state
-        mesh = self.trainer.mesh
-        self.progress.say(f"training on {mesh.size} x {mesh.devices.flat[0].device_kind}")
-        with (
-            Profiler(self.folder / "profile", config.profile_steps) as profiler,
-            closing(Watchdog(config.process_timeout_seconds)) as watchdog,
-        ):
-            state, is_done = self._train(state, profiler, watchdog)
-        self._stop_if_nonfinite(state)  # a signal may have come before the next line of metrics
-        self.checkpoints.save(unstack_modules(state))
-        self.checkpoints.wait()
-        if not is_done:
-            raise StoppedError(f"stopped after step {int(state.step)}, saved: run again to go on")
-        return state
+def train(job: Job, state: TrainState) -> TrainState:
+    """Trains to the end of the schedule, and evaluates what is due and not recorded yet.
 
-    def _train(
-        self, state: TrainState, profiler: Profiler, watchdog: Watchdog
-    ) -> tuple[TrainState, bool]:
-        """State at the end, or when a stop was requested; and whether it is the end."""
-        config, trainer = self.trainer.config, self.trainer
-        total = config.num_train_steps
-        periods = (config.log_every_steps, config.eval_every_steps, config.checkpoint_every_steps)
-        throughput = Throughput(config.batch_size)
-        step, skipped = int(state.step), int(state.num_nonfinite)
-        while step < total:
-            if self.stop.requested():
-                return state, False
-            self.checkpoints.check()
-            profiler.reached(step, state)
-            due = [p * (step // p + 1) for p in periods]
-            due += [at for at in profiler.steps or () if at > step]
-            end = min(step + trainer.steps_per_call, total, *due)
-            if not trainer.has_compiled(end - step):
-                watchdog.begins(None, step)
-            state = trainer.train(state, step, end, throughput)
+    Args:
+        job: what to work with.
+        state: a new or a restored state, on the devices.
+
+    Raises:
+        Preempted: a signal has come; the state is saved.
+        NonfiniteError: an update gave NaN or infinity; the state is not saved.
+        SaveError: a checkpoint or metrics could not be written.
+    """
+    step, num_nonfinite = int(state.step), int(state.num_nonfinite)
+    done = already_done(job, step)
+    try:
+        while True:
+            due = job.schedule.due(step, done)
+            if due:
+                jax.block_until_ready(state)
+                job.throughput.stop()
+                stop_if_nonfinite(job, state)  # before anything of this state is written
+            if due.log:
+                state = log_training(job, state, int(state.num_nonfinite) - num_nonfinite)
+                num_nonfinite = int(state.num_nonfinite)
+            results = {}
+            for split in due.eval_splits:
+                job.watchdog.begins("evaluation", step)
+                results[split] = evaluate_split(job, state, split)
+            if results:
+                job.report.update(state, results, job.recorder.rows)
+            if due.save:  # last, so that a checkpoint has all its lines before it
+                job.watchdog.begins("saving", step)
+                job.checkpoints.save(job.steps.to_saved(state))
+            if job.schedule.is_over(step):
+                job.checkpoints.wait()
+                return state
+            if due:  # after an evaluation the others wait for the process that draws the report
+                after = " after an evaluation" if results else ""
+                job.watchdog.begins(f"training{after}", step)
+            done = frozenset()
+            job.preemption.check()
+            job.checkpoints.check()
+            job.profiler.reached(step, state)
+            end = job.schedule.next_stop(step)
+            state = train_to(job, state, step, end)
             step = end
-            watchdog.asked(step)
-            log, evaluate, save = (step % period == 0 or step == total for period in periods)
-            if not (log or evaluate or save):
-                continue
-            jax.block_until_ready(state)
-            throughput.stop()
-            self._stop_if_nonfinite(state)
-            if log:
-                state = self._log(state, throughput, int(state.num_nonfinite) - skipped)
-                skipped = int(state.num_nonfinite)
-            if evaluate:
-                watchdog.begins("evaluation", step)
-                if not self._evaluate(state, trainer.due(step)):
-                    return state, False
-            if save:  # last, so that a checkpoint has all its lines before it
-                watchdog.begins("saving", step)
-                self.checkpoints.save(unstack_modules(state))
-            # In which the others wait for the process that draws the report.
-            watchdog.begins("training after an evaluation" if evaluate else "training", step)
-        profiler.reached(step, state)
-        return state, True
+    except Preempted:
+        stop_if_nonfinite(job, state)
+        job.checkpoints.save(job.steps.to_saved(state))
+        job.checkpoints.wait()
+        raise Preempted(
+            f"stopped after step {int(state.step)}, saved: run again to go on"
+        ) from None
 
-    def _log(self, state: TrainState, throughput: Throughput, num_skipped: int) -> TrainState:
-        """Writes the line of training; the state with its sums emptied."""
-        step, speed = int(state.step), throughput.take()
-        self.recorder.record(
+
+def already_done(job: Job, step: int) -> frozenset[str]:
+    """What an earlier start of the run has done after `step` updates, for `Schedule.due`."""
+    splits, is_over = job.schedule.splits(step), job.schedule.is_over(step)
+    has = [job.recorder.has(split, step) for split in splits]
+    *has, undrawn = agree([*has, job.report.is_missing(step)])
+    if is_over and all(has):
+        job.progress.say(f"nothing is left to do: {step} steps are done and evaluated")
+    if is_over and undrawn:  # killed in between: evaluates again, but for the page alone
+        return frozenset({TRAIN, CHECKPOINT})
+    written = (split for split, is_written in zip(splits, has, strict=True) if is_written)
+    return frozenset({TRAIN, CHECKPOINT, *written})
+
+
+def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
+    """State after updates `step` ... `end - 1`, on accelerators without waiting for it."""
+    is_saving = job.checkpoints.is_saving()
+    if job.throughput.is_running(disturbed=not is_saving):
+        jax.block_until_ready(state)
+        job.throughput.stop()
+    with job.throughput.waiting():
+        batches = job.loader.train(step, end - step)
+    if job.steps.is_compiled(batches):
+        job.throughput.start(disturbed=is_saving)
+        job.throughput.add(end - step)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            state = job.steps.train(state, batches)
+    else:  # which says nothing about the speed
+        job.watchdog.begins(None, step)
+        job.throughput.stop()
+        state, text = job.steps.train_first(state, batches)
+        job.progress.say(text)
+    job.watchdog.asked(end)
+    return state
+
+
+def log_training(job: Job, state: TrainState, num_skipped: int) -> TrainState:
+    """Writes the line of training; the state with its sums emptied."""
+    step, speed = int(state.step), job.throughput.take()
+    job.recorder.record(
+        step,
+        "train",
+        metrics.summarize(state.metrics),
+        learning_rate=job.steps.learning_rate(step),
+        images_per_second=speed.images_per_second if speed else None,
+        steps_per_sec=speed.steps_per_sec if speed else None,
+        input_wait_share=speed.input_wait_share if speed else None,
+        peak_memory_bytes=_peak_memory_bytes(job.steps.mesh.local_devices),
+        skipped_updates=num_skipped,
+    )
+    if num_skipped:
+        path = keep_batch(job, int(state.nonfinite_step))
+        job.progress.say(
+            f"{num_skipped} updates gave NaN or infinity and were left out; the batch of the "
+            f"last is in {path}"
+        )
+    return dataclasses.replace(state, metrics=replicate(metrics.empty(), job.steps.mesh))
+
+
+def evaluate_split(job: Job, state: TrainState, split: str) -> EvalResult:
+    """Evaluates a split, and writes its line unless there is one."""
+    result, step = evaluate(job.steps, job.loader, state, split, job.preemption), int(state.step)
+    if not job.recorder.has(split, step):
+        job.recorder.record(
             step,
-            "train",
-            metrics.summarize(state.metrics),
-            learning_rate=self.trainer.learning_rate(step),
-            images_per_second=speed.images_per_second if speed else None,
-            steps_per_sec=speed.steps_per_sec if speed else None,
-            input_wait_share=speed.input_wait_share if speed else None,
-            peak_memory_bytes=_peak_memory_bytes(self.trainer.mesh.local_devices),
-            skipped_updates=num_skipped,
+            split,
+            result.averages,
+            learning_rate=job.steps.learning_rate(step),
+            images_per_second=result.num_examples / result.seconds,
         )
-        if num_skipped:
-            path = self.trainer.keep_batch(self.folder / "nonfinite", int(state.nonfinite_step))
-            self.progress.say(
-                f"{num_skipped} updates gave NaN or infinity and were left out; the batch of the "
-                f"last is in {path}"
-            )
-        return dataclasses.replace(state, metrics=replicate(metrics.empty(), self.trainer.mesh))
+    return result
 
-    def _evaluate(self, state: TrainState, splits: list[str]) -> bool:
-        """Evaluates splits and draws the report; False if a stop was requested meanwhile."""
-        results = {}
-        for split in splits:
-            sums = self.trainer.evaluate(state, split, self.recorder, self.stop.requested)
-            if sums is None:
-                return False
-            results[split] = sums
-        if results:
-            self.report.update(state, results, self.recorder.rows)
-        return True
 
-    def _recorded(self, step: int) -> tuple[dict[str, bool], bool]:
-        """Whether each split has its line of this step, and whether the report lacks it."""
-        splits = self.trainer.due(step)
-        has = [self.recorder.has(split, step) for split in splits]
-        *has, undrawn = agree([*has, self.report.is_missing(step)])
-        return dict(zip(splits, has, strict=True)), undrawn
+def stop_if_nonfinite(job: Job, state: TrainState) -> None:
+    """Raises NonfiniteError if training stands still because of NaN or infinity."""
+    step = int(state.step)
+    if int(state.nonfinite_step) != step:
+        return
+    path = keep_batch(job, step)
+    raise NonfiniteError(
+        f"the update after step {step} gave NaN or infinity; its batch is in {path}: lower "
+        "the learning rate, look at the batch, or go on with --config.on_nonfinite=skip"
+    )
 
-    def _stop_if_nonfinite(self, state: TrainState) -> None:
-        """Raises NonfiniteError if training stands still: before anything of it is saved."""
-        step = int(state.step)
-        if int(state.nonfinite_step) != step:
-            return
-        path = self.trainer.keep_batch(self.folder / "nonfinite", step)
-        raise NonfiniteError(
-            f"the update after step {step} gave NaN or infinity; its batch is in {path}: lower "
-            "the learning rate, look at the batch, or go on with --config.on_nonfinite=skip"
-        )
+
+def keep_batch(job: Job, step: int) -> epath.Path:
+    """Writes what update `step` was given, before augmentation, for a post-mortem.
+
+    Returns:
+        An .npz file with images, uint8 [B, H, W, 3], and labels, int32 [B]: this process's
+        share of the batch.
+    """
+    batch = job.loader.host_batch(step)
+    folder = job.folder / "nonfinite"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"batch_{step}_of_process_{jax.process_index()}.npz"
+    with path.open("wb") as file:
+        np.savez(file, images=batch.images, labels=batch.labels)
+    return path
 
 
 def _peak_memory_bytes(devices: Sequence[jax.Device]) -> int:

@@ -4,6 +4,7 @@ with Profiler(folder / "profile", steps=(100, 110)) as profiler:
     profiler.reached(step)    # before and after each call
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -84,6 +85,9 @@ class Speed(NamedTuple):
 class Throughput:
     """Counts updates while its stopwatch runs.
 
+    Updates during which something else takes the processor's time, as a checkpoint that is written
+    in the background does, are counted apart: they tell the speed only where there are no others.
+
     Args:
         batch_size: images an update.
         clock: seconds, ever increasing.
@@ -92,40 +96,55 @@ class Throughput:
     def __init__(self, batch_size: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self._batch_size = batch_size
         self._clock = clock
-        self._steps = 0
-        self._seconds = self._waited = 0.0
-        self._since: float | None = None
+        self._alone, self._disturbed = _Tally(), _Tally()
+        self._running: _Tally | None = None
+        self._since = 0.0
 
-    def start(self) -> None:
-        """Lets the stopwatch run; nothing if it runs already."""
-        if self._since is None:
+    def start(self, *, disturbed: bool = False) -> None:
+        """Lets the stopwatch run; nothing if it runs already.
+
+        Args:
+            disturbed: whether something else is going on beside training.
+        """
+        if self._running is None:
+            self._running = self._disturbed if disturbed else self._alone
             self._since = self._clock()
 
+    def is_running(self, *, disturbed: bool) -> bool:
+        """Whether the stopwatch runs, and was started with this."""
+        return self._running is (self._disturbed if disturbed else self._alone)
+
     def add(self, steps: int) -> None:
-        """Counts updates."""
-        self._steps += steps
+        """Counts updates, while the stopwatch runs."""
+        if self._running is not None:
+            self._running.steps += steps
 
     @contextmanager
     def waiting(self) -> Generator[None]:
         """While the block runs, a batch is waited for."""
         start = self._clock()
         yield
-        if self._since is not None:
-            self._waited += self._clock() - start
+        if self._running is not None:
+            self._running.waited += self._clock() - start
 
     def stop(self) -> None:
         """Stops the watch; the caller has waited for the computation to end."""
-        if self._since is not None:
-            self._seconds += self._clock() - self._since
-            self._since = None
+        if self._running is not None:
+            self._running.seconds += self._clock() - self._since
+            self._running = None
 
     def take(self) -> Speed | None:
         """Speed since the last call, and starts again; None if no update was counted."""
-        speed = None
-        if self._steps and self._seconds:
-            steps_per_sec = self._steps / self._seconds
-            speed = Speed(
-                self._batch_size * steps_per_sec, steps_per_sec, self._waited / self._seconds
-            )
-        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
-        return speed
+        tally = self._alone if self._alone.steps else self._disturbed
+        self._alone, self._disturbed = _Tally(), _Tally()
+        if not (tally.steps and tally.seconds):
+            return None
+        steps_per_sec = tally.steps / tally.seconds
+        return Speed(self._batch_size * steps_per_sec, steps_per_sec, tally.waited / tally.seconds)
+
+
+@dataclasses.dataclass
+class _Tally:
+    steps: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0

@@ -1,7 +1,7 @@
 """A run from its config to its end: what is opened, checked and restored before the loop."""
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 
 import jax
@@ -11,22 +11,28 @@ from ml_collections import ConfigDict
 
 from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
-from rattn_jax.data.catalog import build_dataset
+from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.loaders import image_sizes, open_loader
 from rattn_jax.errors import UsageError
-from rattn_jax.parallel.mesh import is_main_process, replicate
-from rattn_jax.parallel.preemption import StopSignals
+from rattn_jax.parallel.mesh import check_batch_size, is_main_process, is_on_cpu, make_mesh
+from rattn_jax.parallel.preemption import PreemptionGuard
+from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
 from rattn_jax.runs.checkpoint_files import saved_steps
 from rattn_jax.runs.checkpointer import Checkpoints
 from rattn_jax.runs.console import Progress
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import Recorder
+from rattn_jax.runs.saved_run import SavedRun, record_inputs
 from rattn_jax.runs.workdir import check_same_run, lock_run_folder, open_run_folder, record_run
 from rattn_jax.training.compilation import use_cache
-from rattn_jax.training.init_from import open_source
-from rattn_jax.training.loop import Run
+from rattn_jax.training.init_from import open_source, start_from
+from rattn_jax.training.loop import Job, train
+from rattn_jax.training.profiling import Profiler, Throughput
+from rattn_jax.training.run_report import ReportWriter
+from rattn_jax.training.schedule import build_schedule
 from rattn_jax.training.state import TrainState
-from rattn_jax.training.step_functions import Trainer
+from rattn_jax.training.step_functions import StepFunctions, build_steps
 
 
 def train_and_evaluate(
@@ -47,40 +53,34 @@ def train_and_evaluate(
         DataError: all checkpoints, or too many examples, are damaged.
         SaveError: a checkpoint or metrics could not be written.
         NonfiniteError: an update gave NaN or infinity.
-        StoppedError: SIGTERM or Ctrl-C has ended the run, after saving.
+        Preempted: SIGTERM or Ctrl-C has ended the run, after saving.
     """
-    return _train_and_evaluate(
-        parse_config(config), workdir, jax.devices() if devices is None else devices
-    )
+    devices = jax.devices() if devices is None else devices
+    return _run(parse_config(config), workdir, devices)
 
 
-def _train_and_evaluate(
-    config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device]
-) -> TrainState:
+def _run(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device]) -> TrainState:
+    """Opens everything in the order in which it can fail, and trains."""
     progress = Progress(config.num_train_steps, config.batch_size, quiet=not is_main_process())
-    trainer = Trainer(config, devices, progress)
+    check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
+    mesh, spec = make_mesh(devices), build_spec(config)
+    sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
     folder = open_run_folder(workdir, config.to_dict())
-    stop_on_error = config.on_save_error == "stop"
-    with StopSignals(config.preemption_grace_seconds) as stop, lock_run_folder(folder):
+    with ExitStack() as stack:
+        preemption = stack.enter_context(PreemptionGuard(config.preemption_grace_seconds))
+        stack.enter_context(lock_run_folder(folder))
         # What cannot be done is refused before the folder is this run's.
-        target = trainer.abstract_state()
+        target = steps.abstract_state()
         has_begun = bool(saved_steps(folder / "checkpoints"))
-        source = None if has_begun else open_source(config, trainer.model)
+        source = None if has_begun else open_source(config, steps.model)
         dataset = build_dataset(config)
         record = record_run(folder, config.to_dict(), devices, dataset.describe())
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
-        trainer.place(dataset)
-        trainer.record_inputs(folder)
-
-        progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
-        table = partial(
-            parameter_overview.get_parameter_overview, target.params, include_stats=False
-        )
-        if is_main_process():
-            replace_text(folder / "parameters.txt", table() + "\n")
-        progress.say(table(max_lines=12))
-        with (
-            closing(trainer.loader),
+        loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh)))
+        record_inputs(folder, loader.normalization, sizes.eval)
+        _describe(config, target, folder, progress)
+        stop_on_error = config.on_save_error == "stop"
+        checkpoints = stack.enter_context(
             Checkpoints(
                 folder / "checkpoints",
                 config.keep_checkpoints,
@@ -88,27 +88,63 @@ def _train_and_evaluate(
                 compare=check_same_run,
                 say=progress.say,
                 stop_on_error=stop_on_error,
-            ) as checkpoints,
-        ):
-            restored = checkpoints.restore_newest(target)
-            if restored is not None:
-                progress.say(f"going on from the checkpoint of step {int(restored.step)}")
-                state = replicate(trainer.arrange(restored), trainer.mesh)
-            elif config.num_train_steps == 0:
-                raise UsageError(
-                    f"num_train_steps=0 evaluates the newest checkpoint, and {folder} has none: "
-                    "train first, or choose another workdir"
-                )
-            else:
-                state = trainer.start(source, dataset.class_names)
-            with Recorder(
-                folder, int(state.step), progress, stop_on_error=stop_on_error
-            ) as recorder:
-                report = trainer.report(folder, int(state.step))
-                run = Run(folder, trainer, checkpoints, recorder, report, stop, progress)
-                state = run.to_the_end(state)
-                _say_result(recorder, progress, folder)
+            )
+        )
+        state = checkpoints.restore_newest(target)
+        if state is None:
+            state = _first_state(config, steps, source, dataset.class_names, folder, progress)
+        else:
+            progress.say(f"going on from the checkpoint of step {int(state.step)}")
+        step = int(state.step)
+        recorder = Recorder(folder, step, progress, stop_on_error=stop_on_error)
+        job = Job(
+            folder=folder,
+            schedule=build_schedule(config, resident=loader.resident, on_cpu=is_on_cpu(mesh)),
+            loader=loader,
+            steps=steps,
+            checkpoints=checkpoints,
+            recorder=stack.enter_context(recorder),
+            report=ReportWriter(folder, step, config, steps.model, loader, progress),
+            progress=progress,
+            preemption=preemption,
+            watchdog=stack.enter_context(closing(Watchdog(config.process_timeout_seconds))),
+            profiler=stack.enter_context(Profiler(folder / "profile", config.profile_steps)),
+            throughput=Throughput(config.batch_size),
+        )
+        if not job.schedule.is_over(step):
+            progress.say(f"training on {mesh.size} x {devices[0].device_kind}")
+        state = train(job, steps.to_device(state))
+        _say_result(recorder, progress, folder)
     return state
+
+
+def _first_state(
+    config: RunConfig,
+    steps: StepFunctions,
+    source: SavedRun | None,
+    class_names: Sequence[str],
+    folder: epath.Path,
+    progress: Progress,
+) -> TrainState:
+    """The state of a run without a checkpoint, as it is saved."""
+    if config.num_train_steps == 0:
+        raise UsageError(
+            f"num_train_steps=0 evaluates the newest checkpoint, and {folder} has none: "
+            "train first, or choose another workdir"
+        )
+    state = steps.initial_state()
+    return state if source is None else start_from(state, source, class_names, progress.say)
+
+
+def _describe(
+    config: RunConfig, target: TrainState, folder: epath.Path, progress: Progress
+) -> None:
+    """Says what is trained, and writes the table of its parameters."""
+    progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
+    table = partial(parameter_overview.get_parameter_overview, target.params, include_stats=False)
+    if is_main_process():
+        replace_text(folder / "parameters.txt", table() + "\n")
+    progress.say(table(max_lines=12))
 
 
 def _say_result(recorder: Recorder, progress: Progress, folder: epath.Path) -> None:

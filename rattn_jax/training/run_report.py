@@ -17,17 +17,18 @@ from rattn_jax.data.loaders import Loader
 from rattn_jax.models.attention import read_maps
 from rattn_jax.models.residual_attention import Stage
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.report.confusion import Mistakes
 from rattn_jax.report.mask_health import BINS, Observation, health_row
 from rattn_jax.report.page import PAGE, Evaluated, Masks, run_page, shows_update
 from rattn_jax.runs.console import Progress
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import MetricsFile
 from rattn_jax.runs.workdir import RECORD
-from rattn_jax.training.evaluation import EvalSums
+from rattn_jax.training.evaluation import EvalResult
 from rattn_jax.training.state import TrainState
 
 Array = jax.Array
+Results = Mapping[str, EvalResult]  # by the names of the splits
+Rows = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
 
 _MAX_PROBED = 64  # images of which masks and responses are measured
 _OVERLAYS = 8  # of them are shown
@@ -39,9 +40,9 @@ class ReportWriter:
     Args:
         folder: the run's folder.
         last_step: what the run goes on from; see `MetricsFile`.
+        config: the run's config.
         model: network.
         loader: where the evaluated examples are.
-        config: the run's config, to show.
         progress: where to say that the page could not be drawn.
     """
 
@@ -49,10 +50,9 @@ class ReportWriter:
         self,
         folder: epath.Path,
         last_step: int,
-        *,
+        config: RunConfig,
         model: nn.Module,
         loader: Loader,
-        config: RunConfig,
         progress: Progress,
     ) -> None:
         self._folder, self._last_step, self._config = folder, last_step, config
@@ -73,9 +73,7 @@ class ReportWriter:
         path = self._folder / PAGE
         return self._draws and not (path.exists() and shows_update(path.read_text(), step))
 
-    def update(
-        self, state: TrainState, results: Mapping[str, EvalSums], rows: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def update(self, state: TrainState, results: Results, rows: Rows) -> None:
         """Draws the page; if that fails, says why in a line, for a run is worth more than a page.
 
         Args:
@@ -91,23 +89,20 @@ class ReportWriter:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             self._progress.say(f"{PAGE} could not be drawn ({reason}); the run goes on")
 
-    def draw(
-        self, state: TrainState, results: Mapping[str, EvalSums], rows: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def draw(self, state: TrainState, results: Results, rows: Rows) -> None:
         """Draws the page; see `update`."""
-        split = list(results)[-1]
-        mistakes = _used(jax.device_get(results[split].mistakes))
+        split, shown = list(results.items())[-1]
         page = run_page(
             str(self._folder),
             # Keys that a run may change are as they are now, not as at its first start.
             json.loads((self._folder / RECORD).read_text()) | {"config": self._config.to_dict()},
             rows,
-            {name: self._loader.num_examples(name) for name in results},
+            {name: result.num_examples for name, result in results.items()},
             Evaluated(
                 split,
-                np.asarray(results[split].confusion),
-                mistakes,
-                self._images(split, mistakes.position),
+                shown.confusion,
+                shown.mistakes,
+                self._images(split, shown.mistakes.position),
             ),
             self._masks(state),
         )
@@ -143,11 +138,6 @@ class ReportWriter:
             seen,
             self._history.rows,
         )
-
-
-def _used(mistakes: Mistakes) -> Mistakes:
-    used = mistakes.probability >= 0
-    return Mistakes(*(np.asarray(values)[used] for values in mistakes))
 
 
 class Probe:

@@ -1,10 +1,13 @@
 """What a long run needs, tried before it begins: `main.py --selftest`."""
 
+import dataclasses
 import datetime
+import itertools
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import jax
@@ -14,18 +17,18 @@ from ml_collections import ConfigDict
 
 from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
-from rattn_jax.data.catalog import build_dataset
+from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.loaders import Loader, image_sizes, open_loader
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
-from rattn_jax.models import unstack_modules
-from rattn_jax.parallel.mesh import is_main_process, replicate
+from rattn_jax.parallel.mesh import check_batch_size, is_main_process, make_mesh
 from rattn_jax.runs.checkpointer import Checkpoints
 from rattn_jax.runs.console import Progress
 from rattn_jax.runs.files import is_remote
 from rattn_jax.runs.workdir import lock_run_folder, open_run_folder
-from rattn_jax.training.init_from import open_source
+from rattn_jax.training.init_from import open_source, start_from
 from rattn_jax.training.profiling import Throughput
 from rattn_jax.training.state import TrainState
-from rattn_jax.training.step_functions import Trainer
+from rattn_jax.training.step_functions import StepFunctions, build_steps
 
 _STEPS = 3
 _TIMED_STEPS = 10
@@ -53,62 +56,93 @@ def selftest(
     _selftest(parse_config(config), workdir, jax.devices() if devices is None else devices)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Trial:
+    """What is tried, and where to say so."""
+
+    config: RunConfig
+    steps: StepFunctions
+    loader: Loader
+    say: Callable[[str], None]
+
+    def passed(self, what: str, text: str) -> None:
+        self.say(f"ok  {what:12}{text}")
+
+    def train(
+        self, state: TrainState, step: int, end: int, throughput: Throughput | None = None
+    ) -> TrainState:
+        """State after updates `step` ... `end - 1`, one a call: a single function to compile."""
+        throughput = throughput or Throughput(self.config.batch_size)
+        for i in range(step, end):
+            with throughput.waiting():
+                batches = self.loader.train(i, 1)
+            if self.steps.is_compiled(batches):
+                throughput.start()
+                throughput.add(1)
+                state = self.steps.train(state, batches)
+            else:
+                state, text = self.steps.train_first(state, batches)
+                self.say(text)
+        return state
+
+
 def _selftest(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device]) -> None:
     progress = Progress(config.num_train_steps, config.batch_size, quiet=not is_main_process())
-
-    def passed(what: str, text: str) -> None:
-        progress.say(f"ok  {what:12}{text}")
-
-    trainer = Trainer(config, devices, progress)
+    check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
+    mesh, spec = make_mesh(devices), build_spec(config)
+    sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
     folder = open_run_folder(workdir, config.to_dict())
     scratch = folder / ".selftest"
     with lock_run_folder(folder):
         try:
-            passed("devices", f"{len(devices)} x {devices[0].device_kind}")
+            progress.say(f"ok  {'devices':12}{len(devices)} x {devices[0].device_kind}")
             dataset = build_dataset(config)
-            trainer.place(dataset)
-            passed("data", f"{len(dataset.train):,} images to train, {len(dataset.test):,} to test")
-            sizes = {"test": len(dataset.test), "validation": config.validation_examples}
-            with closing(trainer.loader):
-                _try_training(trainer, dataset.class_names, scratch, sizes, passed)
+            with closing(open_loader(config, dataset, sizes, mesh)) as loader:
+                trial = _Trial(config, steps, loader, progress.say)
+                num_train, num_test = len(dataset.train), len(dataset.test)
+                trial.passed("data", f"{num_train:,} images to train, {num_test:,} to test")
+                state = _try_memory(trial, folder, dataset.class_names)
+                state = _try_checkpoint(trial, state, scratch)
+                _project(trial, state, config.validation_examples or num_test)
         finally:
             if is_main_process() and scratch.exists():
                 scratch.rmtree()
 
 
-def _try_training(
-    trainer: Trainer,
-    class_names: Sequence[str],
-    scratch: epath.Path,
-    sizes: Mapping[str, int],
-    passed: Callable[[str, str], None],
-) -> None:
-    """Trains, saves, restores and trains again; `sizes` are those of the splits to evaluate."""
-    throughput = Throughput(trainer.config.batch_size)
-    state = trainer.start(open_source(trainer.config, trainer.model), class_names)
-    num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    _check_disk(scratch.parent, num_bytes, trainer.config.keep_checkpoints, passed)
-    state = trainer.train(state, 0, 1, throughput)
-    need, limit = trainer.planned_bytes(), _memory_limit(trainer.mesh.local_devices)
+def _try_memory(trial: _Trial, folder: epath.Path, class_names: Sequence[str]) -> TrainState:
+    """The state after the first update: there is room for it, and for checkpoints."""
+    config, steps = trial.config, trial.steps
+    initial, source = steps.initial_state(), open_source(config, steps.model)
+    if source is not None:
+        initial = start_from(initial, source, class_names, trial.say)
+    state = steps.to_device(initial)
+    _check_disk(folder, _num_bytes(state), config.keep_checkpoints, trial.passed)
+    state = trial.train(state, 0, 1)
+    need, limit = steps.planned_bytes(), _memory_limit(steps.mesh.local_devices)
     if limit and need > limit:
         raise UsageError(
             f"a step needs {need / 1e9:.1f} GB of memory and there are {limit / 1e9:.1f}: use a "
             "smaller batch_size, model.remat=True or a larger accumulate_steps"
         )
-    passed("memory", f"{need / 1e9:.2f} GB for a step" + (f" of {limit / 1e9:.1f}" * bool(limit)))
+    trial.passed(
+        "memory", f"{need / 1e9:.2f} GB for a step" + (f" of {limit / 1e9:.1f}" * bool(limit))
+    )
+    return state
 
+
+def _try_checkpoint(trial: _Trial, state: TrainState, scratch: epath.Path) -> TrainState:
+    """The state after more updates, which is the same after a checkpoint was read back."""
+    steps = trial.steps
     with Checkpoints(scratch / "checkpoints", keep=1) as checkpoints:
-        checkpoints.save(unstack_modules(state))
-    straight = _finite(_train(trainer, state, 1, _STEPS, throughput))
-    passed("training", f"{_STEPS} updates, loss {_loss(straight):.4f}")
-    target = trainer.abstract_state()
+        checkpoints.save(steps.to_saved(state))
+    straight = _finite(trial.train(state, 1, _STEPS))
+    trial.passed("training", f"{_STEPS} updates, loss {_loss(straight):.4f}")
     with Checkpoints(scratch / "checkpoints", keep=1) as checkpoints:
-        restored = checkpoints.restore_newest(target)
+        restored = checkpoints.restore_newest(steps.abstract_state())
     if restored is None:
         raise SaveError(f"the checkpoint in {scratch} is gone: look for what removes files there")
-    passed("checkpoint", f"{num_bytes / 1e6:,.1f} MB written and read back")
-    again = replicate(trainer.arrange(restored), trainer.mesh)
-    again = _train(trainer, again, 1, _STEPS, throughput)
+    trial.passed("checkpoint", f"{_num_bytes(straight) / 1e6:,.1f} MB written and read back")
+    again = trial.train(steps.to_device(restored), 1, _STEPS)
     pairs = zip(jax.tree.leaves(straight), jax.tree.leaves(again), strict=True)
     worst = max(float(np.max(np.abs(a - b), initial=0)) for a, b in pairs)
     if worst > 1e-3:
@@ -116,52 +150,46 @@ def _try_training(
             f"a resumed run is not the uninterrupted one: parameters differ by up to {worst:.2g}, "
             "and at most 0.001 is rounding"
         )
-    passed("resuming", "equal, bit for bit" if worst == 0 else f"equal to {worst:.1g}")
-    _project(trainer, again, throughput, sizes, passed)
+    trial.passed("resuming", "equal, bit for bit" if worst == 0 else f"equal to {worst:.1g}")
+    return again
 
 
-def _train(
-    trainer: Trainer, state: TrainState, step: int, end: int, throughput: Throughput
-) -> TrainState:
-    """State after updates `step` ... `end - 1`, one a call: a single function to compile."""
-    for i in range(step, end):
-        state = trainer.train(state, i, i + 1, throughput)
-    return state
-
-
-def _project(
-    trainer: Trainer,
-    state: TrainState,
-    throughput: Throughput,
-    sizes: Mapping[str, int],
-    passed: Callable[[str, str], None],
-) -> None:
+def _project(trial: _Trial, state: TrainState, num_evaluated: int) -> None:
     """Says how fast it is, and when the run will end."""
-    config = trainer.config
+    config, throughput = trial.config, Throughput(trial.config.batch_size)
     jax.block_until_ready(state)
-    throughput.stop()
-    throughput.take()
-    state = _train(trainer, state, _STEPS, _STEPS + _TIMED_STEPS, throughput)
+    state = trial.train(state, _STEPS, _STEPS + _TIMED_STEPS, throughput)
     jax.block_until_ready(state)
     throughput.stop()
     speed = throughput.take()
     if speed is None:
         raise RuntimeError("no update was timed")
     seconds = config.num_train_steps / speed.steps_per_sec
-    (split,) = trainer.due(0)
-    evaluation = sizes[split] / trainer.evaluation_rate(state, split)
+    evaluation = num_evaluated / _evaluation_rate(trial, state)
     seconds += evaluation * (config.num_train_steps / config.eval_every_steps)
-    passed(
+    trial.passed(
         "speed",
         f"{speed.images_per_second:,.0f} images/s, {100 * speed.input_wait_share:.0f} % of the "
         f"time waiting for input; an evaluation takes {evaluation:.1f} s",
     )
     end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
-    passed(
+    trial.passed(
         "end",
         f"after {datetime.timedelta(seconds=math.ceil(seconds))}, {end:%Y-%m-%d %H:%M}, for "
         f"{config.num_train_steps:,} updates from the first on",
     )
+
+
+def _evaluation_rate(trial: _Trial, state: TrainState) -> float:
+    """Images per second of an evaluation, from its first few calls; the first one compiles."""
+    split = "validation" if trial.config.validation_examples else "test"
+    sums, rate = trial.steps.empty_sums(), 0.0
+    with closing(trial.loader.eval(split)) as batches:
+        for batch in itertools.islice(batches, 3):
+            start = time.perf_counter()
+            sums = jax.block_until_ready(trial.steps.evaluate(state, sums, batch))
+            rate = batch.mask.size / (time.perf_counter() - start)
+    return rate
 
 
 def _check_disk(
@@ -184,6 +212,10 @@ def _memory_limit(devices: Sequence[jax.Device]) -> int:
     if devices[0].platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return (devices[0].memory_stats() or {}).get("bytes_limit", 0)
+
+
+def _num_bytes(state: TrainState) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 def _finite(state: TrainState) -> TrainState:

@@ -16,7 +16,7 @@ import optax
 from rattn_jax.augment import augment_images, example_rngs, one_hot_targets, regularize
 from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
 from rattn_jax.data.batches import Batch, Data, Normalization, ResidentData, normalize, take
-from rattn_jax.training.evaluation import EvalSums, add
+from rattn_jax.training.eval_sums import EvalSums, add
 from rattn_jax.training.metrics import Metrics, empty, measure, merge
 from rattn_jax.training.state import TrainState, average, leave_out_nonfinite
 

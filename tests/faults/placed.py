@@ -16,6 +16,7 @@ from etils import epath
 
 import rattn_jax.runs.checkpoint_files
 import rattn_jax.runs.checkpointer
+import rattn_jax.training.loop
 import rattn_jax.training.step_functions
 
 FAULTS = {
@@ -43,8 +44,8 @@ FAULTS |= {"raise": raise_error, "hang": hang}
 # Where the fault comes before the function, or after it ("+").
 PLACES = {
     "compiling": (rattn_jax.training.step_functions, "compile_for"),
-    "stepping": (rattn_jax.training.step_functions.Trainer, "train"),
-    "evaluating": (rattn_jax.training.step_functions.Trainer, "evaluate"),
+    "stepping": (rattn_jax.training.step_functions.StepFunctions, "train"),
+    "evaluating": (rattn_jax.training.loop, "evaluate"),
     "saving": (rattn_jax.runs.checkpointer.ocp.AsyncCheckpointer, "save+"),
     "renaming": (type(epath.Path("/")), "rename+"),
     "restoring": (rattn_jax.runs.checkpoint_files, "read_checkpoint"),

@@ -19,7 +19,7 @@ from rattn_jax.errors import DataError
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, Share, make_mesh, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.training import evaluation, metrics
+from rattn_jax.training import eval_sums, metrics
 from rattn_jax.training.steps import eval_steps
 from tests.compare import assert_equal, numbers, read_rows
 from tests.data.images import encode, pixels
@@ -156,7 +156,7 @@ def test_each_example_counts_once(case, outcome):
         "shard_map",
         num_batches=2,
     )
-    sums = replicate(evaluation.empty(3), mesh)
+    sums = replicate(eval_sums.empty(3), mesh)
     for indices, mask in evaluation_indices(512, size, 1):
         sums = wait_on_cpu(evaluate((state, sums), data, indices, mask), mesh)
     normalization = imagenet_normalization()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import rattn_jax.training.steps
-from rattn_jax.errors import NonfiniteError
-from rattn_jax.parallel.preemption import StopSignals
+from rattn_jax.errors import NonfiniteError, Preempted
+from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.runs.checkpoint_files import saved_steps
 from rattn_jax.train import train_and_evaluate
 from tests.compare import read_rows
@@ -74,7 +74,13 @@ def test_signal_after_the_bad_update_saves_nothing(monkeypatch, tmp_path):
     """It comes before the next line of metrics, which would have noticed."""
     poison(monkeypatch, "gradient", np.nan)
     asked = []
-    monkeypatch.setattr(StopSignals, "requested", lambda _: asked.append(0) or len(asked) > BAD + 2)
+
+    def check(guard):
+        asked.append(guard)
+        if len(asked) > BAD + 2:
+            raise Preempted
+
+    monkeypatch.setattr(PreemptionGuard, "check", check)
     config = make_config(log_every_steps=100, eval_every_steps=100, checkpoint_every_steps=100)
     with pytest.raises(NonfiniteError, match=f"the update after step {BAD} gave NaN"):
         train_and_evaluate(config, tmp_path, ONE)
