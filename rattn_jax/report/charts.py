@@ -1,7 +1,7 @@
 """Curves as inline SVG. Lines differ in dashes and markers, and in colour besides."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from rattn_jax.report.markup import Html, join, tag
@@ -79,8 +79,7 @@ def chart(
         across: what the horizontal axis counts.
         places: all values of x; None takes round numbers from 0 on.
     """
-    shown = [(i, s.name, _finite(s.points)) for i, s in enumerate(series)]
-    shown = [line for line in shown if line[2]]
+    shown = [(i, s.name, p) for i, s in enumerate(series) if (p := _finite(s.points))]
     if not shown:
         return Html("")
     xs = [x for _, _, points in shown for x, _ in points]
@@ -112,18 +111,24 @@ def chart(
         ]
     )
     last = "; ".join(f"{name} {axis.format(points[-1][1])}" for _, name, points in shown)
+    drawing = tag(
+        "svg",
+        frame,
+        lines,
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+        role="img",
+        aria_label=f"{title}. Last values: {last}",
+    )
+    return _figure(title, note, {i: name for i, name, _ in shown}, drawing)
+
+
+def _figure(title: str, note: str, names: Mapping[int, str], drawing: Html) -> Html:
+    """A drawing with its caption and a legend: the names of the lines by their numbers."""
     return tag(
         "figure",
         tag("figcaption", title, " ", tag("span", note)),
-        tag("ul", *(tag("li", _swatch(i), name) for i, name, _ in shown), class_="legend"),
-        tag(
-            "svg",
-            frame,
-            lines,
-            viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-            role="img",
-            aria_label=f"{title}. Last values: {last}",
-        ),
+        tag("ul", *(tag("li", _swatch(i), name) for i, name in names.items()), class_="legend"),
+        drawing,
         class_="chart",
     )
 
