@@ -46,6 +46,7 @@ def test_second_start_reads_what_the_first_has_compiled(tmp_path, events, capsys
     assert all(line.startswith("an update: traced in ") for line in lines)
 
 
+@pytest.mark.slow
 def test_cache_is_in_the_workdir_by_default(tmp_path, events):
     jax.clear_caches()
     train_and_evaluate(make_config(num_train_steps=1, compilation_cache_dir=None), tmp_path, ONE)

@@ -16,13 +16,14 @@ from experiments.flax_twin import FlaxTwin
 WIDTHS = (8, 12, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_modules", "train"),
     [
         ("attention56_cifar", 1, True),
-        pytest.param("attention56_cifar", 1, False, marks=pytest.mark.slow),
-        pytest.param("attention92_cifar", 2, True, marks=pytest.mark.slow),
-        pytest.param("attention92_cifar", 2, False, marks=pytest.mark.slow),
+        ("attention56_cifar", 1, False),
+        ("attention92_cifar", 2, True),
+        ("attention92_cifar", 2, False),
     ],
 )
 def test_values_and_gradients(name, num_modules, train):

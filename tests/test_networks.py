@@ -45,6 +45,7 @@ DEEPER = {
     "attention128",
     "attention200",
     "attention236",
+    "resnet1001_cifar",
 }
 
 

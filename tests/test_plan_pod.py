@@ -81,6 +81,7 @@ def test_memory_work_and_exchange():
     assert "all-reduced" in table(found, "cpu:4", chip)
 
 
+@pytest.mark.slow
 def test_search_from_the_config_to_the_table():
     chip = dataclasses.replace(CHIPS["v5e"], hbm_bytes=2**20)
     said = []

@@ -109,7 +109,7 @@ def test_processes_stream_their_shares(tmp_path, processes):
     assert_same_run(tmp_path / "job", tmp_path / "one")
 
 
-def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes_with_pmap(tmp_path):
+def end_by_killing_one(tmp_path):
     short = "--config.process_timeout_seconds=10"
     with endless_job(tmp_path, short) as job:
         wait_for_step(tmp_path, 3)
@@ -119,6 +119,15 @@ def test_a_process_that_is_killed_ends_the_others_and_the_job_resumes_with_pmap(
     assert time.monotonic() - since < 150  # the run itself would go on for ever
     assert status != 0
     assert err.strip(), "it says why"
+
+
+def test_a_process_that_is_killed_ends_the_others(tmp_path):
+    end_by_killing_one(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_job_resumes_with_pmap(tmp_path):
+    end_by_killing_one(tmp_path)
     steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     total = max([*steps, 0]) + 2
     job = finish(start_job(tmp_path, f"--config.num_train_steps={total}", "--config.parallel=pmap"))

@@ -157,6 +157,7 @@ def test_failing_to_draw_is_said_in_one_line(copied, monkeypatch, capsys):
     assert "report  " not in output
 
 
+@pytest.mark.slow
 def test_devices_with_pmap_and_stacked_modules(tmp_path):
     """Those of several processes, with shard_map: see `test_processes.py`."""
     config = make_config(report=True, parallel="pmap", num_train_steps=2, ema_decay=0.5)
