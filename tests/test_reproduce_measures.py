@@ -98,12 +98,17 @@ def test_a_step_is_timed():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_reach_the_run(number):
-    child = f"import signal, sys; signal.signal({int(number)}, lambda *_: sys.exit(75)); "
-    child += "print('ready', flush=True); signal.pause()"
+    child = f"import signal, sys, time; signal.signal({int(number)}, lambda *_: sys.exit(75))\n"
+    child += "print('ready', flush=True)\n"
+    # Not signal.pause(): a signal that comes just before it is handled only after the next one.
+    child += "while True: time.sleep(0.05)"
     parent = "import sys; from experiments.reproduce.runs import call; "
     parent += f"sys.exit(call([sys.executable, '-c', {child!r}]))"
     command = [sys.executable, "-c", parent]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(number)
-        assert process.wait(timeout=60) == 75
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(number)
+            assert process.wait(timeout=60) == 75
+        finally:
+            process.kill()

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -132,22 +132,31 @@ def train(run: PlannedRun) -> int:
 
 
 def call(command: Sequence[str]) -> int:
-    """Exit status of a command that is run from the repository's root."""
-    # A session of its own: Ctrl-C reaches it once, through this process.
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-    with _passing_signals_to(process):
+    """Exit status of a command that is run from the repository's root, and gets its signals."""
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []  # signals that came before there was a process
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        number = signal.SIGTERM if number == signal.SIGHUP else number
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
+
+    with _signals_handled_by(forward):
+        # A session of its own: Ctrl-C reaches it once, through this process.
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        for number in early:
+            process.send_signal(number)
         return process.wait()
 
 
 @contextmanager
-def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    def forward(number: int, frame: FrameType | None) -> None:
-        process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
-
+def _signals_handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, forward) for number in numbers}
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, former in previous.items():
+            signal.signal(number, former)
