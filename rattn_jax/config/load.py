@@ -48,6 +48,7 @@ def read_config(record: Mapping[str, Any]) -> RunConfig:
 
 def _section(cls: type[Section], record: Mapping[str, Any]) -> Section:
     values = {}
+    # That a type is a dataclass cannot be said in the public names of `typing`.
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name not in record:
             continue
