@@ -155,6 +155,19 @@ def _use_huge_pages() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
+def _leave_out_triton() -> None:
+    """Has XLA compute products of matrices on GPUs with cuBLAS alone.
+
+    With the kernels that it writes itself, jaxlib 0.11.2 ends the process on an H100: a failed
+    check of the compiler in float32, and an illegal instruction in bfloat16
+    (`experiments/RESULTS.md`). An XLA_FLAGS that names the option is taken as it is.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_enable_triton_gemm" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_enable_triton_gemm=false".strip()
+
+
 if __name__ == "__main__":
     _use_huge_pages()
+    _leave_out_triton()
     app.run(main, flags_parser=_parse_flags)

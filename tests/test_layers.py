@@ -101,6 +101,17 @@ def test_batch_norm(use_running_average, offset):
     )
 
 
+@pytest.mark.parametrize(("offset", "center"), [(0, 0), (300, 299), (3, 0)])
+def test_statistics_of_other_platforms_are_the_same(offset, center):
+    x = 3 * random(4, 16, 16, 5) + offset
+    guess = jnp.full(5, center, jnp.float32)
+    assert_close(
+        layers._statistics_in_one_pass(x, guess, axis_name=None),
+        layers._statistics_in_two_passes(x, guess, axis_name=None),
+        rtol=1e-5,
+    )
+
+
 def test_batch_norm_over_replicas_is_that_of_the_whole_batch():
     x = random(4, 3, 3, 5)
     whole = BatchNorm(False)

@@ -115,6 +115,11 @@ _TRAINED, _FROZEN = "trained", "frozen"
 _LAYERWISE = frozenset({"lamb", "lars"})
 
 
+def is_by_value(name: str) -> bool:
+    """Whether an optimizer treats each number on its own, whatever array it is in."""
+    return name not in _LAYERWISE
+
+
 def make_optimizer(
     name: str,
     schedule: optax.Schedule,

@@ -1,6 +1,7 @@
 """Everything that a training run changes, as one pytree."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import flax
@@ -63,13 +64,17 @@ def average(ema: Any, params: Any, batch_stats: Any, step: jax.Array, decay: flo
     return optax.incremental_update({"params": params, "batch_stats": batch_stats}, ema, 1 - weight)
 
 
-def leave_out_nonfinite(new: TrainState, old: TrainState, *, go_on: bool) -> TrainState:
+def leave_out_nonfinite(
+    new: TrainState, old: TrainState, *, go_on: bool, branch: bool = True
+) -> TrainState:
     """`new` if all of its numbers are finite, and else `old`, with the update counted.
 
     Args:
         new: state after an update.
         old: state before it.
         go_on: whether to go on with the next batch; if not, training stands still from here on.
+        branch: whether to choose the state as a whole, for which a GPU would stop until the host
+            has read the condition, or number by number.
     """
     numbers = [x for x in jax.tree.leaves(new) if jnp.issubdtype(x.dtype, jnp.floating)]
     # Together, and not one by one: that would be hundreds of kernels more to compile.
@@ -83,7 +88,9 @@ def leave_out_nonfinite(new: TrainState, old: TrainState, *, go_on: bool) -> Tra
         num_nonfinite=old.num_nonfinite + 1,
         nonfinite_step=old.step,
     )
-    return jax.lax.cond(finite, lambda: new, lambda: left_out)
+    if branch:
+        return jax.lax.cond(finite, lambda: new, lambda: left_out)
+    return jax.tree.map(partial(jnp.where, finite), new, left_out)
 
 
 def create_train_state(

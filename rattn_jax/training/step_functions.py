@@ -7,6 +7,7 @@ state = steps.train(state, loader.train(step, count))
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from rattn_jax.parallel.mesh import AXIS, is_on_cpu, replicate, wait_on_cpu
 from rattn_jax.training import eval_sums
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.eval_sums import EvalSums
-from rattn_jax.training.optimizer import make_optimizer, make_schedule
+from rattn_jax.training.optimizer import is_by_value, make_optimizer, make_schedule
 from rattn_jax.training.state import TrainState, create_train_state
 from rattn_jax.training.steps import Preprocessing, UpdateRule, eval_steps, train_steps
 
@@ -181,16 +182,18 @@ def build_steps(
         ema_decay=config.ema_decay,
         skip_nonfinite=config.on_nonfinite == "skip",
         freeze_statistics=config.freeze_statistics,
+        by_value=is_by_value(config.optimizer.name) and not config.freeze,
     )
 
     def create_state() -> TrainState:
-        return create_train_state(
-            jax.random.key(config.seed),
-            model,
-            optimizer,
-            (size, size, 3),
-            with_averages=config.ema_decay > 0,
-        )
+        with _small_computations(mesh):
+            return create_train_state(
+                jax.random.key(config.seed),
+                model,
+                optimizer,
+                (size, size, 3),
+                with_averages=config.ema_decay > 0,
+            )
 
     return StepFunctions(
         rule,
@@ -201,6 +204,15 @@ def build_steps(
         stacks_modules=bool(config.model.scan_modules),
         use_scan=not is_on_cpu(mesh) if use_scan is None else use_scan,
     )
+
+
+def _small_computations(mesh: Mesh) -> AbstractContextManager[Any]:
+    """Has the host's CPU do what follows: a GPU needs longer to compile hundreds of kernels."""
+    try:
+        cpus = jax.local_devices(backend="cpu")
+    except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
+        return nullcontext()
+    return nullcontext() if is_on_cpu(mesh) else jax.default_device(cpus[0])
 
 
 def build_model(config: RunConfig, num_classes: int) -> nn.Module:

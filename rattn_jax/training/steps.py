@@ -18,6 +18,7 @@ from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
 from rattn_jax.data.batches import Batch, Data, Normalization, ResidentData, normalize, take
 from rattn_jax.training.eval_sums import EvalSums, add
 from rattn_jax.training.metrics import Metrics, empty, measure, merge
+from rattn_jax.training.packing import Packing
 from rattn_jax.training.state import TrainState, average, leave_out_nonfinite
 
 Array = jax.Array
@@ -57,6 +58,8 @@ class UpdateRule:
         skip_nonfinite: what an update does from which NaN or infinity comes: True leaves it out,
             False stops training; see `leave_out_nonfinite`.
         freeze_statistics: whether the running averages normalise, and stay as they are.
+        by_value: whether the optimizer treats each number on its own, or all of them together, but
+            no array by its place or norm.
     """
 
     model: nn.Module
@@ -66,6 +69,7 @@ class UpdateRule:
     ema_decay: float = 0.0
     skip_nonfinite: bool = False
     freeze_statistics: bool = False
+    by_value: bool = True
 
 
 def prepare(
@@ -98,17 +102,25 @@ def prepare(
 
 
 def train_step(
-    state: TrainState, data: Data, row: Any, rule: UpdateRule, *, axis_name: str, loop: bool
+    state: TrainState,
+    data: Data,
+    row: Any,
+    rule: UpdateRule,
+    *,
+    axis_name: str,
+    loop: bool,
+    packing: Packing | None = None,
 ) -> TrainState:
     """State after one update.
 
     Args:
-        state: state before it, the same on every replica.
+        state: state before it, the same on every replica; packed where there is a packing.
         data: the training split.
         row: the replica's share of the batch: numbers of examples [B], or a `Batch`.
         rule: how the state changes.
         axis_name: mapped axis of the replicas.
         loop: see `_fold`.
+        packing: of the state.
     """
     batch = take(data, row)
     share = batch.labels.shape[0]
@@ -116,9 +128,12 @@ def train_step(
     images, targets = prepare(
         batch, data.normalization, state.step, positions, for_data(rule.preprocessing, data)
     )
+    network = state if packing is None else packing.unpack_state(state)
     grads, batch_stats, sums = _gradients(
-        state, (images, targets, jnp.asarray(batch.labels)), rule, loop
+        network, (images, targets, jnp.asarray(batch.labels)), rule, loop
     )
+    if packing is not None:
+        grads, batch_stats = packing.params.pack(grads), packing.batch_stats.pack(batch_stats)
     grads, batch_stats = jax.lax.pmean((grads, batch_stats), axis_name)
     updates, opt_state = rule.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -131,7 +146,7 @@ def train_step(
         ema=average(state.ema, params, batch_stats, state.step, rule.ema_decay),
         metrics=merge(state.metrics, jax.lax.psum(sums, axis_name)),
     )
-    return leave_out_nonfinite(updated, state, go_on=rule.skip_nonfinite)
+    return leave_out_nonfinite(updated, state, go_on=rule.skip_nonfinite, branch=not loop)
 
 
 def for_data(preprocessing: Preprocessing, data: Data) -> Preprocessing:
@@ -187,11 +202,14 @@ def train_steps(
         axis_name: see `train_step`.
         loop: see `_fold`.
     """
+    packing = Packing(state.params, state.batch_stats) if loop and rule.by_value else None
 
     def step(state: TrainState, row: Any) -> TrainState:
-        return train_step(state, data, row, rule, axis_name=axis_name, loop=loop)
+        return train_step(state, data, row, rule, axis_name=axis_name, loop=loop, packing=packing)
 
-    return _fold(step, state, rows, loop)
+    if packing is None:
+        return _fold(step, state, rows, loop)
+    return packing.unpack_state(_fold(step, packing.pack_state(state), rows, loop))
 
 
 def eval_step(
