@@ -3,6 +3,7 @@
 #   make test      formatting, lint, types, and the tests of everything
 #   make test-all  the same with the tests that take long, and all faults
 #   make faults    950 faults on purpose, counted, in 50 minutes; goes on where it was stopped
+#   make wheel     build dist/*.whl, and try it in an empty environment; needs a network
 #   make audit     known vulnerabilities of the packages in requirements.lock; needs a network
 #   make lock      resolve the versions of requirements.lock again
 # README.md and CONTRIBUTING.md say how long they take.
@@ -12,7 +13,7 @@ BIN := .venv/bin
 # Python keeps what it compiles, whatever the environment says: processes start a quarter sooner.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test test-all faults audit lock clean
+.PHONY: demo check test test-all faults wheel audit lock clean
 
 demo: .venv/installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
@@ -31,6 +32,19 @@ test-all: check
 
 faults: .venv/installed
 	$(BIN)/pytest tests/faults --counted --dist=load
+
+wheel: .venv/installed
+	rm -rf build dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv dist/env
+	@if PATH="$(CURDIR)/$(BIN):$$PATH" uv --version >/dev/null 2>&1; then \
+		PATH="$(CURDIR)/$(BIN):$$PATH" uv pip install --quiet --python dist/env/bin/python \
+			--constraint requirements.lock dist/*.whl; \
+	else \
+		dist/env/bin/python -m pip install --quiet --constraint requirements.lock dist/*.whl; \
+	fi
+	cd dist && env/bin/rattn --version && env/bin/rattn configs digits >/dev/null && \
+		env/bin/rattn train --config=digits --workdir=run --config.num_train_steps=10 && \
+		env/bin/rattn evaluate --workdir=run
 
 # uv installs in seconds what pip installs in a minute; either gives the same versions.
 .venv/installed: pyproject.toml requirements.lock

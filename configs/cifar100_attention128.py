@@ -7,7 +7,7 @@ The paper gives no error for this network on this dataset. 2,675,252 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper's test error: 21.16 % (table 6). 5,107,892 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper's test error: 20.45 % (table 6). 10,204,340 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper's test error: 21.71 % (table 6). 1,864,372 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

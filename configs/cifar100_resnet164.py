@@ -7,7 +7,7 @@ The paper cites a test error of 24.33 % (table 6). 1,726,388 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper cites a test error of 22.07 % (table 6). 11,007,540 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

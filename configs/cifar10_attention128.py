@@ -7,7 +7,7 @@ The paper's test error: 4.44 % (table 3). 2,652,122 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper's test error: 4.31 % (table 3). 3,463,002 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper's test error: 4.14 % (table 6). 5,084,762 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper's test error: 3.90 % (table 6). 10,181,210 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper's test error: 5.52 % (table 3). 1,030,362 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

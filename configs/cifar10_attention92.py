@@ -7,7 +7,7 @@ The paper's test error: 4.99 % (table 6). 1,841,242 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

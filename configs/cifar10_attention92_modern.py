@@ -9,7 +9,7 @@ yet run here.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 _STEPS_PER_EPOCH = 195  # 50,000 images in batches of 256
 

@@ -7,7 +7,7 @@ The paper's test error: 17.21 %. Wrong labels are spread evenly over the other n
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_resnet164
+from rattn_jax.configs import cifar10_resnet164
 
 
 def get_config() -> ConfigDict:

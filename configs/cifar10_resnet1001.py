@@ -7,7 +7,7 @@ The paper cites a test error of 4.64 % (table 6). 10,327,706 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

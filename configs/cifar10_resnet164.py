@@ -7,7 +7,7 @@ The paper cites a test error of 5.46 % (table 6). 1,703,258 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

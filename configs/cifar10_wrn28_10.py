@@ -7,7 +7,7 @@ The paper cites a test error of 4.17 % (table 6). 36,479,194 parameters.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

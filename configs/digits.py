@@ -8,7 +8,7 @@ All three stages, on maps of 8x8, 4x4 and 2x2, with the paper's 3, 2 and 1 pooli
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

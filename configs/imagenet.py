@@ -9,7 +9,7 @@ validation images that are not on ILSVRC's blacklist; its development kit has th
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ top 5 (table 7). 52.5 M parameters; the paper says 51.3 M.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from rattn_jax.configs import imagenet
 
 
 def get_config() -> ConfigDict:

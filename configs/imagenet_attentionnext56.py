@@ -8,7 +8,7 @@ top 5 (table 7).
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from rattn_jax.configs import imagenet
 
 
 def get_config() -> ConfigDict:

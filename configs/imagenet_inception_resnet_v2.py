@@ -7,7 +7,7 @@ The paper cites 19.9 % top-1 and 4.9 % top-5 error, one crop of 299.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from rattn_jax.configs import imagenet
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper cites 22.16 % top-1 and 6.16 % top-5 error, one crop of 224.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from rattn_jax.configs import imagenet
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ The paper cites 20.1 % top-1 and 4.8 % top-5 error, one crop of 320.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from rattn_jax.configs import imagenet
 
 
 def get_config() -> ConfigDict:

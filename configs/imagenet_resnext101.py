@@ -7,7 +7,7 @@ The paper cites 21.2 % top-1 and 5.6 % top-5 error, one crop of 224.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from rattn_jax.configs import imagenet
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 """How fast images are read, decoded and cropped: ours beside plain Pillow.
 
-    python -m experiments.benchmark_input --data_dir=DIR [--dataset=imagenet2012] [--turns=5]
+    python -m experiments.benchmark_input --data-dir=/data/tfds --turns=5
 
 Both read the same records of a prepared TFDS set and cut the same random parts to 224 pixels, with
 one thread and with two. Turns alternate, and medians and quartiles are over turns: on a shared
@@ -9,27 +9,23 @@ machine only the ratios mean something.
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from absl import app, flags
 from PIL import Image
 
+from rattn_jax.cli import Parser, errors_on_one_line, positive
 from rattn_jax.data import open_dataset
-from rattn_jax.data.dataset import Source
+from rattn_jax.data.dataset import Dataset, Source
 from rattn_jax.data.images import random_box
 from rattn_jax.data.sampling import training_index
 from rattn_jax.data.stream import StreamOptions, training_batches
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder.")
-_DATASET = flags.DEFINE_string("dataset", "imagenet2012", "A TFDS set that is prepared there.")
-_TURNS = flags.DEFINE_integer("turns", 5, "Turns of each kind.", lower_bound=1)
-_IMAGES = flags.DEFINE_integer("images", 512, "Images a turn.", lower_bound=32)
-
 _SIZE, _AREA, _BATCH_SIZE = 224, (0.08, 1.0), 32
 _THREADS = (1, 2)
 
+Rates = dict[tuple[str, int], list[float]]  # images a second, by name and number of threads
 Loader = Callable[[Source, int, int, int], None]  # (source, classes, images, threads)
 
 
@@ -61,33 +57,52 @@ def load_pillow(source: Source, num_classes: int, num_images: int, num_threads: 
             np.stack(list(threads.map(read, range(start, start + _BATCH_SIZE))))
 
 
-def main(argv: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
-    del argv
-    dataset = open_dataset(_DATASET.value, _DATA_DIR.value)
-    loaders: dict[str, Loader] = {"ours": load_ours, "Pillow": load_pillow}
-    kinds = [(name, threads) for threads in _THREADS for name in loaders]
-    rates: dict[tuple[str, int], list[float]] = {kind: [] for kind in kinds}
-    for turn in range(-1, _TURNS.value):  # the first one warms the caches
-        for name, threads in kinds:
-            start = time.perf_counter()
-            loaders[name](dataset.train, dataset.num_classes, _IMAGES.value, threads)
-            if turn >= 0:
-                rates[name, threads].append(_IMAGES.value / (time.perf_counter() - start))
+    parser = Parser("experiments.benchmark_input", __doc__)
+    parser.add_argument("--data-dir", help="TFDS's folder (its default)")
+    parser.add_argument("--dataset", default="imagenet2012", help="a set that is prepared there")
+    parser.add_argument("--turns", type=positive, default=5, help="of each kind (5)")
+    parser.add_argument("--images", type=positive, default=512, help="of a turn (512)")
+    options = parser.parse(arguments)
+    if options.images < _BATCH_SIZE:
+        parser.error(f"--images={options.images}: must be at least {_BATCH_SIZE}")
+    with errors_on_one_line(parser.prog):
+        dataset = open_dataset(options.dataset, options.data_dir)
+        rates = measure(dataset, options.turns, options.images)
+        print(f"{options.dataset}, {options.images} images a turn, {options.turns} turns; images/s")
+        print(table(rates))
 
-    print(f"{_DATASET.value}, {_IMAGES.value} images a turn, {_TURNS.value} turns; images/s")
-    print(
-        "| threads | | median | quartiles | to Pillow | to one thread |\n|---|---|---|---|---|---|"
-    )
+
+def measure(dataset: Dataset, num_turns: int, num_images: int) -> Rates:
+    """Images a second in each turn, of each kind."""
+    rates: Rates = {(name, threads): [] for threads in _THREADS for name in _LOADERS}
+    for turn in range(-1, num_turns):  # the first one warms the caches
+        for (name, threads), found in rates.items():
+            start = time.perf_counter()
+            _LOADERS[name](dataset.train, dataset.num_classes, num_images, threads)
+            if turn >= 0:
+                found.append(num_images / (time.perf_counter() - start))
+    return rates
+
+
+def table(rates: Rates) -> str:
+    """Medians and quartiles, beside those of Pillow and of one thread."""
+    lines = ["| threads | | median | quartiles | to Pillow | to one thread |"]
+    lines.append("|---|---|---|---|---|---|")
     median = {kind: float(np.median(values)) for kind, values in rates.items()}
-    for name, threads in kinds:
-        low, high = np.percentile(rates[name, threads], [25, 75])
+    for (name, threads), values in rates.items():
+        low, high = np.percentile(values, [25, 75])
         here = median[name, threads]
-        print(
+        lines.append(
             f"| {threads} | {name} | {here:.0f} | {low:.0f}-{high:.0f} "
             f"| {here / median['Pillow', threads]:.2f} | {here / median[name, 1]:.2f} |"
         )
+    return "\n".join(lines)
+
+
+_LOADERS: dict[str, Loader] = {"ours": load_ours, "Pillow": load_pillow}
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -1,35 +1,28 @@
 """What a run needs on TPUs, before there are any: memory, work, step time, scaling.
 
     pip install -e '.[tpu]'
-    python -m experiments.plan_pod --config=configs/imagenet_attention92.py \
-        --config.batch_size=1024 --topology=v5e:4x4 [--largest_batch] [--json]
+    python -m experiments.plan_pod --config=imagenet_attention92 --config.batch_size=1024 \
+        --topology=v5e:4x4 --largest-batch
 
 Compiles the train step of the config ahead of time, with libtpu on a machine without TPUs; reads
 no data and runs nothing. `--topology=cpu:8` compiles for eight devices of this machine. Times are
 estimates under the assumptions of `experiments/pod/predict.py`, not measurements. A compilation
-takes minutes; `--largest_batch` takes up to seven more and says what each found, a network with
+takes minutes; `--largest-batch` takes up to seven more and says what each found, a network with
 `scan_modules` two more.
 """
 
 import dataclasses
 import json
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
 
 import jax
-from absl import app, flags
-from ml_collections import config_flags
 
 from experiments.pod.chips import Chip, open_topology
 from experiments.pod.plan import Plan, plan
 from experiments.pod.predict import StepTime
-from rattn_jax.config.load import parse_config
-from rattn_jax.errors import UsageError
-
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and sides, or cpu:N.")
-_LARGEST = flags.DEFINE_boolean("largest_batch", False, "Search the largest batch that fits.")
-_JSON = flags.DEFINE_boolean("json", False, "Machine-readable, on one line.")
+from rattn_jax.cli import Parser, errors_on_one_line
+from rattn_jax.config.load import load_config, parse_config
 
 
 def table(found: Plan, topology: str, chip: Chip | None) -> str:
@@ -109,41 +102,28 @@ def _mib(num_bytes: float) -> str:
     return f"{num_bytes / 2**20:,.1f} MiB"
 
 
-def _fail(message: object) -> NoReturn:
-    print(f"plan_pod: {message}", file=sys.stderr, flush=True)
-    sys.exit(2)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is None:
-            _fail("--config is missing: see --help")
-    except (flags.Error, AttributeError, KeyError, OSError) as error:
-        _fail(str(error).splitlines()[-1].strip())
-    return rest
-
-
-def main(argv: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the plan."""
-    del argv
+    parser = Parser("experiments.plan_pod", __doc__)
+    parser.add_argument("--config", required=True, metavar="NAME", help="a config, or a file")
+    parser.add_argument("--topology", default="v5e:4x4", help="chip and sides, or cpu:N (v5e:4x4)")
+    parser.add_argument("--largest-batch", action="store_true", help="search what still fits")
+    parser.add_argument("--json", action="store_true", help="machine-readable, on one line")
+    options, overrides = parser.parse_with_overrides(arguments)
     jax.config.update("jax_platforms", "cpu")
-    try:
-        devices, chip = open_topology(_TOPOLOGY.value)
+    with errors_on_one_line(parser.prog):
+        config = parse_config(load_config(options.config, overrides))
+        devices, chip = open_topology(options.topology)
         found = plan(
-            parse_config(_CONFIG.value),
+            config,
             devices,
             chip,
-            search=_LARGEST.value,
+            search=options.largest_batch,
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
-    except UsageError as error:
-        _fail(error)
-    if _JSON.value:
-        print(json.dumps({"topology": _TOPOLOGY.value, **dataclasses.asdict(found)}))
-    else:
-        print(table(found, _TOPOLOGY.value, chip))
+        as_json = json.dumps({"topology": options.topology, **dataclasses.asdict(found)})
+        print(as_json if options.json else table(found, options.topology, chip))
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    main()

@@ -1,24 +1,26 @@
 """A picture of what the network is given: the first training images of a run, augmented.
 
-    python -m experiments.show_batch --config=configs/cifar10_attention92_modern.py \
-        --output=batch.png [--step=0] [--config.data_dir=DIR]
+    python -m experiments.show_batch --config=cifar10_attention92_modern --output=batch.png
 
 Images are as the train step has them, normalisation undone; below each, its classes with their
 shares in the target.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from rattn_jax.config.load import parse_config
+from rattn_jax.cli import Parser, errors_on_one_line, positive
+from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.data.batches import take
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.loaders import image_sizes, open_loader
-from rattn_jax.parallel.mesh import make_mesh
+from rattn_jax.errors import UsageError
+from rattn_jax.parallel.mesh import find_devices, make_mesh
 from rattn_jax.training.step_functions import build_steps
 from rattn_jax.training.steps import for_data, prepare
 
@@ -29,7 +31,7 @@ def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray,
     """Images uint8 [B, H, W, 3] and targets [B, K] of an update, and the names of the classes."""
     config = parse_config(keys)
     dataset = build_dataset(config)
-    mesh, spec = make_mesh(jax.devices()[:1]), build_spec(config)
+    mesh, spec = make_mesh(find_devices()[:1]), build_spec(config)
     loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
     data, rows, _ = loader.train(step, 1)
     loader.close()
@@ -72,21 +74,29 @@ def draw(images: np.ndarray, captions: list[str]) -> Image.Image:
     return sheet
 
 
-def main(argv: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the picture."""
-    del argv
-    options = flags.FLAGS
-    images, targets, class_names = training_batch(options.config, options.step)
-    count = min(options.count, len(images))
-    captions = [caption(target, class_names) for target in targets[:count]]
-    draw(images[:count], captions).save(options.output)
-    print(f"{count} of {len(images)} images of update {options.step}: {options.output}")
+    parser = Parser("experiments.show_batch", __doc__)
+    parser.add_argument("--config", required=True, metavar="NAME", help="a config, or a file")
+    parser.add_argument("--output", default="batch.png", help="the picture (batch.png)")
+    parser.add_argument("--step", type=int, default=0, help="number of updates done before (0)")
+    parser.add_argument("--count", type=positive, default=40, help="images to show, at most (40)")
+    options, overrides = parser.parse_with_overrides(arguments)
+    with errors_on_one_line(parser.prog):
+        config = load_config(options.config, overrides)
+        if options.step < 0:
+            raise UsageError(f"--step={options.step}: must be at least 0")
+        images, targets, class_names = training_batch(config, options.step)
+        count = min(options.count, len(images))
+        captions = [caption(target, class_names) for target in targets[:count]]
+        try:
+            draw(images[:count], captions).save(options.output)
+        except (OSError, ValueError) as error:  # ValueError: Pillow knows no such format
+            raise UsageError(
+                f"--output={options.output} cannot be written ({error}): choose another file"
+            ) from error
+        print(f"{count} of {len(images)} images of update {options.step}: {options.output}")
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
-    flags.DEFINE_string("output", "batch.png", "The picture.")
-    flags.DEFINE_integer("step", 0, "Number of updates done before.", lower_bound=0)
-    flags.DEFINE_integer("count", 40, "Images to show, at most.", lower_bound=1)
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    main()

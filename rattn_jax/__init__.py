@@ -1,12 +1,12 @@
 """Residual Attention Networks (Wang et al., CVPR 2017) in JAX and Flax."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rattn_jax.errors import UsageError
-from rattn_jax.models import create_model, list_models
 
 if TYPE_CHECKING:
     from rattn_jax.inference.network import Trained
+    from rattn_jax.models import create_model, list_models
 
 __version__ = "0.1.0"
 __all__ = ["UsageError", "__version__", "create_model", "list_models", "load"]
@@ -14,6 +14,15 @@ __all__ = ["UsageError", "__version__", "create_model", "list_models", "load"]
 
 def load(workdir: str) -> "Trained":
     """The trained network of a run's folder: see `rattn_jax.inference.network.load`."""
-    from rattn_jax.inference import network  # which imports what reads images and checkpoints
+    from rattn_jax.inference import network
 
     return network.load(workdir)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the networks, and with them JAX, when they are used first."""
+    if name in ("create_model", "list_models"):
+        from rattn_jax import models
+
+        return getattr(models, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,26 +1,165 @@
-"""What the programs of the package share: options, errors on one line, tables."""
+"""What the commands share: flags, errors on one line, exit statuses, tables.
+
+parser = Parser("rattn predict", __doc__)
+add_workdir(parser)
+with errors_on_one_line("rattn predict"):
+    ...
+"""
 
 import argparse
+import errno
+import inspect
+import io
+import logging
+import os
+import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import NoReturn
 
-from rattn_jax.errors import DataError, SaveError, UsageError
+from absl import logging as absl_logging
 
-FAILED, BAD_USAGE = 1, 2  # exit statuses, those of main.py
+from rattn_jax.config.load import did_you_mean, flatten
+from rattn_jax.config.schema import RunConfig
+from rattn_jax.errors import DataError, NonfiniteError, Preempted, SaveError, UsageError
+from rattn_jax.runs.console import Console
+
+FAILED, BAD_USAGE, STOPPED = 1, 2, 75  # 75 is EX_TEMPFAIL of sysexits.h
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says on one line what is wrong, and asks whether another flag was meant.
+
+    Args:
+        prog: the command, such as "rattn predict".
+        doc: the docstring of its module, which has an example: the text of --help.
+    """
+
+    def __init__(self, prog: str, doc: str | None) -> None:
+        super().__init__(
+            prog=prog,
+            description=inspect.cleandoc(doc or ""),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._takes_overrides = False
+
+    def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """The options; ends the process if an argument is unknown."""
+        options, rest = self._parse(arguments)
+        if rest:
+            self._refuse(rest[0])
+        self._check_required(options)
+        return options
+
+    def parse_with_overrides(
+        self, arguments: Sequence[str] | None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and the flags `--config.KEY=VALUE`."""
+        self._takes_overrides = True
+        options, rest = self._parse(arguments)
+        for argument in rest:
+            if not argument.startswith("--config."):
+                self._refuse(argument)
+            if "=" not in argument:
+                self.error(f"{argument} has no value: must be {argument}=VALUE")
+        self._check_required(options)
+        return options, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with a line."""
+        say(self.prog, f"{' '.join(message.split())} (see {self.prog} --help)")
+        sys.exit(BAD_USAGE)
+
+    def _parse(self, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+        given = sys.argv[1:] if arguments is None else arguments
+        # --batch_size is --batch-size.
+        dashed = [re.sub(r"^--\w+", lambda m: m[0].replace("_", "-"), text) for text in given]
+        # An unknown flag is more to the point than what is missing because of it.
+        required = [] if {"-h", "--help"} & {*dashed} else self._required()
+        for action in required:
+            action.required = False
+        parsed = self.parse_known_args(dashed)
+        for action in required:
+            action.required = True
+        return parsed
+
+    def _required(self) -> list[argparse.Action]:
+        return [action for action in self._actions if action.required and action.option_strings]
+
+    def _check_required(self, options: argparse.Namespace) -> None:
+        flags = {action.dest: action.option_strings[0] for action in self._required()}
+        missing = [flag for name, flag in flags.items() if getattr(options, name) is None]
+        if missing:
+            self.error(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+
+    def _refuse(self, argument: str) -> NoReturn:
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        name = argument.partition("=")[0]
+        if not argument.startswith("-"):
+            meant = f"did you mean --config={argument}?" if "--config" in flags else ""
+            self.error(f"unexpected argument {argument!r}: {meant or 'flags start with --'}")
+        hint = did_you_mean(name, flags)
+        if not hint and self._takes_overrides:
+            keys = [f"--config.{key}" for key in flatten(RunConfig().to_dict())]
+            hint = did_you_mean(name.removeprefix("--").replace("-", "_"), keys)
+            hint = hint or "keys of the config are set with --config.KEY=VALUE"
+        self.error(f"unknown flag {name}{': ' * bool(hint)}{hint.strip()}")
 
 
 @contextmanager
-def errors_on_one_line(program: str) -> Iterator[None]:
-    """Ends the process with a line and a status where an error of `errors.py` is raised."""
+def errors_on_one_line(program: str, workdir: str = "the disk") -> Iterator[None]:
+    """Ends the process with a line and a status where the user can do something about an error.
+
+    Args:
+        program: what the line begins with, such as "rattn predict".
+        workdir: the folder to name where a disk is full and the error does not say which.
+    """
+    _set_up_output()
     try:
         yield
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a pipe may turn out to be closed
     except UsageError as error:
-        say(program, error)
-        sys.exit(BAD_USAGE)
-    except (DataError, SaveError) as error:
-        say(program, error)
+        _end(program, error, BAD_USAGE)
+    except (DataError, NonfiniteError) as error:
+        _end(program, error, FAILED)
+    except SaveError as error:
+        _end_at_once(program, error)
+    except Preempted as error:
+        _end(program, error, STOPPED)
+    except BrokenPipeError:  # as in `rattn predict ... | head -1`: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains while it ends
         sys.exit(FAILED)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        place = error.filename or workdir
+        remedy = "free space or mend the folder, and run again"
+        _end(program, f"{place}: {error.strerror}; {remedy}", FAILED)
+    except KeyError as error:  # of epath, for a kind of URL that it does not know
+        if not str(error.args[0]).endswith("://"):
+            raise
+        kind = f"{error.args[0]}..."
+        remedy = "download it, or give a path, or a URL such as gs://bucket/run"
+        _end(program, f"{kind} cannot be read or written: {remedy}", BAD_USAGE)
+    except RuntimeError as error:  # that of JAX has no name before JAX is imported
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:150]
+        remedy = "use a smaller batch_size, model.remat=True or a larger accumulate_steps"
+        _end(program, f"out of memory ({reason}): {remedy}", FAILED)
+
+
+@contextmanager
+def working(phase: str) -> Iterator[Console]:
+    """While the block runs, says on stderr what goes on, once it takes long."""
+    with closing(Console(stream=sys.stderr)) as console:
+        console.enter(phase)
+        yield console
 
 
 def say(program: str, message: object) -> None:
@@ -28,12 +167,39 @@ def say(program: str, message: object) -> None:
     print(f"{program}: {message}", file=sys.stderr, flush=True)
 
 
+def _end(program: str, message: object, status: int) -> NoReturn:
+    say(program, message)
+    sys.exit(status)
+
+
+def _end_at_once(program: str, error: SaveError) -> NoReturn:
+    """Ends the process without waiting for a save that has failed.
+
+    Its threads, TensorStore's as well, still print tracebacks: from here on nowhere. One may be in
+    the middle of a line. While Python ends it would wait for them, or complain.
+    """
+    with os.fdopen(os.dup(2), "w") as stderr:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        print(f"\n{program}: {error}", file=stderr)
+    os._exit(FAILED)
+
+
+def _set_up_output() -> None:
+    """Prints names of files that are not UTF-8, and of log lines nothing but their text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None if it was closed before Python began
+            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(format="%(message)s")
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    # Of a save that fails, Orbax leaves an error for each array; SaveError says it once.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
 def positive(text: str) -> int:
     """The type of an option that is a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: must be at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return int(text)
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
@@ -53,3 +219,15 @@ def align(rows: list[list[str]]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def leave_out_triton() -> None:
+    """Has XLA compute products of matrices on GPUs with cuBLAS alone; before JAX is imported.
+
+    With the kernels that it writes itself, jaxlib 0.11.2 ends the process on an H100: a failed
+    check of the compiler in float32, and an illegal instruction in bfloat16
+    (`experiments/RESULTS.md`). An XLA_FLAGS that names the option is taken as it is.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_enable_triton_gemm" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_enable_triton_gemm=false".strip()

@@ -1,6 +1,7 @@
-"""Sizes and costs of the networks, beside the paper's figures.
+"""Prints sizes and costs of the networks, beside the paper's figures.
 
-    python -m rattn_jax.describe [NAME ...] [--json] [--layers] [--input-size=320]
+    rattn describe attention92 resnet152 --input-size=320
+    rattn describe attention56_cifar --layers
 
 Everything is read off the traced computation: nothing is initialised or run.
 """
@@ -10,12 +11,13 @@ import dataclasses
 import json
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import jax
 
-from rattn_jax.cli import align, errors_on_one_line, positive
+from rattn_jax.cli import Parser, align, errors_on_one_line, positive, working
 from rattn_jax.models import create_model, list_models
 from rattn_jax.models.summary import Description, Layer, describe, layers, standard_input
 
@@ -68,36 +70,51 @@ def _use_cpu() -> None:
 
 def _describe_all(names: list[str], options: argparse.Namespace) -> list[Description]:
     function = partial(describe, input_size=options.input_size, batch_size=options.batch_size)
+    with working("describing networks") as console:
+        console.enter("describing networks", f"0 of {len(names)} done")
+        found = []
+        for description in _map(function, names):
+            found.append(description)
+            console.enter("describing networks", f"{len(found)} of {len(names)} done")
+        return found
+
+
+def _map(function: Callable[[str], Description], names: list[str]) -> Iterator[Description]:
+    """The function of each name, in as many processes as there are cores."""
     workers = min(len(names), os.cpu_count() or 1)
     if workers == 1:
-        return [function(name) for name in names]
+        yield from map(function, names)
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_use_cpu) as pool:
-        return list(pool.map(function, names))
+        yield from pool.map(function, names)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="rattn_jax.describe", description=__doc__.split("\n")[0])
+    parser = Parser("rattn describe", __doc__)
     parser.add_argument("name", nargs="*", help="networks; all if none is given")
     parser.add_argument("--json", action="store_true", help="machine-readable, on one line")
     parser.add_argument("--layers", action="store_true", help="every convolution and product")
     parser.add_argument("--input-size", type=positive, help="side of the images")
     parser.add_argument("--batch-size", type=positive, default=64, help="for the activation memory")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     _use_cpu()
     names = options.name or list_models()
-    with errors_on_one_line("describe"):
+    with errors_on_one_line(parser.prog):
         if options.layers and options.json:
-            tables = {n: [dataclasses.asdict(x) for x in _layers(n, options)] for n in names}
+            with working("tracing networks"):
+                tables = {n: [dataclasses.asdict(x) for x in _layers(n, options)] for n in names}
             print(json.dumps(tables))
         elif options.layers:
             for name in names:
-                print(_layer_table(name, _layers(name, options)))
+                with working(f"tracing {name}"):
+                    found = _layers(name, options)
+                print(_layer_table(name, found), flush=True)
         else:
-            found = _describe_all(names, options)
-            as_json = json.dumps([dataclasses.asdict(description) for description in found])
-            print(as_json if options.json else _summary(found))
+            described = _describe_all(names, options)
+            as_json = json.dumps([dataclasses.asdict(description) for description in described])
+            print(as_json if options.json else _summary(described))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Makes a run's folder of weights that a PyTorch port of the networks was trained to.
 
-    python -m rattn_jax.import_torch FILE --workdir=DIR [--class-names=NAMES.txt]
+    rattn import model_92_sgd.pkl --workdir=runs/port --class-names=names.txt
 
 FILE is what tengshaofeng/ResidualAttentionNetwork-pytorch saves for its networks
 ResidualAttentionModel_56, ResidualAttentionModel_92 and ResidualAttentionModel_92_32input_update:
@@ -9,24 +9,20 @@ a state_dict. Which of them it is, the weights tell. DIR is for `rattn_jax.load`
 `config.init_from`. Needs `pip install -e '.[torch]'`.
 """
 
-import argparse
 import textwrap
+from collections.abc import Sequence
 
 import jax
 from etils import epath
 
-from rattn_jax.cli import errors_on_one_line
+from rattn_jax.cli import Parser, errors_on_one_line
 from rattn_jax.interop.torch_files import describe_dropped, read_class_names, read_state, write_run
 from rattn_jax.interop.torch_port import convert, recognize
 
-_PROGRAM = "import_torch"
 
-
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Imports the file that the command line names."""
-    parser = argparse.ArgumentParser(
-        prog=f"rattn_jax.{_PROGRAM}", description=__doc__.split("\n")[0]
-    )
+    parser = Parser("rattn import", __doc__)
     parser.add_argument("file", metavar="FILE", help="a state_dict, as torch.save writes it")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="the folder to make")
     parser.add_argument(
@@ -35,20 +31,20 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="FILE",
         help="a name a line (those of CIFAR-10 if there are ten classes, or else numbers)",
     )
-    options = parser.parse_args(arguments)
-    with errors_on_one_line(_PROGRAM):
+    options = parser.parse(arguments)
+    with errors_on_one_line(parser.prog):
         state = read_state(epath.Path(options.file))
         network = recognize(state)
         class_names = read_class_names(options.class_names, network.num_classes)
         variables, dropped = convert(state, network.create_model())
         folder = write_run(options.workdir, network, variables, class_names)
-    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    print(
-        f"{options.file}: {network.name}, {count:,} parameters, {len(class_names)} classes "
-        f"({textwrap.shorten(', '.join(class_names), 60)})\n"
-        f"{describe_dropped(state, dropped)}\n"
-        f"in {folder}, as {network.model_name} with images of {network.image_size} pixels"
-    )
+        count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        print(
+            f"{options.file}: {network.name}, {count:,} parameters, {len(class_names)} classes "
+            f"({textwrap.shorten(', '.join(class_names), 60)})\n"
+            f"{describe_dropped(state, dropped)}\n"
+            f"in {folder}, as {network.model_name} with images of {network.image_size} pixels"
+        )
 
 
 if __name__ == "__main__":

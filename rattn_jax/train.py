@@ -1,9 +1,176 @@
-"""Training from Python: what `main.py` runs.
+"""Trains and evaluates a network.
 
-from rattn_jax.train import train_and_evaluate
-state = train_and_evaluate(config, workdir)
+    rattn train --config=cifar10_attention56 --workdir=runs/mine --config.batch_size=128
+
+--config is the name of a config (see `rattn configs`) or the path of a file; any of its keys can be
+set with --config.KEY=VALUE. Run again with the same --workdir, it goes on where it was. Exit
+status: 0 finished or nothing left to do, 1 failed, 2 bad usage or config, 75 stopped by a signal
+after saving (run again). From Python:
+
+    from rattn_jax.train import train_and_evaluate
+    state = train_and_evaluate(config, workdir)
 """
 
-from rattn_jax.training.run import train_and_evaluate
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
-__all__ = ["train_and_evaluate"]
+from etils import epath
+from ml_collections import ConfigDict
+
+from rattn_jax.cli import FAILED, STOPPED, Parser, errors_on_one_line, say
+from rattn_jax.config.load import load_config, override, to_config_dict
+from rattn_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    import jax
+
+    from rattn_jax.training.state import TrainState
+
+# JAX takes a second to import; a wrong flag should not wait for it.
+
+
+def train_and_evaluate(
+    config: ConfigDict, workdir: epath.PathLike, devices: "Sequence[jax.Device] | None" = None
+) -> "TrainState":
+    """See `rattn_jax.training.run.train_and_evaluate`."""
+    from rattn_jax.training import run
+
+    return run.train_and_evaluate(config, workdir, devices)
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "rattn train") -> None:
+    """Trains what the command line names."""
+    parser = _parser(prog, __doc__)
+    if prog == "main.py":
+        parser.add_argument("--selftest", action="store_true", help="the same as rattn selftest")
+    options, overrides = parser.parse_with_overrides(arguments)
+    with errors_on_one_line(prog):
+        config = load_config(options.config, overrides)
+    function = _selftest if vars(options).get("selftest") else train_and_evaluate
+    _run(prog, function, config, options)
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """Evaluates the newest checkpoint of a run, and adds the line to its metrics.
+
+        rattn evaluate --workdir=runs/mine --config.data_dir=/data/tfds
+
+    The config is the run's own. Keys that a run may change when it is resumed, such as data_dir,
+    can be set with --config.KEY=VALUE. A checkpoint that was evaluated before is not again.
+    """
+    parser = _parser("rattn evaluate", evaluate.__doc__, with_config=False)
+    options, overrides = parser.parse_with_overrides(arguments)
+    with errors_on_one_line(parser.prog):
+        from rattn_jax.runs.files import absolute
+        from rattn_jax.runs.workdir import read_run
+
+        config = to_config_dict(read_run(absolute(options.workdir))[0])
+        config = override(config, [*overrides, "--config.num_train_steps=0"])
+    _run(parser.prog, train_and_evaluate, config, options)
+
+
+def selftest(arguments: Sequence[str] | None = None) -> None:
+    """Tries what a long run needs, and trains nothing.
+
+        rattn selftest --config=imagenet_attention56 --workdir=runs/imagenet
+
+    Devices, data, disk, memory, a checkpoint written and read back, equal numbers after resuming,
+    speed, and the projected end. Nothing is left in the folder.
+    """
+    parser = _parser("rattn selftest", selftest.__doc__)
+    options, overrides = parser.parse_with_overrides(arguments)
+    with errors_on_one_line(parser.prog):
+        config = load_config(options.config, overrides)
+    _run(parser.prog, _selftest, config, options)
+
+
+def _selftest(config: ConfigDict, workdir: str) -> None:
+    from rattn_jax.training.selftest import selftest
+
+    selftest(config, workdir)
+
+
+def _parser(prog: str, doc: str | None, *, with_config: bool = True) -> Parser:
+    parser = Parser(prog, doc)
+    if with_config:
+        parser.add_argument("--config", required=True, metavar="NAME", help="a config, or a file")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+    job = parser.add_argument_group("several processes")
+    job.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the other processes of the job: found by JAX on TPU pods, SLURM, Open MPI and "
+        "GKE, or through the next three flags",
+    )
+    job.add_argument("--coordinator-address", metavar="HOST:PORT", help="of process 0")
+    job.add_argument("--num-processes", type=int, metavar="N", help="processes of the job")
+    job.add_argument("--process-id", type=int, metavar="I", help="number of this one, from 0")
+    return parser
+
+
+def _run(
+    prog: str,
+    function: Callable[[ConfigDict, str], Any],
+    config: ConfigDict,
+    options: argparse.Namespace,
+) -> None:
+    """Runs a function, in a job of several processes if the options say so."""
+    if options.distributed:
+        with errors_on_one_line(prog):
+            _join_job(config, options)
+    try:
+        with errors_on_one_line(prog, options.workdir):
+            function(config, options.workdir)
+    # Leaving in order would wait for the others, and they for this process: a failure ends it at
+    # once, so that they notice.
+    except SystemExit as error:
+        if not options.distributed or error.code == STOPPED:
+            raise
+        _leave(prog, error.code if isinstance(error.code, int) else FAILED)
+    except BaseException:
+        if not options.distributed:
+            raise
+        traceback.print_exc()
+        _leave(prog, FAILED)
+
+
+def _join_job(config: ConfigDict, options: argparse.Namespace) -> None:
+    import jax
+
+    timeout = config.process_timeout_seconds
+    try:
+        jax.distributed.initialize(
+            options.coordinator_address,
+            options.num_processes,
+            options.process_id,
+            heartbeat_timeout_seconds=timeout,
+            shutdown_timeout_seconds=timeout,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"--distributed: {' '.join(str(error).split())}") from error
+    # Gloo prints a line for each connection: from here on standard output is Python's alone.
+    if sys.stdout is not None:
+        sys.stdout = os.fdopen(os.dup(1), "w")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _leave(prog: str, status: int) -> NoReturn:
+    import jax
+
+    say(prog, f"process {jax.process_index()} ends the job")
+    os._exit(status)
+
+
+def use_huge_pages() -> None:
+    """Starts again with huge memory pages, for which glibc must be asked before a process begins.
+
+    On CPU they make training 1.5 times as fast (`experiments/RESULTS.md`). GLIBC_TUNABLES in
+    the environment, empty or not, is taken as it is.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, sys.orig_argv)

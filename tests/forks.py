@@ -31,7 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # One device, and quick compilation as in the other tests; huge pages would need a second start.
 ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "GLIBC_TUNABLES": ""}
-IMPORTED = ("rattn_jax.train", "rattn_jax.training.selftest", "sklearn.datasets")
+IMPORTED = ("rattn_jax.training.run", "rattn_jax.training.selftest", "sklearn.datasets")
 
 
 def start_python(*command, **environment):
@@ -203,6 +203,8 @@ def _become(files, environment):
         if i < 3:
             os.dup2(file, i)
         os.close(file)
+    # Those that Python began with remember what kind of file they were.
+    sys.stdout, sys.stderr = (os.fdopen(i, "w", buffering=1, closefd=False) for i in (1, 2))
     # JAX reads these when it is imported, other variables when it first computes.
     read = {name for name in {**environment, **os.environ} if name.startswith("JAX_")}
     changed = {name for name in read if environment.get(name) != os.environ.get(name)}

@@ -9,7 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rattn_jax"
-ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+# `configs` is a link to a folder that is of no room.
+ROOMS = {
+    path.name
+    for path in PACKAGE.iterdir()
+    if (path / "__init__.py").exists() and not path.is_symlink()
+}
 SOURCES = [*PACKAGE.rglob("*.py"), ROOT / "main.py", *(ROOT / "experiments").rglob("*.py")]
 
 

@@ -3,8 +3,9 @@ import shutil
 
 import pytest
 
-from configs import default
-from experiments.compare import compare_page, main, read_run
+from rattn_jax.compare import main
+from rattn_jax.configs import default
+from rattn_jax.report.comparison import compare_page, read_run
 from tests.test_report import Page
 
 
@@ -73,6 +74,8 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path, missing, capsys):
         main([str(tmp_path / "run"), f"--out={tmp_path}/page.html"])
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"compare: {tmp_path}/run cannot be read as the folder of a run (")
+    assert error.startswith(
+        f"rattn compare: {tmp_path}/run cannot be read as the folder of a run ("
+    )
     assert error.count("\n") == 1
     assert not (tmp_path / "page.html").exists()

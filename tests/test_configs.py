@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 import configs
-from configs import default
 from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
+from rattn_jax.configs import default
 from rattn_jax.data import dataset_spec
 from rattn_jax.data.loaders import image_sizes
 from rattn_jax.errors import UsageError

@@ -92,6 +92,6 @@ def test_bad_usage(network, tmp_path, capsys, monkeypatch):
             export.main(["--workdir=run", *arguments])
         assert stopped.value.code == 2
         err = capsys.readouterr().err
-        assert err.startswith("export: ")
+        assert err.startswith("rattn export: ")
         assert message in err
         assert err.count("\n") == 1

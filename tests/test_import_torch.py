@@ -13,9 +13,9 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 
 import rattn_jax
-from configs import default
 from rattn_jax import import_torch
 from rattn_jax.config.load import parse_config
+from rattn_jax.configs import default
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.splits import build_splits
 from rattn_jax.errors import UsageError
@@ -240,7 +240,7 @@ def test_nothing_is_overwritten(file, tmp_path, capsys):
         import_torch.main([file, f"--workdir={tmp_path}"])
     assert stopped.value.code == 2
     err = capsys.readouterr().err
-    assert err == f"import_torch: workdir {tmp_path} is not empty: choose a new folder\n"
+    assert err == f"rattn import: workdir {tmp_path} is not empty: choose a new folder\n"
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -262,6 +262,6 @@ def test_without_pytorch(tmp_path, capsys, monkeypatch):
         import_torch.main(["model.pkl", f"--workdir={tmp_path}"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == (
-        "import_torch: model.pkl is read with PyTorch, which is not installed: pip install -e "
+        "rattn import: model.pkl is read with PyTorch, which is not installed: pip install -e "
         "'.[torch]'\n"
     )

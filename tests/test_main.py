@@ -17,12 +17,26 @@ from tests.main_program import TINY, run, wait_for_step
     [
         ([TINY], "--workdir is missing"),
         (["--workdir=run"], "--config is missing"),
-        (["--config=configs/none.py"], "--config: .*No such file"),
-        ([TINY, "--wrokdir=run"], "Unknown command line flag 'wrokdir'"),
-        ([TINY, "extra"], "unexpected argument 'extra'"),
+        ([TINY, "--wrokdir=run"], r"unknown flag --wrokdir: did you mean --workdir\?"),
         (
-            [TINY, "--config.batchsize=4"],
-            "the config has no key 'batchsize': configs/default.py lists all",
+            [TINY, "--epochs=10"],
+            "unknown flag --epochs: keys of the config are set with --config.K",
+        ),
+        ([TINY, "--batch-size=4"], r"unknown flag --batch-size: did you mean --config.batch_size"),
+        ([TINY, "extra"], "unexpected argument 'extra'"),
+        (["configs/digits.py"], r"did you mean --config=configs/digits.py\?"),
+        (
+            ["--config=configs/digit.py"],
+            r"--config=configs/digit.py: there is no such file .* did you mean digits\?",
+        ),
+        ([TINY, "--config.batch_size"], "--config.batch_size has no value: must be .*=VALUE"),
+        (
+            [TINY, "--config.optimizer.learningrate=4"],
+            "the config has no key 'optimizer.learningrate': did you mean optimizer.learning_rate?",
+        ),
+        (
+            [TINY, "--config.optimiser.learning_rate=4"],
+            "the config has no key 'optimiser.learning_rate': did you mean optimizer.learning_rate",
         ),
         ([TINY, "--config.batch_size=four"], "--config.batch_size=four: invalid literal"),
         ([TINY, "--config.batch_size=0"], "config.batch_size=0 is out of range"),

@@ -254,7 +254,7 @@ def test_command():
 def test_command_says_in_a_line_what_is_wrong(arguments):
     _, err, status = run(*arguments)
     assert status == 2
-    assert err.startswith("plan_pod: ")
+    assert err.startswith("experiments.plan_pod: ")
     assert err.count("\n") == 1
 
 

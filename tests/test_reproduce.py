@@ -182,7 +182,8 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
             "--only=cifar10_attention56,mixed",
             "no run is called 'mixed': choose of cifar10_attention56, cifar10_attention56_channel",
         ),
-        ("--steps=3", "unknown option '--steps=3': changes of runs are --config.KEY=VALUE"),
+        ("--steps=3", "unknown flag --steps: did you mean --seeds?"),
+        ("--x=3", "unknown flag --x: keys of the config are set with --config.KEY=VALUE"),
     ],
 )
 def test_bad_options(tmp_path, capsys, argument, message):

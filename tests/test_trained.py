@@ -5,6 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 import rattn_jax
@@ -153,6 +154,12 @@ def test_array_that_is_no_image(network, shape):
         network.predict([np.zeros(shape, np.uint8)])
 
 
+@pytest.mark.parametrize("image", ["a.jpg", b"data", epath.Path("a.jpg"), Image.new("L", (8, 8))])
+def test_a_single_image_is_no_list(network, image):
+    with pytest.raises(UsageError, match="is a single image: must be a list"):
+        network.predict(image)
+
+
 def test_command_keeps_the_order_and_names_what_it_cannot_read(run, network, tmp_path, capsys):
     (tmp_path / "modes").mkdir()
     files = save_all_modes(tmp_path / "modes")
@@ -165,7 +172,10 @@ def test_command_keeps_the_order_and_names_what_it_cannot_read(run, network, tmp
         predict.main([*arguments, "--json", "--top=2"])
     assert stopped.value.code == 1
     out, err = capsys.readouterr()
-    assert err == f"predict: {tmp_path}/bad.png cannot be read: not an image, or a truncated one\n"
+    assert (
+        err
+        == f"rattn predict: {tmp_path}/bad.png cannot be read: not an image, or a truncated one\n"
+    )
     rows = [json.loads(line) for line in out.splitlines()]
     order = [files[7], *files, tmp_path / "modes" / "below" / "0.jpg"]
     assert [row["image"] for row in rows] == [str(file) for file in order]
@@ -205,7 +215,7 @@ def test_nothing_to_predict(run, tmp_path, capsys, image, message):
     assert stopped.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("predict: ")
+    assert err.startswith("rattn predict: ")
     assert message in err
     assert err.count("\n") == 1
 

@@ -1,11 +1,13 @@
 import io
 import json
+import time
+from contextlib import closing
 
 import pytest
 from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rattn_jax.runs.console import Progress
+from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import MetricsFile, Recorder
 
 AVERAGES = {"loss": 0.5, "error_top1": 0.25, "error_top5": 0.0}
@@ -21,7 +23,7 @@ def folder(tmp_path):
 
 
 def test_lines_have_the_keys_that_readers_rely_on(folder):
-    with Recorder(folder, 0, Progress(20, 64, io.StringIO())) as recorder:
+    with Recorder(folder, 0, Console(20, 64, io.StringIO())) as recorder:
         record(recorder, 10)
         record(recorder, 10, "test")
         assert recorder.newest("test")["step"] == 10
@@ -59,9 +61,9 @@ def test_line_that_could_not_be_written_comes_with_the_next(folder, monkeypatch)
 
 
 def test_tensorboard_shows_each_step_once_after_resuming(folder):
-    progress = Progress(20, 64, io.StringIO())
+    console = Console(20, 64, io.StringIO())
     for last_step, steps in ((0, (5, 10, 15)), (10, (15, 20))):
-        with Recorder(folder, last_step, progress) as recorder:
+        with Recorder(folder, last_step, console) as recorder:
             for step in steps:
                 record(recorder, step)
     events = EventAccumulator(str(folder / "tensorboard"))
@@ -83,12 +85,12 @@ def row(step, split="train", rate=640.0):
     return AVERAGES | {"step": step, "split": split, "images_per_second": rate}
 
 
-def test_progress_on_a_terminal_is_one_line_that_is_written_over():
+def test_metrics_on_a_terminal_is_one_line_that_is_written_over():
     stream = Terminal()
-    progress = Progress(1000, 64, stream)
-    progress.show(row(10))
-    progress.show(row(400))
-    progress.show(row(400, "test"))
+    console = Console(1000, 64, stream)
+    console.show(row(10))
+    console.show(row(400))
+    console.show(row(400, "test"))
     assert stream.getvalue() == (
         "\r\033[Kstep   10/1000  train  loss 0.5000  error  25.00 %  640 images/s  0:01:39 left"
         "\r\033[Kstep  400/1000  train  loss 0.5000  error  25.00 %  640 images/s  0:01:00 left"
@@ -96,7 +98,47 @@ def test_progress_on_a_terminal_is_one_line_that_is_written_over():
     )
 
 
-def test_progress_elsewhere_is_a_line_each():
+def test_metrics_elsewhere_is_a_line_each():
     stream = io.StringIO()
-    Progress(1000, 64, stream).show(row(10, rate=None))
+    Console(1000, 64, stream).show(row(10, rate=None))
     assert stream.getvalue() == "step   10/1000  train  loss 0.5000  error  25.00 %\n"
+
+
+def wait_for(stream, text):
+    end = time.monotonic() + 20
+    while text not in stream.getvalue():
+        assert time.monotonic() < end, stream.getvalue()
+        time.sleep(0.01)
+
+
+def test_what_takes_long_is_said():
+    stream = io.StringIO()
+    with closing(Console(stream=stream, patience=0.05)) as console:
+        console.enter("evaluating test")
+        wait_for(stream, "evaluating test: 0 s so far\nevaluating test: 0 s so far\n")
+        console.enter("training", "step 3/9")
+        wait_for(stream, "training, step 3/9\n")
+
+
+def test_what_is_quick_is_not_said():
+    stream = io.StringIO()
+    with closing(Console(stream=stream, patience=0.4)) as console:
+        for i in range(10):
+            console.enter("training")
+            time.sleep(0.06)
+            console.say(str(i))
+        console.enter(None)
+        time.sleep(0.5)
+    assert "training" not in stream.getvalue()
+
+
+def test_what_takes_long_is_written_over_on_a_terminal():
+    stream = Terminal()
+    with closing(Console(1000, 64, stream, patience=0.05)) as console:
+        console.show(row(10, rate=None))
+        console.enter("saving", "1 of 2")
+        wait_for(stream, "saving, 1 of 2\r\033[Ksaving, 1 of 2")
+    assert stream.getvalue().startswith(
+        "\r\033[Kstep   10/1000  train  loss 0.5000  error  25.00 %\ns"
+    )
+    assert stream.getvalue().endswith("saving, 1 of 2\r\033[K")

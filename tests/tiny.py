@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import default
 from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
+from rattn_jax.configs import default
 from rattn_jax.data.batches import ResidentData, mean_image_normalization
 from rattn_jax.models import create_model
 from rattn_jax.parallel.data_parallel import map_replicas

@@ -1,7 +1,6 @@
 """Speed and memory of a network, beside the same one in idiomatic Flax and in PyTorch.
 
-    python -m experiments.benchmark [--workload=train] [--network=attention56_cifar]
-        [--batch-size=64] [--rounds=12] [--json=FILE]
+    python -m experiments.benchmark --workload=train --network=attention56_cifar --rounds=12
 
 Each contender compiles and runs in a process of its own; they take turns, so that what else the
 machine does strikes all of them alike, and a ratio is the median of the ratios turn by turn. The
@@ -22,13 +21,16 @@ in inference; `--steps-per-call=100` runs as many updates in one call; `--torch-
 `torch.compile`.
 """
 
-import argparse
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.benchmark.report import figures, table
 from experiments.benchmark.task import INFERENCE, TRAIN, Task
 from experiments.benchmark.turns import contenders, take_turns
+from rattn_jax.cli import Parser, errors_on_one_line, positive
+from rattn_jax.errors import UsageError
 
 _CIFAR = [f"attention{depth}_cifar" for depth in (56, 92, 128, 164, 236, 452)]
 _NETWORKS = [*_CIFAR, "attention56", "attention92"]  # those of `torch_twin`
@@ -36,23 +38,19 @@ _BATCH_SIZE = {TRAIN: 64, INFERENCE: 1}
 _CALLS_PER_ROUND = {TRAIN: 4, INFERENCE: 10}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table and, if asked, writes the same as JSON."""
-    parser = argparse.ArgumentParser(
-        prog="experiments.benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("experiments.benchmark", __doc__)
     parser.add_argument("--workload", choices=[TRAIN, INFERENCE], default=TRAIN)
     parser.add_argument("--network", choices=_NETWORKS, default="attention56_cifar")
-    parser.add_argument("--batch-size", type=_positive, help="64, in inference 1, unless given")
+    parser.add_argument("--batch-size", type=positive, help="64, in inference 1, unless given")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--steps-per-call", type=_positive, default=1, help="in training")
+    parser.add_argument("--steps-per-call", type=positive, default=1, help="in training")
     parser.add_argument("--torch-compile", action="store_true", help="torch.compile as well")
-    parser.add_argument("--rounds", type=_positive, default=12, help="turns of each contender")
-    parser.add_argument("--calls-per-round", type=_positive, help="after one uncounted")
+    parser.add_argument("--rounds", type=positive, default=12, help="turns of each contender")
+    parser.add_argument("--calls-per-round", type=positive, help="after one uncounted")
     parser.add_argument("--json", help="file to write")
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     if options.workload == INFERENCE and options.steps_per_call > 1:
         parser.error("--steps-per-call is for --workload=train: leave it out")
     task = Task(
@@ -62,23 +60,22 @@ def main() -> None:
         options.dtype,
         options.steps_per_call,
     )
-    calls_per_round = options.calls_per_round or _CALLS_PER_ROUND[options.workload]
-    names, reasons = contenders(task, options.torch_compile)
-    for reason in reasons:
-        print(f"left out: {reason}", file=sys.stderr)
-    turns = take_turns(task, names, options.rounds, calls_per_round)
-    found = figures(task, turns, calls_per_round)
-    print(table(found))
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(found, file, indent=2)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
+    with errors_on_one_line(parser.prog):
+        calls_per_round = options.calls_per_round or _CALLS_PER_ROUND[options.workload]
+        names, reasons = contenders(task, options.torch_compile)
+        for reason in reasons:
+            print(f"left out: {reason}", file=sys.stderr)
+        turns = take_turns(task, names, options.rounds, calls_per_round)
+        found = figures(task, turns, calls_per_round)
+        print(table(found))
+        if options.json:
+            try:
+                Path(options.json).write_text(json.dumps(found, indent=2))
+            except OSError as error:
+                raise UsageError(
+                    f"--json={options.json} cannot be written ({error.strerror}): choose another "
+                    "file"
+                ) from error
 
 
 if __name__ == "__main__":

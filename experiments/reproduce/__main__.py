@@ -1,8 +1,6 @@
 """The paper's tables and figure 4, each as one command.
 
-    python -m experiments.reproduce table3 --workdir=runs/paper
-        [--scale=paper|short|smoke] [--seeds=3] [--only=NAME,...] [--dry-run]
-        [--config.data_dir=...]
+    python -m experiments.reproduce table3 --workdir=runs/paper --config.data_dir=/data/tfds
 
 Trains what the table compares, one run after the other, and writes `TABLE-SCALE.md` and `.json`
 with the paper's numbers beside ours into the folder, and a drawing of figure 4. Started again it
@@ -23,7 +21,7 @@ from experiments.reproduce.runs import PlannedRun, call, plan_runs, train
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.step_time import StepTimes, seconds_left
 from experiments.reproduce.tables import TABLES
-from rattn_jax.cli import FAILED, align, errors_on_one_line, positive
+from rattn_jax.cli import FAILED, Parser, align, errors_on_one_line, positive
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.preemption import STOPPED
 from rattn_jax.runs.files import absolute, replace_text
@@ -31,11 +29,7 @@ from rattn_jax.runs.files import absolute, replace_text
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains what a table compares, and fills it in."""
-    parser = argparse.ArgumentParser(
-        prog="experiments.reproduce",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("experiments.reproduce", __doc__)
     parser.add_argument("table", choices=TABLES, metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of runs and tables")
     parser.add_argument("--scale", choices=SCALES, default="paper")
@@ -44,11 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--only", default="", metavar="NAME,...", help="runs to train; the plan has their names"
     )
     parser.add_argument("--dry-run", action="store_true", help="show the plan and its time")
-    options, overrides = parser.parse_known_args(arguments)
-    for flag in overrides:
-        if not flag.startswith("--config.") or "=" not in flag:
-            parser.error(f"unknown option {flag!r}: changes of runs are --config.KEY=VALUE")
-    with errors_on_one_line("reproduce"):
+    options, overrides = parser.parse_with_overrides(arguments)
+    with errors_on_one_line(parser.prog):
         sys.exit(reproduce(options, overrides))
 
 

@@ -1,8 +1,6 @@
 """The runs of a table: what each one is, how far it is, and training it with main.py."""
 
-import importlib
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -12,15 +10,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from experiments.compare import read_run
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
-from rattn_jax.config.load import parse_config
-from rattn_jax.errors import UsageError
+from rattn_jax.config.load import load_config, parse_config
+from rattn_jax.report.comparison import read_run
 from rattn_jax.runs.workdir import RECORD, check_same_config
 
 ROOT = Path(__file__).parents[2]
@@ -107,17 +103,8 @@ def plan_runs(
 
 
 def _resolve(name: str, changes: Sequence[str]) -> ConfigDict:
-    """The config that main.py makes of a file in configs/ and these flags."""
-    values, argv = flags.FlagValues(), ["main.py", *changes]
-    config = importlib.import_module(f"configs.{name}").get_config()
-    try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
-        values(argv)
-    except flags.Error as error:
-        raise UsageError(" ".join(str(error).split())) from error
-    except (AttributeError, KeyError) as error:
-        key = re.findall(r"\w+", str(error))[0]
-        raise UsageError(f"the config has no key {key!r}: configs/default.py lists all") from error
+    """The config that `rattn train` makes of a shipped config and these flags."""
+    config = load_config(name, changes)
     parse_config(config)  # refuses what cannot be run
     return config
 

@@ -1,21 +1,93 @@
-"""From the keys of a config to typed values.
+"""From a config file, the command line or a config.json to typed values.
 
-config = parse_config(default.get_config())      # RunConfig
-config.optimizer.learning_rate                   # 0.1
+keys = load_config("digits", ["--config.seed=1"])   # a name, or the path of a file: ConfigDict
+config = parse_config(keys)                         # RunConfig
+config.optimizer.learning_rate                      # 0.1
 """
 
+import ast
 import dataclasses
-from collections.abc import Mapping
+import difflib
+import importlib
+import re
+import runpy
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
-from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from rattn_jax.config.rules import check_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 
 Section = TypeVar("Section")
+
+# In a wheel a folder like any other; in the repository a link to configs/.
+SHIPPED = Path(__file__).parents[1] / "configs"
+
+
+def shipped_configs() -> dict[str, str]:
+    """What each config of the package is for, by its name: the first lines of their docstrings."""
+    files = sorted(path for path in SHIPPED.glob("*.py") if path.stem != "__init__")
+    docstrings = {path.stem: ast.get_docstring(ast.parse(path.read_text())) for path in files}
+    return {name: (text or "").partition("\n")[0] for name, text in docstrings.items()}
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The keys of a config, with some of them changed.
+
+    Args:
+        name: of a shipped config, such as "digits", or the path of a Python file that defines
+            `get_config()`. The file is run.
+        overrides: flags `--config.KEY=VALUE`.
+
+    Raises:
+        UsageError: there is no such config; or a flag has an unknown key or a bad value.
+    """
+    path = Path(name)
+    if name in shipped_configs():
+        found = vars(importlib.import_module(f"rattn_jax.configs.{name}"))
+    elif path.is_file():
+        found = runpy.run_path(str(path), run_name=path.stem)
+    else:
+        raise UsageError(
+            f"--config={name}: there is no such file and no config of this name: "
+            f"{did_you_mean(path.stem, shipped_configs())}`rattn configs` lists them"
+        )
+    if "get_config" not in found:
+        raise UsageError(f"--config={name}: the file must define get_config()")
+    return override(found["get_config"](), overrides)
+
+
+def to_config_dict(config: RunConfig) -> ConfigDict:
+    """The keys of typed values, to change them with `override`."""
+    from rattn_jax.configs import default
+
+    keys = default.get_config()
+    keys.update(config.to_dict())
+    return keys
+
+
+def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """The same config with values from flags `--config.KEY=VALUE`, which it now has.
+
+    Raises:
+        UsageError: a key is unknown, or a value is not of its key's type.
+    """
+    known = [*flatten(config.to_dict()), *_sections(config)]
+    for flag in overrides:
+        key = re.split(r"[=\[]", flag.removeprefix("--config."))[0]
+        if key not in known:
+            raise UsageError(_unknown_key(key, known))
+    values, argv = flags.FlagValues(), ["rattn", *overrides]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        values(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError) as error:
+        raise UsageError(" ".join(str(error).removeprefix("flag ").split())) from error
+    return config.lock()
 
 
 def parse_config(config: ConfigDict) -> RunConfig:
@@ -29,9 +101,9 @@ def parse_config(config: ConfigDict) -> RunConfig:
     """
     keys = config.to_dict()
     parsed = read_config(keys)
-    unknown = flatten_dict(keys, sep=".").keys() - flatten_dict(parsed.to_dict(), sep=".").keys()
-    if unknown:
-        raise UsageError(f"the config has no key {min(unknown)!r}: configs/default.py lists all")
+    known = flatten(parsed.to_dict())
+    for key in sorted(flatten(keys).keys() - known.keys()):
+        raise UsageError(_unknown_key(key, known))
     check_config(parsed)
     return parsed
 
@@ -44,6 +116,41 @@ def read_config(record: Mapping[str, Any]) -> RunConfig:
             are unknown are left out.
     """
     return _section(RunConfig, record)
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by their dotted keys, such as "optimizer.learning_rate"."""
+    # Written by hand because flax.traverse_util imports JAX, and a wrong flag should not wait.
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": leaf for inner, leaf in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names what is spelt like `name`, or ends like it; empty if nothing is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
+    if not close:
+        ends = {key.rpartition(".")[2]: key for key in known}
+        alike = difflib.get_close_matches(name.rpartition(".")[2], ends, n=1, cutoff=0.7)
+        close = [ends[end] for end in alike]
+    return f"did you mean {' or '.join(close)}? " if close else ""
+
+
+def _unknown_key(key: str, known: Iterable[str]) -> str:
+    return (
+        f"the config has no key {key!r}: {did_you_mean(key, known)}"
+        "`rattn configs default` shows all keys"
+    )
+
+
+def _sections(config: ConfigDict, prefix: str = "") -> list[str]:
+    inner = {prefix + key: value for key, value in config.items() if hasattr(value, "items")}
+    return [*inner, *(name for key, value in inner.items() for name in _sections(value, f"{key}."))]
 
 
 def _section(cls: type[Section], record: Mapping[str, Any]) -> Section:

@@ -5,6 +5,7 @@ PATH/train/dog/2.png              PATH/cat/1.jpg
 PATH/test/cat/3.webp              PATH/dog/2.png
 """
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -112,3 +113,34 @@ def _list_images(root: epath.Path, class_names: tuple[str, ...]) -> FolderSource
         files += images
         counts.append(len(images))
     return FolderSource(files, np.repeat(np.arange(len(counts), dtype=np.int32), counts))
+
+
+def find_images(paths: Sequence[str]) -> list[epath.Path]:
+    """The files that are named, and the images in the folders that are, at any depth.
+
+    Raises:
+        UsageError: there is no such file, or no image in a folder.
+    """
+    found: list[epath.Path] = []
+    for path in map(epath.Path, paths):
+        if path.is_dir():
+            images = list(_images_below(path))
+            if not images:
+                raise UsageError(
+                    f"folder {path} has no image: must hold {', '.join(sorted(SUFFIXES))} files; "
+                    "name files of other kinds one by one"
+                )
+            found += images
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UsageError(f"{path}: there is no such file or folder; correct the path")
+    return found
+
+
+def _images_below(folder: epath.Path) -> Iterator[epath.Path]:
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            yield from _images_below(entry)
+        elif entry.suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+            yield entry

@@ -6,7 +6,8 @@ network.class_names                        # ("0", "1", ...)
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,9 +17,10 @@ from etils import epath
 from PIL import Image
 
 from rattn_jax.data.batches import normalize
-from rattn_jax.data.images import center_box, load_crop, to_rgb
+from rattn_jax.data.images import BadImageError, center_box, load_crop, to_rgb
 from rattn_jax.errors import UsageError
 from rattn_jax.models.attention import ModuleMaps, in_order, read_maps
+from rattn_jax.parallel.mesh import find_devices
 from rattn_jax.runs.saved_run import SavedRun, read_saved_run
 
 Array = jax.Array
@@ -63,7 +65,13 @@ class Trained(SavedRun):
         Args:
             images: uint8 [B, H, W, 3], or what `decode` takes; of any sizes.
             batch_size: images to compute at a time, at most. Every new size is compiled once.
+
+        Raises:
+            UsageError: `images` is a single one.
+            BadImageError, OSError: see `decode`.
         """
+        if isinstance(images, str | bytes | os.PathLike | Image.Image):
+            raise UsageError(f"images={images!r:.60} is a single image: must be a list, [image]")
         size = min(batch_size, len(images))
         rows = [
             self.predict_decoded(
@@ -72,6 +80,28 @@ class Trained(SavedRun):
             for start in range(0, len(images), max(size, 1))
         ]
         return np.concatenate([np.zeros((0, len(self.class_names)), np.float32), *rows])
+
+    def predict_files(
+        self, files: Sequence[epath.Path], *, batch_size: int = 64
+    ) -> Iterator[tuple[epath.Path, np.ndarray | str]]:
+        """For each file its probabilities, float32 [classes], or why it cannot be read."""
+        size = min(batch_size, len(files))
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for start in range(0, len(files), size):
+                some = files[start : start + size]
+                decoded = list(threads.map(self._decode_or_say_why, some))
+                good = [image for image in decoded if isinstance(image, np.ndarray)]
+                rows = iter(self.predict_decoded(np.stack(good), size) if good else [])
+                for file, image in zip(some, decoded, strict=True):
+                    yield file, image if isinstance(image, str) else next(rows)
+
+    def _decode_or_say_why(self, file: epath.Path) -> np.ndarray | str:
+        try:
+            return self.decode(file)
+        except BadImageError as error:
+            return " ".join(str(error).split())
+        except OSError as error:
+            return error.strerror or str(error)
 
     def predict_decoded(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Probabilities of up to `batch_size` images from `decode`, computed as so many."""
@@ -142,7 +172,9 @@ def load(workdir: epath.PathLike) -> Trained:
         workdir: the run's folder.
 
     Raises:
-        UsageError: the folder holds no run, no checkpoint, or one of an older version.
+        UsageError: the folder holds no run, no checkpoint, or one of an older version; or there is
+            no device.
         DataError: all checkpoints are damaged.
     """
+    find_devices()  # or the first prediction fails, without a word about JAX_PLATFORMS
     return Trained(**vars(read_saved_run(workdir)))

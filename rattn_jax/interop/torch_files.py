@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
@@ -17,6 +16,7 @@ from etils import epath
 from rattn_jax.data.batches import unit_normalization
 from rattn_jax.errors import UsageError
 from rattn_jax.interop.torch_port import PortNetwork, State
+from rattn_jax.parallel.mesh import find_devices
 from rattn_jax.runs.checkpointer import Checkpoints
 from rattn_jax.runs.files import absolute
 from rattn_jax.runs.saved_run import record_inputs
@@ -94,7 +94,7 @@ def write_run(
     open_run_folder(folder, config)
     sizes = {"num_train": 0, "num_test": 0}
     dataset = {"class_names": list(class_names), **sizes}
-    record = record_run(folder, config, jax.devices(), dataset)
+    record = record_run(folder, config, find_devices(), dataset)
     record_inputs(folder, unit_normalization(), network.image_size)
     state = TrainState(
         step=jnp.int32(0),

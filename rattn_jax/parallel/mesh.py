@@ -1,10 +1,11 @@
 """A mesh of devices, and arrays on all of them; what the processes tell each other.
 
-mesh = make_mesh(jax.devices())
+mesh = make_mesh(find_devices())
 state, data = replicate((state, data), mesh)
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,23 @@ class Share:
 
 
 WHOLE = Share(0, 1)
+
+
+def find_devices() -> Sequence[jax.Device]:
+    """All devices of the job.
+
+    Raises:
+        UsageError: there are none of the kind that JAX_PLATFORMS asks for.
+    """
+    try:
+        return jax.devices()
+    except (AssertionError, RuntimeError) as error:  # AssertionError: of "cuda" without CUDA
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        reason = " ".join(str(error).split()) or "not installed"
+        raise UsageError(
+            f"JAX finds no device for JAX_PLATFORMS={wanted!r} ({reason:.200}): install JAX for it "
+            "(pip install 'jax[cuda12]' or 'jax[tpu]'), or unset JAX_PLATFORMS"
+        ) from error
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:

@@ -1,11 +1,12 @@
 """The page of a run, from what is known of it."""
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rattn_jax.config.load import flatten
 from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.confusion import (
     Mistakes,
@@ -188,18 +189,10 @@ def _run_section(record: Mapping[str, Any]) -> Html:
         *((key, f"{value:,}") for key, value in dataset.items() if isinstance(value, int)),
         ("classes", len(dataset["class_names"])),
     ]
-    config = [(key, "" if value is None else value) for key, value in flatten(record["config"])]
+    flat = flatten(record["config"])
+    config = [(key, "" if value is None else value) for key, value in flat.items()]
     return section(
         "Run",
         table(("first start", ""), facts, class_="words"),
         details("Config", table(("key", "value"), config, class_="words")),
     )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a config."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -16,7 +16,7 @@ def absolute(path: epath.PathLike) -> epath.Path:
 
 def replace_text(path: epath.Path, text: str) -> None:
     """Writes a whole file or, if the process dies meanwhile, leaves the old one as it was."""
-    replace_bytes(path, text.encode())
+    replace_bytes(path, text.encode(errors="backslashreplace"))  # of names that are no UTF-8
 
 
 def replace_bytes(path: epath.Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rattn_jax.errors import SaveError
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.console import Progress
+from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import is_remote, replace_text
 
 
@@ -96,7 +96,7 @@ class Recorder:
     Args:
         folder: the run's folder.
         last_step: later lines are of steps that are going to be done again, and are dropped.
-        progress: where a person sees the lines.
+        console: where a person sees the lines.
         stop_on_error: raise SaveError when a line cannot be written; if not, say so, write it
             with the next one, and raise it at the end if there is none.
     """
@@ -105,11 +105,11 @@ class Recorder:
         self,
         folder: epath.Path,
         last_step: int,
-        progress: Progress,
+        console: Console,
         *,
         stop_on_error: bool = True,
     ) -> None:
-        self._folder, self._progress = folder, progress
+        self._folder, self._console = folder, console
         self._stop_on_error = stop_on_error
         self._error: SaveError | None = None  # of the last line
         self._writes = is_main_process()
@@ -181,7 +181,7 @@ class Recorder:
             **measured,
             "time": time.time(),
         }
-        self._progress.show(row)
+        self._console.show(row)
         try:
             self._metrics_file.append(row)
             self._events.append(row)
@@ -193,4 +193,4 @@ class Recorder:
             )
             if self._stop_on_error:
                 raise self._error from error
-            self._progress.say(f"{self._error}; going on, the next line may do")
+            self._console.say(f"{self._error}; going on, the next line may do")

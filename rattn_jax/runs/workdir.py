@@ -15,14 +15,14 @@ import json
 import platform
 import subprocess
 import textwrap
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import jax
 from etils import epath
 
-from rattn_jax.config.load import read_config
+from rattn_jax.config.load import flatten, read_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
@@ -198,7 +198,7 @@ def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
             f"{folder} holds imported weights, and no run to go on with: use another workdir, and "
             f"--config.init_from={folder}"
         )
-    before, now = dict(_flatten(old)), dict(_flatten(_as_json(new)))
+    before, now = flatten(old), flatten(_as_json(new))
     for key in sorted(before.keys() | now.keys()):
         if key not in before and not now[key]:
             continue  # a key that is newer than the run, and off
@@ -216,14 +216,6 @@ def _compare_dataset(folder: epath.Path, before: Any, now: Any) -> None:
                 f"{folder} holds a run on a dataset with {key}={_short(before.get(key))}, which "
                 f"now has {_short(value)}: use another workdir, or the dataset as it was"
             )
-
-
-def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _git_commit() -> str | None:

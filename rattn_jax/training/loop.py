@@ -20,7 +20,7 @@ from rattn_jax.parallel.mesh import agree, replicate
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.runs.checkpointer import Checkpoints
-from rattn_jax.runs.console import Progress
+from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import Recorder
 from rattn_jax.training import metrics
 from rattn_jax.training.evaluation import EvalResult, evaluate
@@ -42,7 +42,7 @@ class Job:
     checkpoints: Checkpoints
     recorder: Recorder
     report: ReportWriter
-    progress: Progress
+    console: Console
     preemption: PreemptionGuard
     watchdog: Watchdog
     profiler: Profiler
@@ -76,11 +76,14 @@ def train(job: Job, state: TrainState) -> TrainState:
             results = {}
             for split in due.eval_splits:
                 job.watchdog.begins("evaluation", step)
+                job.console.enter(f"evaluating {split}")
                 results[split] = evaluate_split(job, state, split)
             if results:
+                job.console.enter("drawing the report")
                 job.report.update(state, results, job.recorder.rows)
             if due.save:  # last, so that a checkpoint has all its lines before it
                 job.watchdog.begins("saving", step)
+                job.console.enter("saving a checkpoint")
                 job.checkpoints.save(job.steps.to_saved(state))
             if job.schedule.is_over(step):
                 job.checkpoints.wait()
@@ -110,7 +113,7 @@ def already_done(job: Job, step: int) -> frozenset[str]:
     has = [job.recorder.has(split, step) for split in splits]
     *has, undrawn = agree([*has, job.report.is_missing(step)])
     if is_over and all(has):
-        job.progress.say(f"nothing is left to do: {step} steps are done and evaluated")
+        job.console.say(f"nothing is left to do: {step} steps are done and evaluated")
     if is_over and undrawn:  # killed in between: evaluates again, but for the page alone
         return frozenset({TRAIN, CHECKPOINT})
     written = (split for split, is_written in zip(splits, has, strict=True) if is_written)
@@ -119,6 +122,7 @@ def already_done(job: Job, step: int) -> frozenset[str]:
 
 def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
     """State after updates `step` ... `end - 1`, on accelerators without waiting for it."""
+    job.console.enter("training", f"step {step}/{job.schedule.num_train_steps}")
     is_saving = job.checkpoints.is_saving()
     if job.throughput.is_running(disturbed=not is_saving):
         jax.block_until_ready(state)
@@ -132,9 +136,10 @@ def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
             state = job.steps.train(state, batches)
     else:  # which says nothing about the speed
         job.watchdog.begins(None, step)
+        job.console.enter("compiling the train step")
         job.throughput.stop()
         state, text = job.steps.train_first(state, batches)
-        job.progress.say(text)
+        job.console.say(text)
     job.watchdog.asked(end)
     return state
 
@@ -155,7 +160,7 @@ def log_training(job: Job, state: TrainState, num_skipped: int) -> TrainState:
     )
     if num_skipped:
         path = keep_batch(job, int(state.nonfinite_step))
-        job.progress.say(
+        job.console.say(
             f"{num_skipped} updates gave NaN or infinity and were left out; the batch of the "
             f"last is in {path}"
         )

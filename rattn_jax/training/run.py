@@ -14,13 +14,19 @@ from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.loaders import image_sizes, open_loader
 from rattn_jax.errors import UsageError
-from rattn_jax.parallel.mesh import check_batch_size, is_main_process, is_on_cpu, make_mesh
+from rattn_jax.parallel.mesh import (
+    check_batch_size,
+    find_devices,
+    is_main_process,
+    is_on_cpu,
+    make_mesh,
+)
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
 from rattn_jax.runs.checkpoint_files import saved_steps
 from rattn_jax.runs.checkpointer import Checkpoints
-from rattn_jax.runs.console import Progress
+from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import Recorder
 from rattn_jax.runs.saved_run import SavedRun, record_inputs
@@ -55,13 +61,18 @@ def train_and_evaluate(
         NonfiniteError: an update gave NaN or infinity.
         Preempted: SIGTERM or Ctrl-C has ended the run, after saving.
     """
-    devices = jax.devices() if devices is None else devices
-    return _run(parse_config(config), workdir, devices)
+    parsed = parse_config(config)
+    devices = find_devices() if devices is None else devices
+    console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
+    with closing(console):
+        return _run(parsed, workdir, devices, console)
 
 
-def _run(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device]) -> TrainState:
+def _run(
+    config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device], console: Console
+) -> TrainState:
     """Opens everything in the order in which it can fail, and trains."""
-    progress = Progress(config.num_train_steps, config.batch_size, quiet=not is_main_process())
+    console.enter(f"opening {config.dataset.name}")
     check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
     mesh, spec = make_mesh(devices), build_spec(config)
     sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
@@ -70,15 +81,18 @@ def _run(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Devic
         preemption = stack.enter_context(PreemptionGuard(config.preemption_grace_seconds))
         stack.enter_context(lock_run_folder(folder))
         # What cannot be done is refused before the folder is this run's.
+        console.enter("tracing the network")
         target = steps.abstract_state()
         has_begun = bool(saved_steps(folder / "checkpoints"))
         source = None if has_begun else open_source(config, steps.model)
+        console.enter(f"opening {config.dataset.name}")
         dataset = build_dataset(config)
         record = record_run(folder, config.to_dict(), devices, dataset.describe())
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
+        console.enter(f"reading {config.dataset.name}")
         loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh)))
         record_inputs(folder, loader.normalization, sizes.eval)
-        _describe(config, target, folder, progress)
+        _describe(config, target, folder, console)
         stop_on_error = config.on_save_error == "stop"
         checkpoints = stack.enter_context(
             Checkpoints(
@@ -86,17 +100,19 @@ def _run(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Devic
                 config.keep_checkpoints,
                 record=record,
                 compare=check_same_run,
-                say=progress.say,
+                say=console.say,
                 stop_on_error=stop_on_error,
             )
         )
+        console.enter("reading the newest checkpoint")
         state = checkpoints.restore_newest(target)
         if state is None:
-            state = _first_state(config, steps, source, dataset.class_names, folder, progress)
+            state = _first_state(config, steps, source, dataset.class_names, folder, console)
         else:
-            progress.say(f"going on from the checkpoint of step {int(state.step)}")
+            console.say(f"going on from the checkpoint of step {int(state.step)}")
+        console.enter(None)
         step = int(state.step)
-        recorder = Recorder(folder, step, progress, stop_on_error=stop_on_error)
+        recorder = Recorder(folder, step, console, stop_on_error=stop_on_error)
         job = Job(
             folder=folder,
             schedule=build_schedule(config, resident=loader.resident, on_cpu=is_on_cpu(mesh)),
@@ -104,17 +120,17 @@ def _run(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Devic
             steps=steps,
             checkpoints=checkpoints,
             recorder=stack.enter_context(recorder),
-            report=ReportWriter(folder, step, config, steps.model, loader, progress),
-            progress=progress,
+            report=ReportWriter(folder, step, config, steps.model, loader, console),
+            console=console,
             preemption=preemption,
             watchdog=stack.enter_context(closing(Watchdog(config.process_timeout_seconds))),
             profiler=stack.enter_context(Profiler(folder / "profile", config.profile_steps)),
             throughput=Throughput(config.batch_size),
         )
         if not job.schedule.is_over(step):
-            progress.say(f"training on {mesh.size} x {devices[0].device_kind}")
+            console.say(f"training on {mesh.size} x {devices[0].device_kind}")
         state = train(job, steps.to_device(state))
-        _say_result(recorder, progress, folder)
+        _say_result(recorder, console, folder)
     return state
 
 
@@ -124,7 +140,7 @@ def _first_state(
     source: SavedRun | None,
     class_names: Sequence[str],
     folder: epath.Path,
-    progress: Progress,
+    console: Console,
 ) -> TrainState:
     """The state of a run without a checkpoint, as it is saved."""
     if config.num_train_steps == 0:
@@ -133,26 +149,24 @@ def _first_state(
             "train first, or choose another workdir"
         )
     state = steps.initial_state()
-    return state if source is None else start_from(state, source, class_names, progress.say)
+    return state if source is None else start_from(state, source, class_names, console.say)
 
 
-def _describe(
-    config: RunConfig, target: TrainState, folder: epath.Path, progress: Progress
-) -> None:
+def _describe(config: RunConfig, target: TrainState, folder: epath.Path, console: Console) -> None:
     """Says what is trained, and writes the table of its parameters."""
-    progress.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
+    console.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
     table = partial(parameter_overview.get_parameter_overview, target.params, include_stats=False)
     if is_main_process():
         replace_text(folder / "parameters.txt", table() + "\n")
-    progress.say(table(max_lines=12))
+    console.say(table(max_lines=12))
 
 
-def _say_result(recorder: Recorder, progress: Progress, folder: epath.Path) -> None:
+def _say_result(recorder: Recorder, console: Console, folder: epath.Path) -> None:
     row = recorder.newest("test")
     if row is None:
         return
     page = f"  report       {folder / PAGE}\n" if (folder / PAGE).exists() else ""
-    progress.say(
+    console.say(
         f"test error {100 * row['error_top1']:.2f} % after {row['step']} steps\n"
         f"{page}"
         f"  numbers      {folder / 'metrics.jsonl'}\n"

@@ -19,7 +19,7 @@ from rattn_jax.models.residual_attention import Stage
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.report.mask_health import BINS, Observation, health_row
 from rattn_jax.report.page import PAGE, Evaluated, Masks, run_page, shows_update
-from rattn_jax.runs.console import Progress
+from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import MetricsFile
 from rattn_jax.runs.workdir import RECORD
@@ -43,7 +43,7 @@ class ReportWriter:
         config: the run's config.
         model: network.
         loader: where the evaluated examples are.
-        progress: where to say that the page could not be drawn.
+        console: where to say that the page could not be drawn.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class ReportWriter:
         config: RunConfig,
         model: nn.Module,
         loader: Loader,
-        progress: Progress,
+        console: Console,
     ) -> None:
         self._folder, self._last_step, self._config = folder, last_step, config
         self._probe = Probe(model, _OVERLAYS)
-        self._loader, self._progress = loader, progress
+        self._loader, self._console = loader, console
         # Always the first images of the same split; no more than a batch has, so that they fit.
         self._split = "validation" if config.validation_examples else "test"
         self._num_probed = min(_MAX_PROBED, config.batch_size)
@@ -87,7 +87,7 @@ class ReportWriter:
             self.draw(state, results, rows)
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            self._progress.say(f"{PAGE} could not be drawn ({reason}); the run goes on")
+            self._console.say(f"{PAGE} could not be drawn ({reason}); the run goes on")
 
     def draw(self, state: TrainState, results: Results, rows: Rows) -> None:
         """Draws the page; see `update`."""

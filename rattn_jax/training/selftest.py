@@ -20,9 +20,9 @@ from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.loaders import Loader, image_sizes, open_loader
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
-from rattn_jax.parallel.mesh import check_batch_size, is_main_process, make_mesh
+from rattn_jax.parallel.mesh import check_batch_size, find_devices, is_main_process, make_mesh
 from rattn_jax.runs.checkpointer import Checkpoints
-from rattn_jax.runs.console import Progress
+from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import is_remote
 from rattn_jax.runs.workdir import lock_run_folder, open_run_folder
 from rattn_jax.training.init_from import open_source, start_from
@@ -53,7 +53,11 @@ def selftest(
         SaveError: a checkpoint cannot be written, or is not what is read back.
         NonfiniteError: an update gives NaN or infinity.
     """
-    _selftest(parse_config(config), workdir, jax.devices() if devices is None else devices)
+    parsed = parse_config(config)
+    devices = find_devices() if devices is None else devices
+    console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
+    with closing(console):
+        _selftest(parsed, workdir, devices, console)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +90,10 @@ class _Trial:
         return state
 
 
-def _selftest(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device]) -> None:
-    progress = Progress(config.num_train_steps, config.batch_size, quiet=not is_main_process())
+def _selftest(
+    config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device], console: Console
+) -> None:
+    console.enter(f"opening {config.dataset.name}")
     check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
     mesh, spec = make_mesh(devices), build_spec(config)
     sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
@@ -95,14 +101,18 @@ def _selftest(config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.
     scratch = folder / ".selftest"
     with lock_run_folder(folder):
         try:
-            progress.say(f"ok  {'devices':12}{len(devices)} x {devices[0].device_kind}")
+            console.say(f"ok  {'devices':12}{len(devices)} x {devices[0].device_kind}")
             dataset = build_dataset(config)
+            console.enter(f"reading {config.dataset.name}")
             with closing(open_loader(config, dataset, sizes, mesh)) as loader:
-                trial = _Trial(config, steps, loader, progress.say)
+                trial = _Trial(config, steps, loader, console.say)
                 num_train, num_test = len(dataset.train), len(dataset.test)
                 trial.passed("data", f"{num_train:,} images to train, {num_test:,} to test")
+                console.enter("trying an update")
                 state = _try_memory(trial, folder, dataset.class_names)
+                console.enter("trying a checkpoint")
                 state = _try_checkpoint(trial, state, scratch)
+                console.enter("measuring the speed")
                 _project(trial, state, config.validation_examples or num_test)
         finally:
             if is_main_process() and scratch.exists():

@@ -1,25 +1,19 @@
 """Runs side by side on one page: final numbers, curves, and where their configs differ.
 
-    python -m experiments.compare runs/a runs/b [--out=compare.html]
-
-Reads config.json and metrics.jsonl of each run, and changes nothing in their folders; runs may be
-under way.
+page = compare_page([read_run("runs/a", "a"), read_run("runs/b", "b")])
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 
+from rattn_jax.config.load import flatten
 from rattn_jax.errors import UsageError
 from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.confusion import error_text
 from rattn_jax.report.markup import Html, document, section, table, tag
-from rattn_jax.report.page import flatten
-from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.workdir import RECORD
 
 
@@ -132,7 +126,7 @@ def _curves(runs: Sequence[Run]) -> Html:
 
 def _differences(runs: Sequence[Run]) -> list[Html]:
     """What differs in config, dataset, versions, devices and commit."""
-    facts = [dict(flatten(run.record)) for run in runs]
+    facts = [flatten(run.record) for run in runs]
     keys = dict.fromkeys(key for fact in facts for key in fact)
     different = [
         (key.removeprefix("config."), *(_shown(fact.get(key)) for fact in facts))
@@ -148,28 +142,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list) and len(value) > 4:
         return f"{len(value)} values"
     return "not set" if value is None else str(value)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Writes the page."""
-    parser = argparse.ArgumentParser(prog="experiments.compare", description=__doc__.split("\n")[0])
-    parser.add_argument("run", nargs="+", help="folder (workdir) of a run")
-    parser.add_argument("--out", default="compare.html", help="the page to write")
-    options = parser.parse_args(arguments)
-    short = [epath.Path(path).name for path in options.run]
-    names = short if len(set(short)) == len(short) else options.run
-    try:
-        runs = [read_run(path, name) for path, name in zip(options.run, names, strict=True)]
-    except UsageError as error:
-        print(f"compare: {error}", file=sys.stderr)
-        sys.exit(2)
-    try:
-        replace_text(epath.Path(options.out), compare_page(runs))
-    except OSError as error:
-        print(f"compare: --out={options.out} cannot be written ({error})", file=sys.stderr)
-        sys.exit(2)
-    print(f"{len(runs)} runs: {options.out}")
-
-
-if __name__ == "__main__":
-    main()

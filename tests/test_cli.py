@@ -1,0 +1,216 @@
+"""What all commands share: flags, errors on one line, exit statuses."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments import benchmark_input, plan_pod, show_batch
+from experiments.benchmark import __main__ as benchmark
+from experiments.reproduce import __main__ as reproduce
+from rattn_jax import __main__ as rattn
+from rattn_jax import __version__, compare, describe, explain, export, import_torch, predict, train
+from rattn_jax.cli import errors_on_one_line
+from rattn_jax.config.load import shipped_configs
+from rattn_jax.errors import DataError, NonfiniteError, Preempted, UsageError
+from tests.compare import read_rows
+from tests.forks import start_afresh, start_python
+from tests.main_program import TINY, run
+
+PROGRAMS = {
+    "rattn train": train.main,
+    "rattn evaluate": train.evaluate,
+    "rattn selftest": train.selftest,
+    "rattn predict": predict.main,
+    "rattn explain": explain.main,
+    "rattn export": export.main,
+    "rattn describe": describe.main,
+    "rattn compare": compare.main,
+    "rattn import": import_torch.main,
+    "rattn configs": rattn.configs,
+    "experiments.benchmark": benchmark.main,
+    "experiments.benchmark_input": benchmark_input.main,
+    "experiments.plan_pod": plan_pod.main,
+    "experiments.reproduce": reproduce.main,
+    "experiments.show_batch": show_batch.main,
+}
+
+
+def ends(function, capsys):
+    """Exit status, standard output and error of what ends the process."""
+    with pytest.raises(SystemExit) as stopped:
+        function()
+    return stopped.value.code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_unknown_flag_is_one_line_and_status_2(name, capsys):
+    status, out, err = ends(lambda: PROGRAMS[name](["--no-such-thing=1"]), capsys)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"{name}: ")
+    assert "--no-such-thing" in err or "required" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_has_an_example(name, capsys):
+    status, out, err = ends(lambda: PROGRAMS[name](["--help"]), capsys)
+    assert (status, err) == (0, "")
+    program = name if name.startswith("rattn") else f"python -m {name}"
+    assert f"\n    {program}" in out
+
+
+def test_every_command_is_tested():
+    commands = {f"rattn {name}" for name in rattn.COMMANDS}
+    assert {name for name in PROGRAMS if name.startswith("rattn")} == commands
+
+
+def test_version_and_help(capsys):
+    assert ends(lambda: rattn.main(["--version"]), capsys) == (0, f"rattn {__version__}\n", "")
+    status, out, _ = ends(lambda: rattn.main([]), capsys)
+    assert status == 0
+    assert all(f"\n  {name} " in out for name in rattn.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "rattn: unknown command 'trian': did you mean train? (see rattn --help)"),
+        (
+            ["--verison"],
+            "rattn: unknown flag --verison: did you mean --version? (see rattn --help)",
+        ),
+        (
+            ["configs", "digit"],
+            "rattn configs: no config is called 'digit': did you mean digits? `rattn configs`",
+        ),
+        (["predict", "--workdir=x"], "rattn predict: the following arguments are required: image"),
+        (["train"], "rattn train: --config and --workdir are missing (see rattn train --help)"),
+        (["evaluate", "--workdir=/none"], "rattn evaluate: workdir /none holds no run"),
+        (
+            ["describe", "--batch-size=x"],
+            "rattn describe: argument --batch-size: x: must be at lea",
+        ),
+    ],
+)
+def test_bad_usage(capsys, arguments, message):
+    status, _, err = ends(lambda: rattn.main(arguments), capsys)
+    assert status == 2
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_configs_are_listed_and_shown(capsys):
+    rattn.main(["configs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(shipped_configs())
+    digits = next(line for line in lines if line.startswith("digits "))
+    assert digits.split(maxsplit=1)[1].startswith("A small attention network on handwritten digits")
+    rattn.main(["configs", "digits"])
+    assert "config.num_train_steps = 600" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UsageError("bad"), 2, "bad"),
+        (DataError("bad"), 1, "bad"),
+        (NonfiniteError("bad"), 1, "bad"),
+        (Preempted("bad"), 75, "bad"),
+        (OSError(28, "No space left", "/x/y"), 1, "/x/y: No space left; free space or mend"),
+        (OSError(28, "No space left"), 1, "run: No space left; free space or mend"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: 1 GB"),
+            1,
+            "out of memory (RESOURCE_EXHAUSTED: 1 GB): use",
+        ),
+        (KeyError("https://"), 2, "https://... cannot be read or written: download it"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(error, status, message, capsys):
+    def fail():
+        with errors_on_one_line("program", "run"):
+            raise error
+
+    found, _, err = ends(fail, capsys)
+    assert found == status
+    assert err.startswith(f"program: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), OSError(5, "I/O"), RuntimeError(), AssertionError()]
+)
+def test_a_defect_keeps_its_traceback(error):
+    with pytest.raises(type(error)), errors_on_one_line("program"):
+        raise error
+
+
+def shell(command, program):
+    """Exit status, output and errors of a Python program in a shell command."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command, "bash", sys.executable, "-c", program],
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+IN_ONE_LINE = "from rattn_jax.cli import errors_on_one_line\nwith errors_on_one_line('x'):\n  "
+
+
+def test_output_that_nobody_reads_ends_quietly():
+    many = f"{IN_ONE_LINE}for i in range(10**6): print(i)"
+    assert shell('"$@" | head -1', many) == (1, b"0\n", b"")
+    assert shell('"$@" >&-', f"{IN_ONE_LINE}print(1)") == (0, b"", b"")
+
+
+def test_names_that_are_not_utf_8_are_printed():
+    status, out, err = shell('"$@"', f"{IN_ONE_LINE}print('\\udcff.jpg')")
+    assert (status, out, err) == (0, b"\\udcff.jpg\n", b"")
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_device_that_is_not_there(tmp_path, platform):
+    arguments = ["train", TINY, f"--workdir={tmp_path}"]
+    process = start_afresh("-m", "rattn_jax", *arguments, JAX_PLATFORMS=platform)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert err.startswith(f"rattn train: JAX finds no device for JAX_PLATFORMS='{platform}' (")
+    assert err.count("\n") == 1
+
+
+def test_url_of_an_unknown_kind(capsys):
+    arguments = ["--workdir=run", "https://example.org/cat.jpg"]
+    status, _, err = ends(lambda: predict.main(arguments), capsys)
+    assert status == 2
+    assert err.startswith("rattn predict: https://... cannot be read or written")
+
+
+def test_evaluate_writes_the_line_of_the_newest_checkpoint(tmp_path):
+    """A run that ends where no evaluation was due, and then is evaluated with its own config."""
+    arguments = ["train", TINY, "--config.num_train_steps=3", f"--workdir={tmp_path}"]
+    status, out, err = finish(start_python("-m", "rattn_jax", *arguments))
+    assert (status, err) == (0, "")
+    rows = read_rows(tmp_path)
+    kept = [row for row in rows if not (row["step"] == 3 and row["split"] == "test")]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
+    process = start_python("-m", "rattn_jax", "evaluate", f"--workdir={tmp_path}")
+    status, out, err = finish(process)
+    assert (status, err) == (0, "")
+    assert f"test error {100 * rows[-1]['error_top1']:.2f} % after 3 steps" in out
+    assert read_rows(tmp_path)[-1]["loss"] == rows[-1]["loss"]
+
+
+def finish(process):
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def test_main_py_and_rattn_are_the_same_program(tmp_path):
+    bad = ["--config.seed=-1", TINY, f"--workdir={tmp_path}"]
+    status, _, err = run(*bad)
+    again, _, said = finish(start_python("-m", "rattn_jax", "train", *bad))
+    assert (status, err.removeprefix("main.py")) == (again, said.removeprefix("rattn train"))
+    assert status == 2
