@@ -18,7 +18,7 @@ from rattn_jax.cli import Parser, errors_on_one_line, positive
 from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.data.batches import take
 from rattn_jax.data.catalog import build_dataset, build_spec
-from rattn_jax.data.loaders import image_sizes, open_loader
+from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import find_devices, make_mesh
 from rattn_jax.training.step_functions import build_steps

@@ -11,7 +11,7 @@ from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.configs import default
 from rattn_jax.data import dataset_spec
-from rattn_jax.data.loaders import image_sizes
+from rattn_jax.data.open_loader import image_sizes
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
 from rattn_jax.training.step_functions import build_model, build_optimizer

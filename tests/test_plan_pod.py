@@ -15,7 +15,7 @@ from experiments.pod.predict import MOST_COMPILATIONS, largest_batch, step_time
 from experiments.pod.step import PlannedStep, num_bytes
 from rattn_jax.config.load import parse_config
 from rattn_jax.data.catalog import build_dataset, build_spec
-from rattn_jax.data.loaders import image_sizes, open_loader
+from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import make_mesh
 from rattn_jax.training.step_functions import build_steps

@@ -12,7 +12,7 @@ from rattn_jax.models.resnet import ResNet
 from rattn_jax.report.charts import Axis, Series, chart, number
 from rattn_jax.report.confusion import wilson_interval
 from rattn_jax.report.mask_health import BINS, alarm, entropy, saturation
-from rattn_jax.training.run_report import Probe
+from rattn_jax.training.page_data import Probe
 from tests.variables import random_variables
 
 

@@ -11,7 +11,7 @@ from rattn_jax.data import open_dataset
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import DatasetSpec
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
-from rattn_jax.data.loaders import image_sizes, open_loader
+from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.data.read import load_split
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.parallel.mesh import make_mesh

@@ -23,7 +23,7 @@ from rattn_jax.data.batches import (
     StreamedData,
 )
 from rattn_jax.data.catalog import build_spec
-from rattn_jax.data.loaders import fits_device, image_sizes
+from rattn_jax.data.open_loader import fits_device, image_sizes
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh
 from rattn_jax.training.step_functions import build_steps

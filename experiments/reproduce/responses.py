@@ -6,12 +6,9 @@ writes RUN/stage_responses.json, for networks of residual units and for attentio
 """
 
 import json
-import re
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,13 +21,11 @@ from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Subset
 from rattn_jax.data.read import load_split
 from rattn_jax.inference.network import Trained
-from rattn_jax.models.residual_attention import Stage
+from rattn_jax.models.stages import apply_and_watch
 from rattn_jax.runs.files import replace_text
 
 RESPONSES = "stage_responses.json"
 NUM_IMAGES, _BATCH_SIZE = 1_000, 100
-
-_UNIT = re.compile(r"(stage\d+)_unit(\d+)")
 
 
 def stage_responses(network: Trained, images: np.ndarray) -> dict[str, float]:
@@ -41,24 +36,12 @@ def stage_responses(network: Trained, images: np.ndarray) -> dict[str, float]:
         images: uint8 [N, image_size, image_size, 3].
     """
 
-    def is_watched(module: nn.Module, method: str) -> bool:
-        unit = _UNIT.fullmatch(module.name or "")
-        return method == "__call__" and (isinstance(module, Stage) or unit is not None)
-
     @jax.jit
     def responses(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         inputs = normalize(images, network.normalization)
-        _, seen = network.model.apply(
-            variables,
-            inputs,
-            train=False,
-            mutable=["intermediates"],
-            capture_intermediates=is_watched,
-        )
-        outputs = seen["intermediates"]
+        _, outputs = apply_and_watch(network.model, variables, inputs)
         return {
-            stage: jnp.mean(jnp.abs(outputs[name]["__call__"][0]), dtype=jnp.float32)
-            for stage, name in _last_modules(list(outputs)).items()
+            stage: jnp.mean(jnp.abs(output), dtype=jnp.float32) for stage, output in outputs.items()
         }
 
     batches = [images[i : i + _BATCH_SIZE] for i in range(0, len(images), _BATCH_SIZE)]
@@ -68,15 +51,6 @@ def stage_responses(network: Trained, images: np.ndarray) -> dict[str, float]:
         stage: float(np.average([batch[stage] for batch in found], weights=weights))
         for stage in sorted(found[0])
     }
-
-
-def _last_modules(names: Sequence[str]) -> dict[str, str]:
-    """The module whose output is that of a stage, by stage: the stage, or its last unit."""
-    units = sorted(
-        (match[1], int(match[2]), match[0]) for name in names if (match := _UNIT.fullmatch(name))
-    )
-    last = {stage: name for stage, _, name in units}
-    return {name: name for name in names if name not in {unit[2] for unit in units}} | last
 
 
 def measure(workdir: epath.PathLike) -> None:

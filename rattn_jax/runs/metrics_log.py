@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from etils import epath
@@ -120,12 +119,7 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         if self._writes:
             with contextlib.suppress(OSError):
                 self._events.close()

@@ -8,7 +8,7 @@ Whatever the loop works with is told by it what to do, and never calls back.
 import dataclasses
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -19,11 +19,13 @@ from rattn_jax.errors import NonfiniteError, Preempted
 from rattn_jax.parallel.mesh import agree, replicate
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
+from rattn_jax.report.page import PAGE
 from rattn_jax.runs.checkpointer import Checkpoints
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import Recorder
 from rattn_jax.training import metrics
 from rattn_jax.training.evaluation import EvalResult, evaluate
+from rattn_jax.training.page_data import PageProbe
 from rattn_jax.training.profiling import Profiler, Throughput
 from rattn_jax.training.run_report import ReportWriter
 from rattn_jax.training.schedule import CHECKPOINT, TRAIN, Schedule
@@ -41,6 +43,7 @@ class Job:
     steps: StepFunctions
     checkpoints: Checkpoints
     recorder: Recorder
+    probe: PageProbe
     report: ReportWriter
     console: Console
     preemption: PreemptionGuard
@@ -80,7 +83,7 @@ def train(job: Job, state: TrainState) -> TrainState:
                 results[split] = evaluate_split(job, state, split)
             if results:
                 job.console.enter("drawing the report")
-                job.report.update(state, results, job.recorder.rows)
+                draw_report(job, state, results)
             if due.save:  # last, so that a checkpoint has all its lines before it
                 job.watchdog.begins("saving", step)
                 job.console.enter("saving a checkpoint")
@@ -179,6 +182,17 @@ def evaluate_split(job: Job, state: TrainState, split: str) -> EvalResult:
             images_per_second=result.num_examples / result.seconds,
         )
     return result
+
+
+def draw_report(job: Job, state: TrainState, results: Mapping[str, EvalResult]) -> None:
+    """Draws the page; if that fails, says why in a line, for a run is worth more than a page."""
+    if not job.report.draws:
+        return
+    try:
+        job.report.draw(job.probe.look(state, results), job.recorder.rows)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        job.console.say(f"{PAGE} could not be drawn ({reason}); the run goes on")
 
 
 def stop_if_nonfinite(job: Job, state: TrainState) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from typing import Any
 
 import jax
 from clu import parameter_overview
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
-from rattn_jax.data.loaders import image_sizes, open_loader
+from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import (
     check_batch_size,
@@ -34,6 +35,7 @@ from rattn_jax.runs.workdir import check_same_run, lock_run_folder, open_run_fol
 from rattn_jax.training.compilation import use_cache
 from rattn_jax.training.init_from import open_source, start_from
 from rattn_jax.training.loop import Job, train
+from rattn_jax.training.page_data import PageProbe
 from rattn_jax.training.profiling import Profiler, Throughput
 from rattn_jax.training.run_report import ReportWriter
 from rattn_jax.training.schedule import build_schedule
@@ -93,17 +95,7 @@ def _run(
         loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh)))
         record_inputs(folder, loader.normalization, sizes.eval)
         _describe(config, target, folder, console)
-        stop_on_error = config.on_save_error == "stop"
-        checkpoints = stack.enter_context(
-            Checkpoints(
-                folder / "checkpoints",
-                config.keep_checkpoints,
-                record=record,
-                compare=check_same_run,
-                say=console.say,
-                stop_on_error=stop_on_error,
-            )
-        )
+        checkpoints = stack.enter_context(_open_checkpoints(folder, config, record, console))
         console.enter("reading the newest checkpoint")
         state = checkpoints.restore_newest(target)
         if state is None:
@@ -112,6 +104,7 @@ def _run(
             console.say(f"going on from the checkpoint of step {int(state.step)}")
         console.enter(None)
         step = int(state.step)
+        stop_on_error = config.on_save_error == "stop"
         recorder = Recorder(folder, step, console, stop_on_error=stop_on_error)
         job = Job(
             folder=folder,
@@ -120,7 +113,8 @@ def _run(
             steps=steps,
             checkpoints=checkpoints,
             recorder=stack.enter_context(recorder),
-            report=ReportWriter(folder, step, config, steps.model, loader, console),
+            probe=PageProbe(config, steps.model, loader),
+            report=ReportWriter(folder, step, config),
             console=console,
             preemption=preemption,
             watchdog=stack.enter_context(closing(Watchdog(config.process_timeout_seconds))),
@@ -132,6 +126,19 @@ def _run(
         state = train(job, steps.to_device(state))
         _say_result(recorder, console, folder)
     return state
+
+
+def _open_checkpoints(
+    folder: epath.Path, config: RunConfig, record: Any, console: Console
+) -> Checkpoints:
+    return Checkpoints(
+        folder / "checkpoints",
+        config.keep_checkpoints,
+        record=record,
+        compare=check_same_run,
+        say=console.say,
+        stop_on_error=config.on_save_error == "stop",
+    )
 
 
 def _first_state(

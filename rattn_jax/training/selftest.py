@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
-from rattn_jax.data.loaders import Loader, image_sizes, open_loader
+from rattn_jax.data.loaders import Loader
+from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.parallel.mesh import check_batch_size, find_devices, is_main_process, make_mesh
 from rattn_jax.runs.checkpointer import Checkpoints

@@ -19,7 +19,8 @@ from jax.sharding import Mesh
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.batches import StreamedData
 from rattn_jax.data.dataset import DatasetSpec
-from rattn_jax.data.loaders import Batches, image_sizes
+from rattn_jax.data.loaders import Batches
+from rattn_jax.data.open_loader import image_sizes
 from rattn_jax.models import create_model, stack_modules, unstack_modules
 from rattn_jax.parallel.data_parallel import map_replicas
 from rattn_jax.parallel.mesh import AXIS, is_on_cpu, replicate, wait_on_cpu

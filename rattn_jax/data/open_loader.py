@@ -1,0 +1,109 @@
+"""Opens the loader of a run: resident where the dataset fits on the device, streamed elsewhere.
+
+loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
+"""
+
+from jax.sharding import Mesh
+
+from rattn_jax.config.schema import DatasetConfig, RunConfig
+from rattn_jax.data.batches import FIXED_NORMALIZATIONS, mean_image_normalization
+from rattn_jax.data.dataset import Dataset, DatasetSpec
+from rattn_jax.data.loaders import (
+    ImageSizes,
+    Loader,
+    ResidentLoader,
+    StreamedLoader,
+    num_threads,
+)
+from rattn_jax.data.read import BadExamples, load_split, read_blacklist
+from rattn_jax.data.splits import build_splits
+from rattn_jax.errors import UsageError
+
+
+def image_sizes(config: DatasetConfig, spec: DatasetSpec) -> ImageSizes:
+    """Sizes of a run's images.
+
+    Raises:
+        UsageError: neither config nor dataset has a size.
+    """
+    size = config.image_size or spec.image_size
+    if size is None:
+        raise UsageError(
+            f"config.dataset.image_size is not set, and images of {config.name} have different "
+            "sizes: say to how many pixels they are scaled, such as 224"
+        )
+    return ImageSizes(size, config.eval_image_size or size)
+
+
+def fits_device(config: RunConfig, sizes: ImageSizes, num_train: int, num_test: int) -> bool:
+    """Whether so many examples are small enough, once decoded, to live on every device.
+
+    Raises:
+        UsageError: they cannot be normalised as `config.normalization` says.
+    """
+    num_bytes = 3 * (num_train * sizes.train**2 + num_test * sizes.eval**2)
+    fits = num_bytes <= config.dataset.max_resident_bytes
+    if config.normalization == "mean_image":
+        if not fits:
+            raise UsageError(
+                f"config.normalization='mean_image' needs all images of {config.dataset.name} on "
+                "the device, and they stream: use 'imagenet', or a larger "
+                "dataset.max_resident_bytes"
+            )
+        if sizes.train != sizes.eval:
+            raise UsageError(
+                f"config.dataset.eval_image_size={sizes.eval} is not the image size "
+                f"{sizes.train}, of which the mean image is: use config.normalization='imagenet', "
+                "or equal sizes"
+            )
+    return fits
+
+
+def open_loader(config: RunConfig, dataset: Dataset, sizes: ImageSizes, mesh: Mesh) -> Loader:
+    """The batches of a run; reads the whole dataset if it fits on the device.
+
+    Raises:
+        UsageError: the dataset cannot be used as the config says.
+        DataError: examples cannot be used.
+    """
+    train, evaluated = build_splits(config, dataset)
+    blacklist = config.dataset.validation_blacklist
+    excluded = read_blacklist(blacklist) if blacklist else frozenset()
+    if fits_device(config, sizes, len(dataset.train), len(dataset.test)):
+        train_split = load_split(
+            train,
+            size=sizes.train,
+            num_classes=dataset.num_classes,
+            num_threads=num_threads(config.dataset),
+            bad_examples=BadExamples(config.dataset.max_bad_examples),
+        )
+        splits = {
+            name: load_split(
+                source,
+                size=sizes.eval,
+                num_classes=dataset.num_classes,
+                crop_fraction=config.dataset.eval_crop_fraction,
+                num_threads=num_threads(config.dataset),
+                excluded=excluded if name == "test" else frozenset(),
+            )
+            for name, source in evaluated.items()
+        }
+        normalization = (
+            mean_image_normalization(train_split.images)
+            if config.normalization == "mean_image"
+            else FIXED_NORMALIZATIONS[config.normalization]()
+        )
+        seed, batch_size = config.seed, config.batch_size
+        return ResidentLoader(
+            train_split, splits, normalization, mesh, seed=seed, batch_size=batch_size
+        )
+    return StreamedLoader(
+        train,
+        evaluated,
+        FIXED_NORMALIZATIONS[config.normalization](),
+        mesh,
+        config,
+        sizes,
+        dataset.num_classes,
+        excluded,
+    )
