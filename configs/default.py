@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     # averages of that run.
     config.init_from = config_dict.placeholder(str)
     config.freeze = config_dict.placeholder(tuple)
-    config.freeze_statistics = False
+    config.freeze_batch_norm = False
 
     config.batch_size = 64  # images an update, over all devices (paper)
     config.num_train_steps = 160_000  # updates (paper); 0 only evaluates the newest checkpoint
@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     config.dataset.image_size = config_dict.placeholder(int)  # pixels; None: the dataset's own
     config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
     config.dataset.eval_crop_fraction = 1.0  # of the shorter side: what evaluation sees
-    config.dataset.validation_blacklist = config_dict.placeholder(str)  # file: what not to test on
+    config.dataset.test_exclude_file = config_dict.placeholder(str)  # file: what not to test on
     config.dataset.max_resident_bytes = 2**30  # decoded; more than that streams from the host
     config.dataset.num_threads = 0  # that decode images; 0: one for each core
     config.dataset.max_bad_examples = 10  # damaged training images to skip before giving up
@@ -61,13 +61,13 @@ def get_config() -> ConfigDict:
     config.validation_examples = 0
 
     # "mean_image": minus the training images' mean (paper, CIFAR); "imagenet": scaled to [0, 1],
-    # minus ImageNet's mean colour, over its standard deviation (paper, ImageNet). "unit": scaled to
-    # [0, 1], as in a PyTorch port whose weights can be imported.
+    # minus ImageNet's mean colour, over its standard deviation (paper, ImageNet). "zero_one":
+    # scaled to [0, 1], as in a PyTorch port whose weights can be imported.
     config.normalization = "mean_image"
 
     config.augmentation = ConfigDict()
     # Least and largest share of the area that a crop of random scale and aspect ratio takes.
-    config.augmentation.scale_crop = config_dict.placeholder(tuple)
+    config.augmentation.resized_crop_area = config_dict.placeholder(tuple)
     config.augmentation.crop_padding = 4  # pixels of zeros on each side before cropping (paper)
     config.augmentation.flip = True  # left-right, half of the images (paper)
     config.augmentation.trivial_augment = False  # one operation of 14, of random strength
@@ -106,7 +106,7 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_steps = 0  # updates in which the learning rate rises
     config.optimizer.learning_rate = 0.1  # the highest (paper)
     config.optimizer.boundaries = (64_000, 96_000)  # "step": updates after which it falls (paper)
-    config.optimizer.decay = 0.1  # "step": factor at each boundary (paper)
+    config.optimizer.step_decay = 0.1  # "step": factor at each boundary (paper)
     config.optimizer.momentum = 0.9  # (paper)
     config.optimizer.weight_decay = 1e-4  # (paper)
     config.optimizer.decay_norm_and_bias = True  # False: decays kernels only

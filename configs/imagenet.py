@@ -4,7 +4,7 @@
 
 Reads TFDS's `imagenet2012`, prepared as array_record in `data_dir`. The paper evaluates the
 validation images that are not on ILSVRC's blacklist; its development kit has the list:
-`--config.dataset.validation_blacklist=ILSVRC2015_clsloc_validation_blacklist.txt`.
+`--config.dataset.test_exclude_file=ILSVRC2015_clsloc_validation_blacklist.txt`.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.dataset.max_resident_bytes = 0  # streams at any size: crops are cut from whole images
     config.normalization = "imagenet"
 
-    config.augmentation.scale_crop = (0.08, 1.0)  # of the area (Szegedy et al. 2015)
+    config.augmentation.resized_crop_area = (0.08, 1.0)  # of the area (Szegedy et al. 2015)
     config.augmentation.crop_padding = 0
     config.augmentation.lighting = 0.1  # (Krizhevsky et al. 2012)
 

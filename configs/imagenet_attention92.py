@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     """The run."""
     config = imagenet.get_config()
     config.model.name = "attention92"
-    # Trained at 224 and tested at 320, the whole shorter side (He et al. 2016, table 5).
+    # Classifier at 224 and tested at 320, the whole shorter side (He et al. 2016, table 5).
     config.dataset.eval_image_size = 320
     config.dataset.eval_crop_fraction = 1.0
     return config

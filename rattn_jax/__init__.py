@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 from rattn_jax.errors import UsageError
 
 if TYPE_CHECKING:
-    from rattn_jax.inference.network import Trained
+    from rattn_jax.inference.network import Classifier
     from rattn_jax.models import create_model, list_models
 
 __version__ = "0.1.0"
 __all__ = ["UsageError", "__version__", "create_model", "list_models", "load"]
 
 
-def load(workdir: str) -> "Trained":
+def load(workdir: str) -> "Classifier":
     """The trained network of a run's folder: see `rattn_jax.inference.network.load`."""
     from rattn_jax.inference import network
 

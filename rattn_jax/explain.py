@@ -1,7 +1,7 @@
 """Shows what the attention modules of a trained network do: as pictures, and to the error.
 
     rattn explain --workdir=runs/mine --image photo.jpg --out=sheets --channels=3,17
-    rattn explain --workdir=runs/mine --surgery --split=test
+    rattn explain --workdir=runs/mine --ablate --split=test
 
 The first writes a sheet for each image, as figure 1 of the paper; the second prints a table of the
 error with each module's masks replaced by zero, by their mean, and by those of other images.
@@ -18,9 +18,9 @@ from PIL import Image
 
 from rattn_jax.cli import Parser, add_workdir, align, errors_on_one_line, positive, working
 from rattn_jax.errors import UsageError
-from rattn_jax.inference.ablation import REPLACEMENTS, Surgery, operate
+from rattn_jax.inference.ablation import REPLACEMENTS, Ablation, ablate_masks
 from rattn_jax.inference.attention_sheet import NUM_CHANNELS, draw_image
-from rattn_jax.inference.network import Trained, load
+from rattn_jax.inference.network import Classifier, load
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,12 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser("rattn explain", __doc__)
     _add_flags(parser)
     options = parser.parse(arguments)
-    if bool(options.image) == options.surgery:
-        parser.error("either --image or --surgery is needed, and not both")
+    if bool(options.image) == options.ablate:
+        parser.error("either --image or --ablate is needed, and not both")
     with errors_on_one_line(parser.prog):
         with working("reading the run"):
             network = load(options.workdir)
-        if options.surgery:
+        if options.ablate:
             _print_errors(network, options)
         else:
             _draw_sheets(network, options)
@@ -51,7 +51,9 @@ def _add_flags(parser: Parser) -> None:
         help=f"to draw, such as 3,17 (the {NUM_CHANNELS} strongest of each module)",
     )
     errors = parser.add_argument_group("errors")
-    errors.add_argument("--surgery", action="store_true", help="errors with masks replaced")
+    errors.add_argument(
+        "--ablate", "--surgery", action="store_true", help="errors with masks replaced"
+    )
     errors.add_argument("--split", default="test", help="test, train or validation (test)")
     errors.add_argument("--examples", type=positive, help="how many, drawn at random (all)")
     errors.add_argument("--batch-size", type=positive, default=64, help="images at a time (64)")
@@ -69,37 +71,37 @@ def _channels(text: str) -> list[int]:
     return channels
 
 
-def _print_errors(network: Trained, options: argparse.Namespace) -> None:
+def _print_errors(network: Classifier, options: argparse.Namespace) -> None:
     if options.data_dir:
         config = dataclasses.replace(network.config, data_dir=options.data_dir)
         network = dataclasses.replace(network, config=config)
     with working(f"evaluating {options.split} with masks replaced"):
-        surgery = operate(
+        ablation = ablate_masks(
             network, options.split, batch_size=options.batch_size, num_examples=options.examples
         )
-    as_json = json.dumps(dataclasses.asdict(surgery))
-    print(as_json if options.json else as_table(surgery))
+    as_json = json.dumps(dataclasses.asdict(ablation))
+    print(as_json if options.json else as_table(ablation))
 
 
-def as_table(surgery: Surgery) -> str:
+def as_table(ablation: Ablation) -> str:
     """The errors in percent, and how much they rise."""
 
     def cell(error: float) -> str:
-        return f"{100 * error:.2f} ({100 * (error - surgery.error):+.2f})"
+        return f"{100 * error:.2f} ({100 * (error - ablation.error):+.2f})"
 
-    heading = [f"{surgery.split} error, %", "mean of mask", *REPLACEMENTS]
+    heading = [f"{ablation.split} error, %", "mean of mask", *REPLACEMENTS]
     rows = [
         [
             m.module,
             "" if m.mask_mean is None else f"{m.mask_mean:.3f}",
             *(cell(m.errors[replacement]) for replacement in REPLACEMENTS),
         ]
-        for m in surgery.modules
+        for m in ablation.modules
     ]
-    return align([heading, ["as trained", "", f"{100 * surgery.error:.2f}", "", ""], *rows])
+    return align([heading, ["as trained", "", f"{100 * ablation.error:.2f}", "", ""], *rows])
 
 
-def _draw_sheets(network: Trained, options: argparse.Namespace) -> None:
+def _draw_sheets(network: Classifier, options: argparse.Namespace) -> None:
     taken: set[str] = set()
     for file in map(epath.Path, options.image):
         with working(f"drawing {file}"):

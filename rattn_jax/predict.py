@@ -24,10 +24,10 @@ from rattn_jax.cli import (
     working,
 )
 from rattn_jax.data.image_folder import find_images
-from rattn_jax.inference.network import Trained, load
+from rattn_jax.inference.network import Classifier, load
 
 
-def _best(row: np.ndarray, network: Trained, top: int) -> list[dict[str, object]]:
+def _best(row: np.ndarray, network: Classifier, top: int) -> list[dict[str, object]]:
     return [
         {"class": network.class_names[i], "index": int(i), "probability": float(row[i])}
         for i in np.argsort(-row, kind="stable")[:top]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rattn_jax.errors import DataError, SaveError, UsageError
-from rattn_jax.runs.checkpoint_files import read_checkpoint, read_newest, saved_steps
-from rattn_jax.runs.checkpointer import Checkpoints
+from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint, read_newest
+from rattn_jax.runs.checkpointer import Checkpointer
 from tests.tiny import at_step, make_state
 
 
@@ -21,22 +21,22 @@ def all_saved(directory):
 
 
 def test_newest_is_restored(state, tmp_path):
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        assert checkpoints.restore_newest(state) is None
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.restore_latest(state) is None
         for step in (1, 2, 3):
             checkpoints.save(at_step(state, step))
     assert all_saved(tmp_path) == ["2", "3"]
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        restored = checkpoints.restore_newest(state)
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
+        restored = checkpoints.restore_latest(state)
     jax.tree.map(np.testing.assert_array_equal, restored, at_step(state, 3))
 
 
 def test_step_that_is_saved_already_is_not_saved_again(state, tmp_path):
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
         for _ in range(2):
             checkpoints.save(at_step(state, 1))
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        checkpoints.save(checkpoints.restore_newest(state))
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(checkpoints.restore_latest(state))
 
 
 @pytest.mark.parametrize("name", ["7.orbax-checkpoint-tmp", "removing-7"])
@@ -44,8 +44,8 @@ def test_leftovers_of_a_killed_process_are_removed(state, tmp_path, name):
     leftover = tmp_path / name
     leftover.mkdir()
     (leftover / "part").write_text("half")
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        assert checkpoints.restore_newest(state) is None
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.restore_latest(state) is None
     assert not leftover.exists()
 
 
@@ -60,7 +60,7 @@ def test_leftovers_of_a_failed_save_are_removed_once_its_threads_have_ended(
         raise OSError(39, "Directory not empty")
 
     happened, said = [], []
-    checkpoints = Checkpoints(tmp_path, keep=2, stop_on_error=False, say=said.append)
+    checkpoints = Checkpointer(tmp_path, keep=2, stop_on_error=False, say=said.append)
     checkpoints.save(at_step(state, 1))
     writer = checkpoints._checkpointer
     wait = writer.wait_until_finished
@@ -75,22 +75,22 @@ def test_leftovers_of_a_failed_save_are_removed_once_its_threads_have_ended(
 
 
 def test_checkpoint_with_other_arrays_is_refused(state, tmp_path):
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
         checkpoints.save(at_step(state, 1))
     other = dataclasses.replace(state, num_nonfinite=jnp.zeros((2,)))
     message = r"has num_nonfinite=int32\[\], and this config needs float32\[2\]: use another"
     with (
-        Checkpoints(tmp_path, keep=2) as checkpoints,
+        Checkpointer(tmp_path, keep=2) as checkpoints,
         pytest.raises(UsageError, match=message),
     ):
-        checkpoints.restore_newest(other)
+        checkpoints.restore_latest(other)
 
 
 def test_reading_changes_nothing(state, tmp_path):
-    with Checkpoints(tmp_path, keep=2, record={"config": 1}) as checkpoints:
+    with Checkpointer(tmp_path, keep=2, record={"config": 1}) as checkpoints:
         checkpoints.save(at_step(state, 4))
     (tmp_path / "5.orbax-checkpoint-tmp").mkdir()
-    assert saved_steps(tmp_path) == [4]
+    assert all_steps(tmp_path) == [4]
     tree, record = read_checkpoint(tmp_path / "4")
     assert tree["step"] == 4
     assert record == {"config": 1}
@@ -99,7 +99,7 @@ def test_reading_changes_nothing(state, tmp_path):
 
 
 def test_newest_whole_one_is_read(state, tmp_path):
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
         for step in (4, 6):
             checkpoints.save(at_step(state, step))
     said = []

@@ -1,4 +1,6 @@
+import dataclasses
 import importlib
+import json
 import pkgutil
 import re
 
@@ -7,13 +9,14 @@ import jax.numpy as jnp
 import pytest
 
 import configs
-from rattn_jax.config.load import parse_config
+from rattn_jax.config.load import flatten, load_config, parse_config, read_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.configs import default
 from rattn_jax.data import dataset_spec
 from rattn_jax.data.open_loader import image_sizes
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
+from rattn_jax.runs.workdir import check_same_config
 from rattn_jax.training.step_functions import build_model, build_optimizer
 from tests.networks import SIZES
 
@@ -82,6 +85,56 @@ def test_typed_config_has_the_keys_and_values_of_default():
     assert list(RunConfig().to_dict()) == list(found), "the order in config.json"
 
 
+OLD_NAMES = {
+    "augmentation.scale_crop": ("augmentation.resized_crop_area", (0.5, 1.0)),
+    "dataset.validation_blacklist": ("dataset.test_exclude_file", "list.txt"),
+    "freeze_statistics": ("freeze_batch_norm", True),
+    "optimizer.decay": ("optimizer.step_decay", 0.5),
+}
+
+
+def old_record():
+    """A config.json of before keys were renamed."""
+    config = RunConfig().to_dict()
+    for old, (new, value) in OLD_NAMES.items():
+        *sections, name = new.split(".")
+        section = config[sections[0]] if sections else config
+        del section[name]
+        section[old.rpartition(".")[2]] = value
+    config["normalization"] = "unit"
+    return json.loads(json.dumps(config))
+
+
+def test_config_of_an_earlier_version_is_read(tmp_path):
+    config = read_config(old_record())
+    assert config.normalization == "zero_one"
+    found = flatten(config.to_dict())
+    assert {new: found[new] for new, _ in OLD_NAMES.values()} == dict(OLD_NAMES.values())
+    check_same_config(tmp_path, old_record(), config.to_dict())
+    other = dataclasses.replace(config, freeze_batch_norm=False)
+    with pytest.raises(UsageError, match="freeze_batch_norm=True, and this config has freeze_batc"):
+        check_same_config(tmp_path, old_record(), other.to_dict())
+
+
+@pytest.mark.parametrize("old", OLD_NAMES)
+def test_renamed_key_is_refused_with_its_new_name(old):
+    new, value = OLD_NAMES[old]
+    message = f"the key '{old}' of the config is now called '{new}'"
+    with pytest.raises(UsageError, match=message):
+        load_config("default", [f"--config.{old}={value}"])
+    config = default.get_config()
+    section = config[old.split(".")[0]] if "." in old else config
+    section[old.rpartition(".")[2]] = value
+    with pytest.raises(UsageError, match=message):
+        parse_config(config)
+
+
+def test_renamed_value_is_refused_with_its_new_name():
+    config = load_config("default", ["--config.normalization=unit"])
+    with pytest.raises(UsageError, match="normalization='unit' is now called 'zero_one'"):
+        parse_config(config)
+
+
 def test_unknown_key():
     config = default.get_config()
     config.optimizer.learningrate = 0.1
@@ -119,7 +172,7 @@ def test_recipe_of_the_paper():
         "warmup_steps": 0,
         "learning_rate": 0.1,
         "boundaries": (64_000, 96_000),
-        "decay": 0.1,
+        "step_decay": 0.1,
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "decay_norm_and_bias": True,

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from rattn_jax.parallel.data_parallel import map_replicas
-from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate, wait_on_cpu
+from rattn_jax.parallel.data_parallel import data_parallel
+from rattn_jax.parallel.mesh import DATA_AXIS, make_mesh, replicate, wait_on_cpu
 from rattn_jax.report import confusion
 from rattn_jax.training import eval_sums
-from rattn_jax.training.metrics import measure, summarize
+from rattn_jax.training.metrics import compute, measure
 
 CLASSES, BATCHES, BATCH = 5, 6, 16
 
@@ -25,17 +25,17 @@ def batches():
     return logits, labels, generator.uniform(size=labels.shape) < 0.8
 
 
-def add_up(batches, devices, mode="shard_map"):
+def sum_over_processes(batches, devices, mode="shard_map"):
     """Sums over all batches, in two calls of three."""
     mesh = make_mesh(jax.devices()[:devices])
 
     def add(sums, nothing, logits, labels, mask):
         del nothing
         for batch in zip(logits, labels, mask, strict=True):
-            sums = eval_sums.add(sums, *batch, AXIS)
+            sums = eval_sums.add(sums, *batch, DATA_AXIS)
         return sums
 
-    function = map_replicas(add, mesh, mode, num_batches=3)
+    function = data_parallel(add, mesh, mode, num_batches=3)
     sums = replicate(eval_sums.empty(CLASSES), mesh)
     for half in (slice(0, 3), slice(3, 6)):
         parts = (values[half] for values in batches)
@@ -45,13 +45,13 @@ def add_up(batches, devices, mode="shard_map"):
 
 @pytest.fixture(scope="module")
 def sums(batches):
-    return add_up(batches, devices=1)
+    return sum_over_processes(batches, devices=1)
 
 
 def test_what_is_off_the_diagonal_are_the_errors(batches, sums):
     logits, labels, mask = (x.reshape(-1, *x.shape[2:]) for x in batches)
     wrong = sums.confusion.sum() - np.trace(sums.confusion)
-    errors = summarize(jax.jit(measure)(logits, labels, mask))["error_top1"]
+    errors = compute(jax.jit(measure)(logits, labels, mask))["error_top1"]
     assert wrong / mask.sum() == pytest.approx(errors)
     for true in range(CLASSES):
         assert sums.confusion[true].sum() == (mask & (labels == true)).sum()
@@ -70,20 +70,22 @@ def test_mistakes_are_the_most_confident_of_all(batches, sums):
     confidence[~np.isfinite(confidence)] = -1
     expected = np.argsort(-confidence, kind="stable")[: eval_sums.NUM_MISTAKES]
     found = sums.mistakes
-    np.testing.assert_array_equal(found.position, expected)
+    np.testing.assert_array_equal(found.indices, expected)
     np.testing.assert_allclose(found.probability, confidence[expected], rtol=1e-6)
     np.testing.assert_array_equal(found.label, labels[expected])
     assert (found.prediction != found.label).all()
     sure = found.probability > 0.21
     np.testing.assert_array_equal(
-        found.prediction[sure], logits[found.position[sure]].argmax(axis=1)
+        found.prediction[sure], logits[found.indices[sure]].argmax(axis=1)
     )
 
 
 @pytest.mark.parametrize(("devices", "mode"), [(4, "shard_map"), (8, "pmap")])
 def test_devices_make_no_difference(batches, sums, devices, mode):
     jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-6), add_up(batches, devices, mode), sums
+        partial(np.testing.assert_allclose, rtol=1e-6),
+        sum_over_processes(batches, devices, mode),
+        sums,
     )
 
 
@@ -92,8 +94,8 @@ def test_unused_places_of_few_mistakes(batches):
     one = np.zeros_like(mask)
     one[2, 3] = True
     least = logits.argmin(axis=2).astype(np.int32)
-    found = add_up((logits, least, one), 1).mistakes
-    assert found.position[0] == 2 * BATCH + 3
+    found = sum_over_processes((logits, least, one), 1).mistakes
+    assert found.indices[0] == 2 * BATCH + 3
     assert (found.probability >= 0).sum() == 1
 
 

@@ -16,7 +16,7 @@ from rattn_jax.data.batches import Normalization
 from rattn_jax.data.dataset import ArraySource
 from rattn_jax.errors import UsageError
 from rattn_jax.inference import ablation
-from rattn_jax.inference.network import Trained
+from rattn_jax.inference.network import Classifier
 from rattn_jax.models import create_model
 from rattn_jax.models.attention import ModuleMaps, SoftMask
 from rattn_jax.report import mask_sheet
@@ -28,7 +28,7 @@ MODULES = ["stage1/module1", "stage1/module2"]
 
 
 def make_network(model, variables, images):
-    return Trained(
+    return Classifier(
         folder=epath.Path("run"),
         step=3,
         config=parse_config(make_config()),
@@ -90,7 +90,7 @@ def wrong_share(network, images, labels, masks):
 
 def test_masks_are_replaced(network, examples):
     images, labels = examples
-    found = ablation.operate(network, batch_size=BATCH_SIZE)
+    found = ablation.ablate_masks(network, batch_size=BATCH_SIZE)
     assert (found.split, found.num_examples, found.error) == ("test", COUNT, 0)
     assert [row.module for row in found.modules] == [*MODULES, "all"]
     _, maps = network.attention(images)
@@ -120,14 +120,14 @@ def test_masks_are_replaced(network, examples):
 
 
 def test_replacing_by_its_own_mask_changes_nothing(network, examples):
-    found = ablation.operate(network, batch_size=BATCH_SIZE, num_examples=1)
+    found = ablation.ablate_masks(network, batch_size=BATCH_SIZE, num_examples=1)
     assert found.num_examples == 1
     assert all(row.errors["mean"] == row.errors["shuffled"] == 0 for row in found.modules)
 
 
-def test_surgery_command(network, examples, capsys, monkeypatch):
+def test_ablation_command(network, examples, capsys, monkeypatch):
     monkeypatch.setattr(explain, "load", lambda workdir: network)
-    arguments = ["--workdir=run", "--surgery", "--batch-size=40"]
+    arguments = ["--workdir=run", "--ablate", "--batch-size=40"]
     explain.main([*arguments, "--json"])
     as_json = json.loads(capsys.readouterr().out)
     assert as_json["error"] == 0
@@ -140,13 +140,13 @@ def test_surgery_command(network, examples, capsys, monkeypatch):
     assert rows[0].split()[2:4] == [f"{100 * zero:.2f}", f"(+{100 * zero:.2f})"]
 
 
-def test_surgery_on_what_is_not_there(network, examples, monkeypatch):
+def test_ablation_on_what_is_not_there(network, examples, monkeypatch):
     with pytest.raises(UsageError, match="split 'validation' is unknown: this run has train, test"):
-        ablation.operate(network, "validation")
+        ablation.ablate_masks(network, "validation")
     other = Dataset("digits", ("a", "b"), None, None, 8)
     monkeypatch.setattr(ablation, "build_dataset", lambda config: other)
     with pytest.raises(UsageError, match="digits has other classes than those of the run"):
-        ablation.operate(network)
+        ablation.ablate_masks(network)
 
 
 def make_maps(size, channels, mask):
@@ -234,8 +234,8 @@ def test_picture_command(network, images, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "either --image or --surgery is needed"),
-        (["--image=x.png", "--surgery"], 2, "either --image or --surgery is needed"),
+        ([], 2, "either --image or --ablate is needed"),
+        (["--image=x.png", "--surgery"], 2, "either --image or --ablate is needed"),
         (["--image=none.png"], 1, "none.png cannot be read"),
         (["--image={file}", "--channels=1,x"], 2, "'1,x': must be numbers from 0"),
         (["--image={file}", "--channels=0,8"], 2, "--channels=8: must be below 8"),
@@ -258,4 +258,4 @@ def test_network_without_attention(images):
     init = partial(model.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), shape)
     with pytest.raises(UsageError, match="has no attention modules"):
-        ablation.operate(make_network(model, variables, images))
+        ablation.ablate_masks(make_network(model, variables, images))

@@ -10,7 +10,7 @@ from rattn_jax import export
 from rattn_jax.config.load import parse_config
 from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import DataError
-from rattn_jax.inference.network import Trained
+from rattn_jax.inference.network import Classifier
 from rattn_jax.interop import export as interop_export
 from tests.tiny import make_config, make_model
 
@@ -20,7 +20,7 @@ def network():
     model = make_model()
     shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
     generator = np.random.RandomState(0)
-    return Trained(
+    return Classifier(
         folder=epath.Path("run"),
         step=3,
         config=parse_config(make_config()),

@@ -108,7 +108,7 @@ def test_no_run_to_start_from(tmp_path):
 def test_what_is_frozen_stays(source, tmp_path, scan):
     kept = tmp_path / "source"
     shutil.copytree(source, kept)
-    frozen = {"freeze": ("stage1",), "freeze_statistics": True, "model.scan_modules": scan}
+    frozen = {"freeze": ("stage1",), "freeze_batch_norm": True, "model.scan_modules": scan}
     config = tune(kept, checkpoint_every_steps=1, **frozen)
     train_and_evaluate(config, tmp_path / "run", ONE)
     learned, found = rattn_jax.load(kept).variables, rattn_jax.load(tmp_path / "run").variables
@@ -153,7 +153,7 @@ def test_units_of_a_stage_are_frozen_together():
     assert moved == ["stage10_unit1"]
 
 
-@pytest.mark.parametrize("changes", [{"freeze": ("stem",)}, {"freeze_statistics": True}])
+@pytest.mark.parametrize("changes", [{"freeze": ("stem",)}, {"freeze_batch_norm": True}])
 def test_nothing_is_frozen_without_a_run_to_start_from(changes):
     with pytest.raises(UsageError, match="name a run to start from"):
         parse_config(tune(**changes))

@@ -211,7 +211,7 @@ def test_folder_is_for_all_that_reads_a_run(file, state, tmp_path, capsys):
     found, known = (flatten_dict(c, sep=".") for c in (record, default.get_config().to_dict()))
     assert found.keys() - known.keys() == {"imported"}
     assert (config.model.dtype, config.model.mask_activation) == (None, None)
-    # What `surgery` reads.
+    # What `ablation` reads.
     config = dataclasses.replace(config, dataset=dataclasses.replace(config.dataset, name="digits"))
     assert sorted(build_splits(config, build_dataset(config))[1]) == ["test"]
 
@@ -222,7 +222,7 @@ def test_a_run_starts_from_it_in_another_folder(file, state, tmp_path, capsys):
     config = default.get_config()
     with pytest.raises(UsageError, match=f"imported weights.*--config.init_from={workdir}"):
         open_run_folder(workdir, config.to_dict())
-    config.init_from, config.normalization = str(workdir), "unit"
+    config.init_from, config.normalization = str(workdir), "zero_one"
     config.model.update(name="attention92_port_cifar", wiring="port", widths=TINY["widths"])
     config = parse_config(config)
     model = build_model(config, 3)

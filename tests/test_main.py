@@ -164,7 +164,7 @@ def test_stream_that_was_killed_goes_on_with_the_same_batches(tmp_path):
         "--config.dataset.image_size=8",
         "--config.dataset.max_resident_bytes=0",
         "--config.normalization=imagenet",
-        "--config.augmentation.scale_crop=(0.2,1.0)",
+        "--config.augmentation.resized_crop_area=(0.2,1.0)",
     ]
     process = start_placed("kill", "stepping", 6, *arguments, f"--workdir={tmp_path}/run")
     process.communicate(timeout=200)

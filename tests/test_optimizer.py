@@ -37,7 +37,12 @@ def test_step_schedule_at_the_boundaries(updates_done, rate):
 
 def test_warmup_then_steps():
     schedule = make_schedule(
-        "step", learning_rate=0.4, num_train_steps=20, warmup_steps=4, boundaries=(10,), decay=0.5
+        "step",
+        learning_rate=0.4,
+        num_train_steps=20,
+        warmup_steps=4,
+        boundaries=(10,),
+        step_decay=0.5,
     )
     rates = [float(schedule(step)) for step in range(12)]
     np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, *[0.4] * 7, 0.2, 0.2], rtol=1e-6)
@@ -92,7 +97,7 @@ def test_schedules_in_compiled_steps_and_in_runs_that_only_evaluate(name):
 def test_sgd_is_nesterov_with_decay_in_the_gradient():
     momentum, decay, boundary = 0.9, 0.01, 2
     schedule = make_schedule(
-        "step", learning_rate=0.5, num_train_steps=4, boundaries=(boundary,), decay=0.1
+        "step", learning_rate=0.5, num_train_steps=4, boundaries=(boundary,), step_decay=0.1
     )
     optimizer = make_optimizer("sgd", schedule, momentum=momentum, weight_decay=decay)
     params = {"bias": jnp.array([2.0, -1.0])}

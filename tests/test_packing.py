@@ -32,6 +32,6 @@ def test_kernels_are_in_one_vector_and_all_else_in_the_other():
 @pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, {"skip_nonfinite": True}])
 def test_packed_updates_are_those_of_the_arrays_one_by_one(options):
     data = make_data(32)
-    packed = run_steps(ROWS, data, loop=True, **options)
-    apart = run_steps(ROWS, data, loop=True, by_value=False, **options)
+    packed = run_steps(ROWS, data, use_scan=True, **options)
+    apart = run_steps(ROWS, data, use_scan=True, by_value=False, **options)
     assert_close(packed, apart, rtol=1e-4, atol=1e-6)

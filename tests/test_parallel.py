@@ -10,7 +10,7 @@ import rattn_jax.training.step_functions
 from rattn_jax.data.batches import Batch, StreamedData
 from rattn_jax.parallel.mesh import make_mesh, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.training.metrics import count_examples, summarize
+from rattn_jax.training.metrics import compute, count_examples
 from tests.compare import assert_close
 from tests.test_steps import learned
 from tests.tiny import compile_steps, make_config, make_data
@@ -41,7 +41,7 @@ def in_sync(data):
 def assert_same_numbers(found, expected):
     """Of five updates in float32; by another program, whose sums may round otherwise."""
     assert_close(learned(found), learned(expected), rtol=1e-5, atol=1e-5)
-    assert summarize(found.metrics) == pytest.approx(summarize(expected.metrics), rel=1e-5)
+    assert compute(found.metrics) == pytest.approx(compute(expected.metrics), rel=1e-5)
 
 
 def test_pmap_and_shard_map_give_the_same_numbers(data):

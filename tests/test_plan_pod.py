@@ -57,7 +57,7 @@ def test_the_planned_step_is_the_one_that_trains(make, changes):
 
 
 def without_shardings(text):
-    share = r' \{sdy\.sharding = #sdy\.sharding<@mesh, \[\{\}, \{"replicas"\}(, \{\})*\]>\}'
+    share = r' \{sdy\.sharding = #sdy\.sharding<@mesh, \[\{\}, \{"data"\}(, \{\})*\]>\}'
     return re.sub(share, "", text)
 
 

@@ -99,7 +99,7 @@ def test_processes_stream_their_shares(tmp_path, processes):
         f"--config.dataset.name=folder:{folder}",
         "--config.dataset.image_size=8",
         "--config.dataset.max_resident_bytes=0",
-        f"--config.dataset.validation_blacklist={tmp_path}/list.txt",
+        f"--config.dataset.test_exclude_file={tmp_path}/list.txt",
         "--config.normalization=imagenet",
         "--config.report=True",
     ]

@@ -103,7 +103,7 @@ def test_page_of_a_run(straight):
     assert f"{100 * test['error_top1']:.2f} % test error (95 % interval" in page.text
     assert "360 images) after 6 updates, finished" in page.text
     for row, count in ((validation, 30), (test, 360)):
-        low, high = wilson_interval(count * row["error_top1"], count)
+        low, high = wilson_interval(round(count * row["error_top1"]), count)
         assert f"({100 * low:.2f} to {100 * high:.2f})" in page.text
     assert "360 test images: rows are true classes" in page.text
     assert "Measured on the first 16 validation images" in page.text

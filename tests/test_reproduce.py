@@ -200,7 +200,7 @@ def test_bad_options(tmp_path, capsys, argument, message):
         ("table1", "paper", ["--config.num_train_steps=80000"], False),
         ("table1", "paper", ["--config.steps_per_call=50"], True),
         ("table7", "paper", [], False),
-        ("table7", "paper", ["--config.dataset.validation_blacklist=list"], True),
+        ("table7", "paper", ["--config.dataset.test_exclude_file=list"], True),
     ],
 )
 def test_what_follows_the_papers_protocol(tmp_path, table, scale, overrides, expected):

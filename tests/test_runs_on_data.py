@@ -198,7 +198,7 @@ def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes):
     config = folder_config(
         folder,
         dataset__max_resident_bytes=max_resident_bytes,
-        dataset__validation_blacklist=str(tmp_path / "list.txt"),
+        dataset__test_exclude_file=str(tmp_path / "list.txt"),
         normalization="imagenet",
     )
     loader = loader_of(config)
@@ -208,7 +208,7 @@ def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes):
 
 def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
     changes = {
-        "augmentation__scale_crop": (0.5, 1.0),
+        "augmentation__resized_crop_area": (0.5, 1.0),
         "augmentation__trivial_augment": True,
         "augmentation__lighting": 0.1,
         "regularization__cutout": 2,
@@ -245,8 +245,11 @@ def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
         ({"dataset__image_size": 0}, "config.dataset.image_size=0 is out of range"),
         ({"dataset__label_noise__clean_ratio": 1.5}, "clean_ratio=1.5 is out of range: it must be"),
         ({"dataset__label_noise__matrix": "none.csv"}, r"none.csv is not a matrix of numbers"),
-        ({"dataset__validation_blacklist": "none"}, "validation_blacklist='none' cannot be read"),
-        ({"augmentation__scale_crop": (0.9, 0.1)}, r"scale_crop=\(0.9, 0.1\) is out of range"),
+        ({"dataset__test_exclude_file": "none"}, "test_exclude_file='none' cannot be read"),
+        (
+            {"augmentation__resized_crop_area": (0.9, 0.1)},
+            r"resized_crop_area=\(0.9, 0.1\) is out of range",
+        ),
         ({"validation_examples": 1430}, "validation_examples=1430 takes 143 of the"),
         ({"accumulate_steps": 3}, "batch_size=16 cannot be split over 1 devices in 3 parts"),
         ({"optimizer__warmup_steps": 6}, "optimizer.warmup_steps=6 must be below num_train_steps"),

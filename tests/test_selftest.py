@@ -3,7 +3,7 @@ import pytest
 
 import rattn_jax.training.selftest
 from rattn_jax.errors import SaveError, UsageError
-from rattn_jax.runs.checkpointer import Checkpoints
+from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.training.selftest import selftest
 from tests.devices import ONE
 from tests.tiny import make_config
@@ -28,11 +28,11 @@ def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_resumed_run_that_differs_is_refused(tmp_path, monkeypatch):
-    restore = Checkpoints.restore_newest
+    restore = Checkpointer.restore_latest
 
     def restore_another(checkpoints, state):
         return jax.tree.map(lambda x: x + x.dtype.type(1), restore(checkpoints, state))
 
-    monkeypatch.setattr(Checkpoints, "restore_newest", restore_another)
+    monkeypatch.setattr(Checkpointer, "restore_latest", restore_another)
     with pytest.raises(SaveError, match="a resumed run is not the uninterrupted one"):
         selftest(make_config(), tmp_path, ONE)

@@ -8,12 +8,12 @@ import pytest
 
 from rattn_jax.data.batches import Batch, StreamedData
 from rattn_jax.errors import UsageError
-from rattn_jax.parallel.data_parallel import map_replicas
+from rattn_jax.parallel.data_parallel import data_parallel
 from rattn_jax.parallel.mesh import check_batch_size, make_mesh
 from rattn_jax.training import steps
-from rattn_jax.training.metrics import count_examples, summarize
+from rattn_jax.training.metrics import compute, count_examples
 from rattn_jax.training.state import create_train_state
-from rattn_jax.training.steps import _fold
+from rattn_jax.training.steps import scan_or_unroll
 from tests.compare import assert_close, assert_equal
 from tests.tiny import make_data, make_model, run_steps
 
@@ -38,7 +38,7 @@ def test_golden(one_device):
     """Says when the numbers of training change. If they should, put the new ones here."""
     assert int(one_device.step) == 2
     assert count_examples(one_device.metrics) == 32
-    assert summarize(one_device.metrics)["loss"] == pytest.approx(2.34770, rel=1e-4)
+    assert compute(one_device.metrics)["loss"] == pytest.approx(2.34770, rel=1e-4)
     classifier = one_device.params["classifier"]
     assert float(np.abs(classifier["kernel"]).sum()) == pytest.approx(23.28787, rel=1e-4)
     variance = one_device.batch_stats["stage1"]["entry"]["norm1"]["var"]
@@ -47,23 +47,23 @@ def test_golden(one_device):
 
 def test_one_batch_can_be_learned_by_heart(data):
     state = run_steps(INDICES[:1], data, calls=60)
-    assert summarize(state.metrics)["error_top1"] < 0.5  # the average over all 60 updates
+    assert compute(state.metrics)["error_top1"] < 0.5  # the average over all 60 updates
     last = run_steps(INDICES[:1], data, calls=60)
     assert_equal(learned(state), learned(last))
 
 
 def test_a_loop_computes_what_single_steps_compute(data, one_device):
     assert_close(
-        learned(run_steps(INDICES, data, loop=True)), learned(one_device), rtol=1e-4, atol=1e-6
+        learned(run_steps(INDICES, data, use_scan=True)), learned(one_device), rtol=1e-4, atol=1e-6
     )
 
 
-@pytest.mark.parametrize("loop", [False, True])
-def test_steps_are_compiled_as_a_loop_only_if_asked(loop):
+@pytest.mark.parametrize("use_scan", [False, True])
+def test_steps_are_compiled_as_a_loop_only_if_asked(use_scan):
     """On CPU even a loop over one step would make convolutions slow."""
-    sums = partial(_fold, jnp.add, loop=loop)
+    sums = partial(scan_or_unroll, jnp.add, use_scan=use_scan)
     jaxpr = jax.make_jaxpr(sums)(jnp.zeros(3), jnp.ones((1, 3)))
-    assert ("scan" in str(jaxpr)) == loop
+    assert ("scan" in str(jaxpr)) == use_scan
 
 
 def test_batch_norm_of_each_replica_is_its_own_by_default(data, one_device):
@@ -81,7 +81,9 @@ def test_batch_that_devices_cannot_share():
 
 def test_unknown_way_to_map():
     with pytest.raises(UsageError, match="parallel='pjit' is unknown"):
-        map_replicas(lambda state, data: state, make_mesh(jax.devices()[:1]), "pjit", num_batches=0)
+        data_parallel(
+            lambda state, data: state, make_mesh(jax.devices()[:1]), "pjit", num_batches=0
+        )
 
 
 def test_parts_of_a_batch_are_accumulated_into_one_update(data):
@@ -122,7 +124,8 @@ def test_parts_of_a_batch_are_accumulated_into_one_update(data):
 @pytest.mark.slow
 def test_parts_of_a_batch_are_accumulated_in_a_loop(data):
     found, looped = (
-        run_steps(INDICES[:1], data, accumulate_steps=2, loop=loop) for loop in (False, True)
+        run_steps(INDICES[:1], data, accumulate_steps=2, use_scan=use_scan)
+        for use_scan in (False, True)
     )
     assert_close(learned(looped), learned(found), rtol=1e-3, atol=1e-5)
 
@@ -145,7 +148,7 @@ def test_averages_follow_the_parameters_and_are_what_is_evaluated(data):
 
 def test_loss_is_that_of_the_targets(data):
     losses = {
-        smoothing: summarize(run_steps(INDICES[:1], data, label_smoothing=smoothing).metrics)
+        smoothing: compute(run_steps(INDICES[:1], data, label_smoothing=smoothing).metrics)
         for smoothing in (0.0, 1.0)
     }
     assert losses[0.0]["error_top1"] == losses[1.0]["error_top1"]
@@ -168,11 +171,11 @@ def test_images_are_regularized_with_their_targets(data, monkeypatch):
     monkeypatch.setattr(steps, "regularize", regularize)
     state = run_steps(INDICES[:1], data, label_smoothing=0.5)  # which no other test compiles
     assert seen[0] == ((16,), (16, 8, 8, 3), jnp.float32, (16, 10))
-    assert summarize(state.metrics)["loss"] == 0
+    assert compute(state.metrics)["loss"] == 0
 
 
 def test_batches_that_stream_give_the_numbers_of_resident_data(data, one_device):
     rows = Batch(data.images[INDICES], data.labels[INDICES])
     found = run_steps(rows, StreamedData(data.normalization))
     assert_close(learned(found), learned(one_device), rtol=1e-5, atol=1e-6)
-    assert summarize(found.metrics) == pytest.approx(summarize(one_device.metrics), rel=1e-5)
+    assert compute(found.metrics) == pytest.approx(compute(one_device.metrics), rel=1e-5)

@@ -14,9 +14,9 @@ def clock(monkeypatch):
 def test_a_part_is_limited_from_its_second_time_on(clock):
     watched = Watchdog(seconds=10)
     for part, seconds in (("training", 2.0), ("evaluation", 50.0), ("training", 1.0)):
-        watched.begins(part, 1)
+        watched.enter(part, 1)
         clock[0] += seconds
-    watched.begins("saving", 3)
+    watched.enter("saving", 3)
     assert watched.limit("training") == 10 + 3 * 2
     assert watched.limit("evaluation") == 10 + 3 * 50
     assert watched.limit("saving") == 60 * 10
@@ -24,10 +24,10 @@ def test_a_part_is_limited_from_its_second_time_on(clock):
 
 def test_compiling_says_nothing_about_the_time_after_it(clock):
     watched = Watchdog(seconds=10)
-    watched.begins("training", 0)
-    watched.begins(None, 0)  # compiling
+    watched.enter("training", 0)
+    watched.enter(None, 0)  # compiling
     clock[0] += 1000
-    watched.begins("training", 1)
+    watched.enter("training", 1)
     assert watched.limit("training") == 10
     assert watched.limit(None) == 60 * 10
 

@@ -8,13 +8,13 @@ from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rattn_jax.runs.console import Console
-from rattn_jax.runs.metrics_log import MetricsFile, Recorder
+from rattn_jax.runs.metrics_log import MetricsLog, MetricWriter
 
 AVERAGES = {"loss": 0.5, "error_top1": 0.25, "error_top5": 0.0}
 
 
-def record(recorder, step, split="train", rate=1000.0):
-    recorder.record(step, split, AVERAGES, learning_rate=0.1, images_per_second=rate)
+def record(writer, step, split="train", rate=1000.0):
+    writer.write(step, split, AVERAGES, learning_rate=0.1, images_per_second=rate)
 
 
 @pytest.fixture
@@ -23,11 +23,11 @@ def folder(tmp_path):
 
 
 def test_lines_have_the_keys_that_readers_rely_on(folder):
-    with Recorder(folder, 0, Console(20, 64, io.StringIO())) as recorder:
-        record(recorder, 10)
-        record(recorder, 10, "test")
-        assert recorder.newest("test")["step"] == 10
-        assert recorder.newest("validation") is None
+    with MetricWriter(folder, 0, Console(20, 64, io.StringIO())) as writer:
+        record(writer, 10)
+        record(writer, 10, "test")
+        assert writer.newest("test")["step"] == 10
+        assert writer.newest("validation") is None
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row.pop("step"), row.pop("split")) for row in rows] == [(10, "train"), (10, "test")]
     for row in rows:
@@ -39,15 +39,15 @@ def test_resuming_drops_torn_and_later_lines(folder):
     path = folder / "metrics.jsonl"
     lines = [json.dumps({"step": step, "split": "train"}) + "\n" for step in (10, 20, 30)]
     path.write_text("".join(lines) + '{"step": 40, "sp')
-    file = MetricsFile(path, last_step=20)
+    file = MetricsLog(path, last_step=20)
     file.append({"step": 30, "split": "test"})
     assert path.read_text() == "".join(lines[:2]) + '{"step": 30, "split": "test"}\n'
-    assert [row["step"] for row in file.rows] == [10, 20, 30]
+    assert [row["step"] for row in file.history] == [10, 20, 30]
 
 
 def test_line_that_could_not_be_written_comes_with_the_next(folder, monkeypatch):
     path = folder / "metrics.jsonl"
-    file = MetricsFile(path, last_step=0)
+    file = MetricsLog(path, last_step=0)
     rows = [{"step": step, "split": "train"} for step in (10, 20, 30)]
     file.append(rows[0])
     with monkeypatch.context() as patch:
@@ -63,9 +63,9 @@ def test_line_that_could_not_be_written_comes_with_the_next(folder, monkeypatch)
 def test_tensorboard_shows_each_step_once_after_resuming(folder):
     console = Console(20, 64, io.StringIO())
     for last_step, steps in ((0, (5, 10, 15)), (10, (15, 20))):
-        with Recorder(folder, last_step, console) as recorder:
+        with MetricWriter(folder, last_step, console) as writer:
             for step in steps:
-                record(recorder, step)
+                record(writer, step)
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     assert events.Tags()["scalars"] == [

@@ -12,8 +12,8 @@ from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
 from rattn_jax.configs import default
 from rattn_jax.data.batches import ResidentData, mean_image_normalization
 from rattn_jax.models import create_model
-from rattn_jax.parallel.data_parallel import map_replicas
-from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate
+from rattn_jax.parallel.data_parallel import data_parallel
+from rattn_jax.parallel.mesh import DATA_AXIS, make_mesh, replicate
 from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.steps import Preprocessing, UpdateRule, train_steps
@@ -68,16 +68,16 @@ def make_data(num_examples):
 
 
 @cache
-def _compiled(devices, mode, learning_rate, sync, loop, label_smoothing, **changes):
+def _compiled(devices, mode, learning_rate, sync, use_scan, label_smoothing, **changes):
     mesh = make_mesh(jax.devices()[:devices])
-    model = make_model(norm_axis_name=AXIS if sync else None)
+    model = make_model(norm_axis_name=DATA_AXIS if sync else None)
     schedule = make_schedule("step", learning_rate=learning_rate, num_train_steps=100)
     optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
     plain = AugmentationConfig(crop_padding=0, flip=False)
     preprocessing = Preprocessing(plain, RegularizationConfig(), 10, 0, label_smoothing)
     rule = UpdateRule(model, optimizer, preprocessing, **changes)
-    function = partial(train_steps, rule=rule, axis_name=AXIS, loop=loop)
-    step = map_replicas(function, mesh, mode, num_batches=1, donate_state=True)
+    function = partial(train_steps, rule=rule, axis_name=DATA_AXIS, use_scan=use_scan)
+    step = data_parallel(function, mesh, mode, num_batches=1, donate_state=True)
     state = create_train_state(
         jax.random.key(0),
         model,
@@ -94,13 +94,13 @@ def compile_steps(
     mode="shard_map",
     learning_rate=0.05,
     sync=False,
-    loop=False,
+    use_scan=False,
     label_smoothing=0.0,
     **changes,
 ):
     """The train step, compiled once for all tests that ask for the same, and a state before it."""
     step, state, mesh = _compiled(
-        devices, mode, learning_rate, sync, loop, label_smoothing, **changes
+        devices, mode, learning_rate, sync, use_scan, label_smoothing, **changes
     )
     return step, replicate(state, mesh)
 

@@ -164,7 +164,7 @@ def _step(
         Preprocessing(AugmentationConfig(), RegularizationConfig(), case.num_classes, 0),
     )
     mesh: Mesh = make_mesh([device])
-    function = partial(train_steps, rule=rule, axis_name=AXIS, loop=device.platform != "cpu")
+    function = partial(train_steps, rule=rule, axis_name=AXIS, use_scan=device.platform != "cpu")
     step = map_replicas(function, mesh, parallel, num_batches=1)
     shape = (case.image_size, case.image_size, 3)
     # The same initial parameters everywhere: normal numbers differ in the last bit.

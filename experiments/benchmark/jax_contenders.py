@@ -17,8 +17,8 @@ from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
 from rattn_jax.data.batches import Normalization, ResidentData
 from rattn_jax.models import create_model
 from rattn_jax.models.summary import describe
-from rattn_jax.parallel.data_parallel import map_replicas
-from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate
+from rattn_jax.parallel.data_parallel import data_parallel
+from rattn_jax.parallel.mesh import DATA_AXIS, make_mesh, replicate
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.state import create_train_state
@@ -57,12 +57,12 @@ def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
     )
     function = partial(
         train_steps,
-        loop=jax.default_backend() != "cpu",
+        use_scan=jax.default_backend() != "cpu",
         rule=UpdateRule(model, optimizer, preprocessing),
-        axis_name=AXIS,
+        axis_name=DATA_AXIS,
     )
     mesh = make_mesh(jax.devices()[:1])
-    mapped = map_replicas(function, mesh, "shard_map", num_batches=1, donate_state=True)
+    mapped = data_parallel(function, mesh, "shard_map", num_batches=1, donate_state=True)
     generator = np.random.RandomState(0)
     shape = (task.image_size, task.image_size, 3)
     images = generator.randint(0, 256, (10 * task.batch_size, *shape)).astype(np.uint8)

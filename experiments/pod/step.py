@@ -25,7 +25,7 @@ from rattn_jax.data.batches import (
 from rattn_jax.data.catalog import build_spec
 from rattn_jax.data.open_loader import fits_device, image_sizes
 from rattn_jax.errors import UsageError
-from rattn_jax.parallel.mesh import AXIS, check_batch_size, make_mesh
+from rattn_jax.parallel.mesh import DATA_AXIS, check_batch_size, make_mesh
 from rattn_jax.training.step_functions import build_steps
 
 
@@ -61,7 +61,7 @@ class PlannedStep:
         self.function: Any = steps.train_function
         size = sizes.train
         whole = NamedSharding(mesh, PartitionSpec())
-        share = NamedSharding(mesh, PartitionSpec(None, AXIS))
+        share = NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
         num_train = spec.num_train - config.validation_examples
         self.state = _with(whole, jax.eval_shape(steps.arrange, steps.abstract_state()))
         self.data = _with(whole, _data(config, size, num_train if self.resident else None))

@@ -20,7 +20,7 @@ from rattn_jax.data.batches import normalize
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Subset
 from rattn_jax.data.read import load_split
-from rattn_jax.inference.network import Trained
+from rattn_jax.inference.network import Classifier
 from rattn_jax.models.stages import apply_and_watch
 from rattn_jax.runs.files import replace_text
 
@@ -28,7 +28,7 @@ RESPONSES = "stage_responses.json"
 NUM_IMAGES, _BATCH_SIZE = 1_000, 100
 
 
-def stage_responses(network: Trained, images: np.ndarray) -> dict[str, float]:
+def stage_responses(network: Classifier, images: np.ndarray) -> dict[str, float]:
     """Mean absolute value of each stage's output, by the stages' names.
 
     Args:

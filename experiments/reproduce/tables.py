@@ -197,7 +197,7 @@ TABLE7 = Table(
         "Groups are those that the paper compares, by the pixels of test images.",
         "The paper gives neither batch size nor weight decay: 256 and 0.0001 are choices.",
         "The paper leaves out the validation images on ILSVRC's blacklist: give it with "
-        "--config.dataset.validation_blacklist=FILE.",
+        "--config.dataset.test_exclude_file=FILE.",
     ),
 )
 

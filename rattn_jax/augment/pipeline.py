@@ -39,18 +39,18 @@ def augment_images(
     images: Array,
     *,
     crop_padding: int = 0,
-    scale_crop: tuple[float, float] | None = None,
+    resized_crop_area: tuple[float, float] | None = None,
     flip: bool = False,
     trivial_augment: bool = False,
     lighting: float = 0.0,
 ) -> Array:
-    """Augmentations of images on their own, in the order of their arguments but scale_crop first.
+    """Augments each image by itself: `resized_crop_area`, then in the order of the arguments.
 
     Args:
         rngs: random keys [B].
         images: uint8 [B, H, W, C].
         crop_padding: pixels, see `random_crop`; 0 is off.
-        scale_crop: area of `random_resized_crop`; None is off.
+        resized_crop_area: area of `random_resized_crop`; None is off.
         flip: whether to use `random_flip`.
         trivial_augment: whether to use `trivial_augment`.
         lighting: standard deviation of `pca_lighting`; 0 is off.
@@ -60,9 +60,9 @@ def augment_images(
     """
 
     def augment(rng: Array, image: Array) -> Array:
-        if scale_crop:
+        if resized_crop_area:
             key = jax.random.fold_in(rng, _RESIZED_CROP)
-            image = geometry.random_resized_crop(key, image, area=scale_crop)
+            image = geometry.random_resized_crop(key, image, area=resized_crop_area)
         if crop_padding:
             image = geometry.random_crop(jax.random.split(rng)[0], image, crop_padding)
         if flip:

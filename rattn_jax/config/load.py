@@ -24,6 +24,15 @@ from rattn_jax.errors import UsageError
 
 Section = TypeVar("Section")
 
+# What had another name in earlier versions, whose config.json is still read.
+_RENAMED = {
+    "augmentation.scale_crop": "augmentation.resized_crop_area",
+    "dataset.validation_blacklist": "dataset.test_exclude_file",
+    "freeze_statistics": "freeze_batch_norm",
+    "optimizer.decay": "optimizer.step_decay",
+}
+_OLD_NORMALIZATION, _NEW_NORMALIZATION = "unit", "zero_one"
+
 # In a wheel a folder like any other; in the repository a link to configs/.
 SHIPPED = Path(__file__).parents[1] / "configs"
 
@@ -100,10 +109,14 @@ def parse_config(config: ConfigDict) -> RunConfig:
         UsageError: a key is unknown, or a value is missing or out of its range.
     """
     keys = config.to_dict()
-    parsed = read_config(keys)
+    parsed = _section(RunConfig, keys)
     known = flatten(parsed.to_dict())
     for key in sorted(flatten(keys).keys() - known.keys()):
         raise UsageError(_unknown_key(key, known))
+    if parsed.normalization == _OLD_NORMALIZATION:
+        raise UsageError(
+            f"config.normalization={_OLD_NORMALIZATION!r} is now called {_NEW_NORMALIZATION!r}"
+        )
     check_config(parsed)
     return parsed
 
@@ -115,7 +128,25 @@ def read_config(record: Mapping[str, Any]) -> RunConfig:
         record: nested, with lists for tuples or not; what it lacks has its default, and keys that
             are unknown are left out.
     """
-    return _section(RunConfig, record)
+    return _section(RunConfig, with_new_names(record))
+
+
+def with_new_names(record: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """A config as an earlier version has written it, with the names that keys have now.
+
+    Args:
+        record: nested keys and values.
+        section: what comes before the keys, such as "optimizer.".
+    """
+    renamed: dict[str, Any] = {}
+    for key, value in record.items():
+        path = section + key
+        if isinstance(value, Mapping):
+            value = with_new_names(value, f"{path}.")
+        elif (path, value) == ("normalization", _OLD_NORMALIZATION):
+            value = _NEW_NORMALIZATION
+        renamed[_RENAMED.get(path, path).rpartition(".")[2]] = value
+    return renamed
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,6 +173,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _unknown_key(key: str, known: Iterable[str]) -> str:
+    if key in _RENAMED:
+        return f"the key {key!r} of the config is now called {_RENAMED[key]!r}"
     return (
         f"the config has no key {key!r}: {did_you_mean(key, known)}"
         "`rattn configs default` shows all keys"

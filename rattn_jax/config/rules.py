@@ -57,10 +57,10 @@ _RULES: dict[str, Rule] = {
     "model.r": _UNITS,
     "model.mask_decoder_units": _UNITS,
     "normalization": (
-        "'mean_image', 'imagenet' or 'unit'",
-        lambda value: value in ("mean_image", "imagenet", "unit"),
+        "'mean_image', 'imagenet' or 'zero_one'",
+        lambda value: value in ("mean_image", "imagenet", "zero_one"),
     ),
-    "augmentation.scale_crop": (
+    "augmentation.resized_crop_area": (
         "two shares of the area, above 0, at most 1, and in ascending order",
         lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1,
     ),
@@ -80,7 +80,7 @@ _RULES: dict[str, Rule] = {
         "steps of at least 1, each larger than the one before",
         lambda value: list(value) == sorted(set(value)) and all(step >= 1 for step in value),
     ),
-    "optimizer.decay": _RATE,
+    "optimizer.step_decay": _RATE,
     "optimizer.momentum": _BELOW_ONE,
     "optimizer.weight_decay": _RATE,
 }
@@ -91,7 +91,7 @@ _OPTIONAL = frozenset(
     {
         "dataset.image_size",
         "dataset.eval_image_size",
-        "augmentation.scale_crop",
+        "augmentation.resized_crop_area",
         "model.mask_decoder_units",
         "model.p",
         "model.r",
@@ -103,7 +103,7 @@ _OPTIONAL = frozenset(
 
 def check_config(config: RunConfig) -> None:
     """Raises UsageError if a value is missing or out of its range."""
-    for key in ("freeze", "freeze_statistics"):
+    for key in ("freeze", "freeze_batch_norm"):
         value: Any = getattr(config, key)
         if value and not config.init_from:
             raise UsageError(

@@ -28,7 +28,7 @@ class DatasetConfig:
     image_size: int | None = None
     eval_image_size: int | None = None
     eval_crop_fraction: float = 1.0
-    validation_blacklist: str | None = None
+    test_exclude_file: str | None = None
     max_resident_bytes: int = 2**30
     num_threads: int = 0
     max_bad_examples: int = 10
@@ -39,7 +39,7 @@ class DatasetConfig:
 class AugmentationConfig:
     """Changes of images: section `augmentation`, the keywords of `augment_images`."""
 
-    scale_crop: tuple[float, float] | None = None
+    resized_crop_area: tuple[float, float] | None = None
     crop_padding: int = 4
     flip: bool = True
     trivial_augment: bool = False
@@ -92,7 +92,7 @@ class OptimizerConfig:
     warmup_steps: int = 0
     learning_rate: float = 0.1
     boundaries: tuple[int, ...] = (64_000, 96_000)
-    decay: float = 0.1
+    step_decay: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
     decay_norm_and_bias: bool = True
@@ -107,7 +107,7 @@ class RunConfig:
     data_dir: str | None = None
     init_from: str | None = None
     freeze: tuple[str, ...] | None = None
-    freeze_statistics: bool = False
+    freeze_batch_norm: bool = False
     batch_size: int = 64
     num_train_steps: int = 160_000
     log_every_steps: int = 100

@@ -89,12 +89,12 @@ def imagenet_normalization() -> Normalization:
     return Normalization((255 * mean).astype(np.float32), (1 / (255 * std)).astype(np.float32))
 
 
-def unit_normalization() -> Normalization:
+def zero_one_normalization() -> Normalization:
     """Pixels scaled to [0, 1]."""
     return Normalization(np.zeros(3, np.float32), np.full(3, 1 / 255, np.float32))
 
 
-FIXED_NORMALIZATIONS = {"imagenet": imagenet_normalization, "unit": unit_normalization}
+FIXED_NORMALIZATIONS = {"imagenet": imagenet_normalization, "zero_one": zero_one_normalization}
 
 
 def mean_image_normalization(images: np.ndarray) -> Normalization:

@@ -32,7 +32,13 @@ from rattn_jax.data.stream import (
     evaluation_batches,
     training_batches,
 )
-from rattn_jax.parallel.mesh import add_up, is_on_cpu, join_shares, process_share, replicate
+from rattn_jax.parallel.mesh import (
+    is_on_cpu,
+    process_shard,
+    replicate,
+    sum_over_processes,
+    to_global_arrays,
+)
 
 _EVAL_BATCHES_PER_CALL = 100  # on accelerators, which find all of them in their memory
 
@@ -125,7 +131,7 @@ class ResidentLoader:
         seed: int,
         batch_size: int,
     ) -> None:
-        self._mesh, self._share = mesh, process_share()
+        self._mesh, self._shard = mesh, process_shard()
         self._seed, self._batch_size, self._num_train = seed, batch_size, len(train)
         self.normalization = normalization
         self._train = replicate(ResidentData(train.images, train.labels, normalization), mesh)
@@ -137,14 +143,14 @@ class ResidentLoader:
     def train(self, step: int, count: int) -> Batches:
         """See `Loader`."""
         rows = np.stack([self._indices(s) for s in range(step, step + count)])
-        return Batches(self._train, join_shares(self._share.of(rows), self._mesh))
+        return Batches(self._train, to_global_arrays(self._shard.of(rows), self._mesh))
 
     def eval(self, split: str) -> Generator[Batches]:
         """See `Loader`."""
         at_once = 1 if is_on_cpu(self._mesh) else _EVAL_BATCHES_PER_CALL
         for rows in evaluation_indices(self._batch_size, self.num_examples(split), at_once):
-            mine = tuple(self._share.of(values) for values in rows)
-            yield Batches(self._evaluated[split], *join_shares(mine, self._mesh))
+            mine = tuple(self._shard.of(values) for values in rows)
+            yield Batches(self._evaluated[split], *to_global_arrays(mine, self._mesh))
 
     def num_examples(self, split: str) -> int:
         """See `Loader`."""
@@ -152,7 +158,7 @@ class ResidentLoader:
 
     def host_batch(self, step: int) -> Batch:
         """See `Loader`."""
-        mine = self._share.of(self._indices(step)[None])[0]
+        mine = self._shard.of(self._indices(step)[None])[0]
         images, labels = np.asarray(self._train.images), np.asarray(self._train.labels)
         return Batch(images[mine], labels[mine])
 
@@ -202,7 +208,7 @@ class StreamedLoader:
         self._mesh, self._config, self._excluded = mesh, config, excluded
         self._options, self._eval_options = (
             StreamOptions(
-                config.batch_size, size, num_classes, num_threads(config.dataset), process_share()
+                config.batch_size, size, num_classes, num_threads(config.dataset), process_shard()
             )
             for size in sizes
         )
@@ -225,7 +231,7 @@ class StreamedLoader:
         self._next_step = step + count
         images, labels = zip(*rows, strict=True)
         stacked = Batch(np.stack(images), np.stack(labels))
-        return Batches(self._data, join_shares(stacked, self._mesh))
+        return Batches(self._data, to_global_arrays(stacked, self._mesh))
 
     def eval(self, split: str) -> Generator[Batches]:
         """See `Loader`."""
@@ -240,8 +246,8 @@ class StreamedLoader:
             for batch in batches:
                 num_excluded += batch.num_excluded
                 rows = (Batch(batch.images[None], batch.labels[None]), batch.mask[None])
-                yield Batches(self._data, *join_shares(rows, self._mesh))
-        self._num_examples[split] = len(self._evaluated[split]) - add_up(num_excluded)
+                yield Batches(self._data, *to_global_arrays(rows, self._mesh))
+        self._num_examples[split] = len(self._evaluated[split]) - sum_over_processes(num_excluded)
 
     def num_examples(self, split: str) -> int:
         """See `Loader`."""
@@ -276,7 +282,7 @@ class StreamedLoader:
             range(step, end),
             self._options,
             seed=self._config.seed,
-            crop_area=self._config.augmentation.scale_crop,
+            crop_area=self._config.augmentation.resized_crop_area,
             max_bad_examples=self._config.dataset.max_bad_examples,
         )
 

@@ -15,7 +15,7 @@ from rattn_jax.data.loaders import (
     StreamedLoader,
     num_threads,
 )
-from rattn_jax.data.read import BadExamples, load_split, read_blacklist
+from rattn_jax.data.read import BadExamples, load_split, read_exclude_file
 from rattn_jax.data.splits import build_splits
 from rattn_jax.errors import UsageError
 
@@ -67,8 +67,8 @@ def open_loader(config: RunConfig, dataset: Dataset, sizes: ImageSizes, mesh: Me
         DataError: examples cannot be used.
     """
     train, evaluated = build_splits(config, dataset)
-    blacklist = config.dataset.validation_blacklist
-    excluded = read_blacklist(blacklist) if blacklist else frozenset()
+    exclude_file = config.dataset.test_exclude_file
+    excluded = read_exclude_file(exclude_file) if exclude_file else frozenset()
     if fits_device(config, sizes, len(dataset.train), len(dataset.test)):
         train_split = load_split(
             train,

@@ -195,7 +195,7 @@ def bad_test_example(bad: BadExample) -> DataError:
     )
 
 
-def read_blacklist(path: epath.PathLike) -> frozenset[str]:
+def read_exclude_file(path: epath.PathLike) -> frozenset[str]:
     """File names of examples that evaluation leaves out.
 
     Args:
@@ -209,7 +209,7 @@ def read_blacklist(path: epath.PathLike) -> frozenset[str]:
         lines = epath.Path(path).expanduser().read_text().split()
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"dataset.validation_blacklist={str(path)!r} cannot be read ({error}): must be a text "
+            f"dataset.test_exclude_file={str(path)!r} cannot be read ({error}): must be a text "
             "file with one file name or number a line; correct the path"
         ) from error
     return frozenset(f"ILSVRC2012_val_{int(w):08d}.JPEG" if w.isdigit() else w for w in lines)

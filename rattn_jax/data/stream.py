@@ -17,7 +17,7 @@ from rattn_jax.data.dataset import Source
 from rattn_jax.data.images import center_box, random_box
 from rattn_jax.data.read import BadExample, Loaded, bad_test_example, load
 from rattn_jax.data.sampling import training_index
-from rattn_jax.parallel.mesh import WHOLE, Share
+from rattn_jax.parallel.mesh import WHOLE, ProcessShard
 
 _CROP_STREAM = 0x43524F50  # keeps crops apart from the order of examples, which has the same seed
 _CROP_TRIES = 10
@@ -40,7 +40,7 @@ class StreamOptions:
     size: int
     num_classes: int
     num_threads: int
-    share: Share = WHOLE
+    share: ProcessShard = WHOLE
 
     @property
     def local_batch_size(self) -> int:

@@ -19,11 +19,11 @@ from jax import lax
 
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Source, Subset
-from rattn_jax.data.read import read_blacklist
+from rattn_jax.data.read import read_exclude_file
 from rattn_jax.data.splits import build_splits
 from rattn_jax.data.stream import StreamOptions, evaluation_batches
 from rattn_jax.errors import UsageError
-from rattn_jax.inference.network import Trained
+from rattn_jax.inference.network import Classifier
 from rattn_jax.models.attention import LocalMask, SoftMask, in_order
 
 Array = jax.Array
@@ -48,7 +48,7 @@ class ModuleErrors:
 
 
 @dataclasses.dataclass(frozen=True)
-class Surgery:
+class Ablation:
     """Errors of a split.
 
     Attributes:
@@ -71,9 +71,13 @@ class _Batch(NamedTuple):
     counts: np.ndarray  # bool [B], False for padding and excluded examples
 
 
-def operate(
-    network: Trained, split: str = "test", *, batch_size: int = 64, num_examples: int | None = None
-) -> Surgery:
+def ablate_masks(
+    network: Classifier,
+    split: str = "test",
+    *,
+    batch_size: int = 64,
+    num_examples: int | None = None,
+) -> Ablation:
     """Evaluates a split as trained, and with masks replaced.
 
     Args:
@@ -123,10 +127,10 @@ def operate(
         )
         for target, row in zip(targets, errors, strict=True)
     ]
-    return Surgery(split, count, int(wrong) / count, modules)
+    return Ablation(split, count, int(wrong) / count, modules)
 
 
-def _mask_shapes(network: Trained) -> dict[str, tuple[int, ...]]:
+def _mask_shapes(network: Classifier) -> dict[str, tuple[int, ...]]:
     """Shape [H, W, C] of each module's masks, in the modules' order."""
     size = network.image_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
@@ -135,7 +139,7 @@ def _mask_shapes(network: Trained) -> dict[str, tuple[int, ...]]:
 
 
 def _evaluate(
-    network: Trained, variables: Any, batch: _Batch, choices: Array, means: dict[str, Array]
+    network: Classifier, variables: Any, batch: _Batch, choices: Array, means: dict[str, Array]
 ) -> tuple[Array, dict[str, Array]]:
     """Number of wrong answers, and the sum of each module's masks as they were [H, W, C].
 
@@ -170,7 +174,7 @@ def _evaluate(
 
 
 def _examples(
-    network: Trained, split: str, num_examples: int | None
+    network: Classifier, split: str, num_examples: int | None
 ) -> tuple[Source, frozenset[str]]:
     """Examples of a split in random order, and the file names of those that do not count.
 
@@ -187,13 +191,13 @@ def _examples(
     if split not in sources:
         raise UsageError(f"split {split!r} is unknown: this run has {', '.join(sources)}")
     order = np.random.RandomState(0).permutation(len(sources[split]))[:num_examples]
-    blacklist = config.dataset.validation_blacklist
-    excluded = read_blacklist(blacklist) if blacklist and split == "test" else frozenset()
+    exclude_file = config.dataset.test_exclude_file
+    excluded = read_exclude_file(exclude_file) if exclude_file and split == "test" else frozenset()
     return Subset(sources[split], order), excluded
 
 
 def _batches(
-    network: Trained, examples: Source, excluded: frozenset[str], batch_size: int
+    network: Classifier, examples: Source, excluded: frozenset[str], batch_size: int
 ) -> Iterator[_Batch]:
     batches = evaluation_batches(
         examples,

@@ -8,14 +8,14 @@ from PIL import Image
 
 from rattn_jax.data.images import BadImageError
 from rattn_jax.errors import DataError, UsageError
-from rattn_jax.inference.network import Trained
+from rattn_jax.inference.network import Classifier
 from rattn_jax.models.attention import ModuleMaps
 from rattn_jax.report.mask_sheet import draw_sheet, strongest_channels
 
 NUM_CHANNELS = 3  # drawn of each module, unless they are named
 
 
-def draw_image(network: Trained, file: epath.Path, channels: Sequence[int] = ()) -> Image.Image:
+def draw_image(network: Classifier, file: epath.Path, channels: Sequence[int] = ()) -> Image.Image:
     """The sheet of an image.
 
     Args:

@@ -27,7 +27,7 @@ Array = jax.Array
 AnyImage = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
 
 
-class Trained(SavedRun):
+class Classifier(SavedRun):
     """A network that was trained: what it predicts, and what it attends to.
 
     Its attributes are those of `SavedRun`.
@@ -165,7 +165,7 @@ class Trained(SavedRun):
         return jax.jit(lambda variables, images: jax.nn.softmax(self.logits(variables, images)))
 
 
-def load(workdir: epath.PathLike) -> Trained:
+def load(workdir: epath.PathLike) -> Classifier:
     """The network of a run, from its newest checkpoint. The folder is left as it is.
 
     Args:
@@ -177,4 +177,4 @@ def load(workdir: epath.PathLike) -> Trained:
         DataError: all checkpoints are damaged.
     """
     find_devices()  # or the first prediction fails, without a word about JAX_PLATFORMS
-    return Trained(**vars(read_saved_run(workdir)))
+    return Classifier(**vars(read_saved_run(workdir)))

@@ -15,7 +15,7 @@ from etils import epath
 from jax import export
 
 from rattn_jax.errors import DataError, UsageError
-from rattn_jax.inference.network import Trained
+from rattn_jax.inference.network import Classifier
 from rattn_jax.models.attention import in_order
 
 Outputs = dict[str, Any]  # by name: logits, and the masks by the names of their modules
@@ -28,7 +28,7 @@ _TOLERANCE, _TOLERANCE_16_BITS = 1e-4, 5e-2
 
 
 def export_network(
-    network: Trained, path: epath.Path, *, kind: str = "stablehlo", masks: bool = False
+    network: Classifier, path: epath.Path, *, kind: str = "stablehlo", masks: bool = False
 ) -> float:
     """Writes the file.
 
@@ -111,7 +111,7 @@ def _from_onnx(data: bytes) -> Function:
     return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
 
 
-def _compare(exported: Function, function: Function, network: Trained) -> float:
+def _compare(exported: Function, function: Function, network: Classifier) -> float:
     """Largest relative difference of the outputs, at several batch sizes."""
     shape = (max(_CHECKED_BATCH_SIZES), network.image_size, network.image_size, 3)
     images = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from rattn_jax.data.batches import unit_normalization
+from rattn_jax.data.batches import zero_one_normalization
 from rattn_jax.errors import UsageError
 from rattn_jax.interop.torch_port import PortNetwork, State
 from rattn_jax.parallel.mesh import find_devices
-from rattn_jax.runs.checkpointer import Checkpoints
+from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.files import absolute
 from rattn_jax.runs.saved_run import record_inputs
 from rattn_jax.runs.workdir import open_run_folder, record_run
@@ -95,7 +95,7 @@ def write_run(
     sizes = {"num_train": 0, "num_test": 0}
     dataset = {"class_names": list(class_names), **sizes}
     record = record_run(folder, config, find_devices(), dataset)
-    record_inputs(folder, unit_normalization(), network.image_size)
+    record_inputs(folder, zero_one_normalization(), network.image_size)
     state = TrainState(
         step=jnp.int32(0),
         opt_state=(),
@@ -105,7 +105,7 @@ def write_run(
         nonfinite_step=jnp.int32(-1),
         **variables,
     )
-    with Checkpoints(folder / "checkpoints", 1, record=record) as checkpoints:
+    with Checkpointer(folder / "checkpoints", 1, record=record) as checkpoints:
         checkpoints.save(state)
     return folder
 
@@ -114,7 +114,7 @@ def _config(network: PortNetwork, class_names: Sequence[str]) -> dict[str, Any]:
     """What is read of the config of a trained network; too little to train with."""
     return {
         "imported": network.name,
-        "normalization": "unit",  # as in the port's train.py and train_mixup.py
+        "normalization": "zero_one",  # as in the port's train.py and train_mixup.py
         "data_dir": None,
         "validation_examples": 0,
         "model": {
@@ -129,7 +129,7 @@ def _config(network: PortNetwork, class_names: Sequence[str]) -> dict[str, Any]:
             "test_split": None,
             "test_fraction": 0.1,
             "eval_crop_fraction": 1.0,
-            "validation_blacklist": None,
+            "test_exclude_file": None,
             "num_threads": 0,
             "label_noise": {"clean_ratio": 1.0, "matrix": None},
         },

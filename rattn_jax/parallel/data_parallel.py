@@ -1,9 +1,9 @@
 """Two ways to map a per-replica function over a mesh of devices.
 
-    step = map_replicas(function, mesh, "shard_map", num_batches=1, donate_state=True)
+    step = data_parallel(function, mesh, "shard_map", num_batches=1, donate_state=True)
     state = step(replicate(state, mesh), replicate(data, mesh), indices)
 
-The function combines what it computes over the axis AXIS itself (`jax.lax.pmean`, ...).
+The function combines what it computes over the axis DATA_AXIS itself (`jax.lax.pmean`, ...).
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rattn_jax.errors import UsageError
-from rattn_jax.parallel.mesh import AXIS, SHARED
+from rattn_jax.parallel.mesh import DATA_AXIS, SHARED
 
 
-def map_replicas(
+def data_parallel(
     function: Callable[..., Any],
     mesh: Mesh,
     mode: str,
@@ -56,7 +56,7 @@ def map_replicas(
     if mode == "pmap":
         mapped = jax.pmap(
             function,
-            AXIS,
+            DATA_AXIS,
             in_axes=(None, None, *[1] * num_batches),
             out_axes=None,
             devices=list(mesh.devices),

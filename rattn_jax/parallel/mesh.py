@@ -16,12 +16,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rattn_jax.errors import UsageError
 
-AXIS = "replicas"
-SHARED = PartitionSpec(None, AXIS)  # of batches [steps, B, ...]
+DATA_AXIS = "data"
+SHARED = PartitionSpec(None, DATA_AXIS)  # of batches [steps, B, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class ProcessShard:
     """Part `index` of `count` equal, contiguous parts of each global batch."""
 
     index: int
@@ -33,7 +33,7 @@ class Share:
         return rows[:, self.index * size : (self.index + 1) * size]
 
 
-WHOLE = Share(0, 1)
+WHOLE = ProcessShard(0, 1)
 
 
 def find_devices() -> Sequence[jax.Device]:
@@ -54,8 +54,8 @@ def find_devices() -> Sequence[jax.Device]:
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """One-dimensional mesh over the devices; its axis is AXIS."""
-    return Mesh(np.asarray(devices), (AXIS,))
+    """One-dimensional mesh over the devices; its axis is DATA_AXIS."""
+    return Mesh(np.asarray(devices), (DATA_AXIS,))
 
 
 def check_batch_size(batch_size: int, num_devices: int, accumulate_steps: int = 1) -> None:
@@ -79,17 +79,17 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     )
 
 
-def join_shares(rows: Any, mesh: Mesh) -> Any:
-    """Global arrays [steps, B, ...] of what each process has of them, its `process_share`."""
+def to_global_arrays(rows: Any, mesh: Mesh) -> Any:
+    """Global arrays [steps, B, ...] of what each process has of them, its `process_shard`."""
     if jax.process_count() == 1:
         return rows
     sharding = NamedSharding(mesh, SHARED)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
 
-def process_share() -> Share:
+def process_shard() -> ProcessShard:
     """This process's part of each global batch: devices are in the order of their processes."""
-    return Share(jax.process_index(), jax.process_count())
+    return ProcessShard(jax.process_index(), jax.process_count())
 
 
 def is_main_process() -> bool:
@@ -97,14 +97,14 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def add_up(count: int) -> int:
+def sum_over_processes(count: int) -> int:
     """The sum of the processes' counts."""
     if jax.process_count() == 1:
         return count
     return int(np.sum(multihost_utils.process_allgather(np.array(count))))
 
 
-def agree(values: Sequence[bool]) -> list[bool]:
+def broadcast_from_main(values: Sequence[bool]) -> list[bool]:
     """The main process's values, in all processes."""
     if jax.process_count() == 1:
         return list(values)

@@ -1,9 +1,9 @@
 """Ends a job of several processes in which nothing moves any more.
 
     with closing(Watchdog(seconds=60)) as watchdog:
-        watchdog.begins("training", step)
+        watchdog.enter("training", step)
         ...
-        watchdog.begins("evaluation", step)
+        watchdog.enter("evaluation", step)
 
 JAX notices a process that has died, by its heartbeats. One that hangs keeps its heartbeat, and the
 others would wait for it in a collective for ever.
@@ -46,7 +46,7 @@ class Watchdog:
         """Watches no longer."""
         self._over.set()
 
-    def begins(self, part: str | None, step: int) -> None:
+    def enter(self, part: str | None, step: int) -> None:
         """Says that a part of the work begins, and that the one before has ended.
 
         Args:

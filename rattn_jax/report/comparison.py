@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from rattn_jax.config.load import flatten
+from rattn_jax.config.load import flatten, with_new_names
 from rattn_jax.errors import UsageError
 from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.confusion import error_text
@@ -43,7 +43,7 @@ class Run(NamedTuple):
         config, dataset = self.record["config"], self.record["dataset"]
         if split == "validation":
             return config["validation_examples"]
-        return None if config["dataset"]["validation_blacklist"] else dataset["num_test"]
+        return None if config["dataset"]["test_exclude_file"] else dataset["num_test"]
 
 
 def read_run(path: str, name: str) -> Run:
@@ -55,10 +55,11 @@ def read_run(path: str, name: str) -> Run:
     folder = epath.Path(path).expanduser()
     try:
         record = json.loads((folder / RECORD).read_text())
+        record["config"] = with_new_names(record["config"])
         text = (folder / "metrics.jsonl").read_text()
         # What follows the last newline is being written.
         rows = [json.loads(line) for line in text.split("\n")[:-1]]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"{path} cannot be read as the folder of a run ({reason}): must hold {RECORD} and "

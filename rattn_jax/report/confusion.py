@@ -15,36 +15,35 @@ _TABLE_CLASSES = 20  # up to so many the matrix is a table of numbers,
 _PICTURE_CLASSES = 100  # up to so many a picture; above, pairs of classes have to do
 _PAIRS = 15  # most confused ones to list
 _SHOWN = 30  # classes that are listed unfolded
-_Z = 1.959964  # normal quantile of 0.975
 
 
 class Mistakes(NamedTuple):
-    """The most confident mistakes, the most confident first; unused places have probability -1.
+    """The most confident mistakes, the most confident first; unused slots have probability -1.
 
     Attributes:
         probability: of the predicted class, float32 [NUM_MISTAKES].
-        position: of the example in its split, int32 [NUM_MISTAKES].
+        indices: of the examples in its split, int32 [NUM_MISTAKES].
         label: true class, int32 [NUM_MISTAKES].
         prediction: predicted class, int32 [NUM_MISTAKES].
     """
 
     probability: jax.Array | np.ndarray
-    position: jax.Array | np.ndarray
+    indices: jax.Array | np.ndarray
     label: jax.Array | np.ndarray
     prediction: jax.Array | np.ndarray
 
 
-def wilson_interval(errors: float, count: int) -> tuple[float, float]:
+def wilson_interval(errors: int, count: int) -> tuple[float, float]:
     """95 % confidence interval of a rate (Wilson 1927).
 
     Args:
         errors: how often it happened.
         count: in how many trials, at least 1.
     """
-    rate, z2 = errors / count, _Z**2 / count
-    middle = (rate + z2 / 2) / (1 + z2)
-    half = _Z * math.sqrt(rate * (1 - rate) / count + z2 / (4 * count)) / (1 + z2)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy import stats  # half a second, which only a page should take
+
+    interval = stats.binomtest(errors, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def error_text(rate: float, count: int | None) -> Html:
@@ -159,7 +158,7 @@ def mistakes_section(
     Args:
         split: where they are from.
         count: from how many images they were chosen.
-        mistakes: the mistakes, used places only.
+        mistakes: the mistakes, used slots only.
         images: uint8 [n, H, W, 3].
         names: of the classes.
     """

@@ -23,7 +23,7 @@ STATE_ITEM, RECORD_ITEM = "state", "record"
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
-def saved_steps(directory: epath.PathLike) -> list[int]:
+def all_steps(directory: epath.PathLike) -> list[int]:
     """Steps that have a finished folder, lowest first, whole or not."""
     folder = epath.Path(directory)
     if not folder.is_dir():
@@ -87,14 +87,14 @@ def read_newest(
         FileNotFoundError: there is no checkpoint.
         DataError: there are checkpoints, all of them damaged.
     """
-    steps = saved_steps(directory)
+    steps = all_steps(directory)
     for step in reversed(steps):
         found = try_to_read(epath.Path(directory) / str(step))
         if not isinstance(found, str):
             return step, found[0]
         say(found)
     if steps:
-        raise none_is_whole(directory, len(steps))
+        raise none_is_valid(directory, len(steps))
     raise FileNotFoundError(f"no checkpoint in {directory}")
 
 
@@ -110,7 +110,7 @@ def try_to_read(path: epath.Path) -> tuple[dict[str, Any], Any] | str:
         return f"checkpoint {path} is damaged ({reason})"
 
 
-def none_is_whole(directory: epath.PathLike, count: int) -> DataError:
+def none_is_valid(directory: epath.PathLike, count: int) -> DataError:
     """What to say where all checkpoints, so many, are damaged."""
     return DataError(
         f"no checkpoint in {directory} can be read, {count} are damaged: put back a copy, or "

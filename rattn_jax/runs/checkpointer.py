@@ -1,7 +1,7 @@
 """The checkpoints of a run under way: written by Orbax, in the background.
 
-    with Checkpoints(directory, keep=3, record=config) as checkpoints:
-        state = checkpoints.restore_newest(state)
+    with Checkpointer(directory, keep=3, record=config) as checkpoints:
+        state = checkpoints.restore_latest(state)
         checkpoints.save(state)
 
 directory/STEP            a checkpoint, see `checkpoint_files.py`
@@ -19,15 +19,15 @@ from etils import epath
 from flax import serialization
 
 from rattn_jax.errors import SaveError, UsageError
-from rattn_jax.parallel.mesh import add_up, is_main_process
+from rattn_jax.parallel.mesh import is_main_process, sum_over_processes
 from rattn_jax.runs.checkpoint_files import (
     RECORD_ITEM,
     STATE_ITEM,
+    all_steps,
     arrays_by_path,
     checksums,
     is_unfinished,
-    none_is_whole,
-    saved_steps,
+    none_is_valid,
     try_to_read,
 )
 from rattn_jax.runs.files import absolute
@@ -37,7 +37,7 @@ _DAMAGED, _REMOVING = "damaged-", "removing-"
 State = TypeVar("State")
 
 
-class Checkpoints:
+class Checkpointer:
     """The checkpoints of a run, one folder for each saved step.
 
     Saving goes on in the background; `check` tells early, and leaving the `with` block at the
@@ -83,7 +83,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._is_written.set),
         )
 
-    def __enter__(self) -> "Checkpoints":
+    def __enter__(self) -> "Checkpointer":
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
@@ -130,7 +130,7 @@ class Checkpoints:
             return
         self._newest, self._saving, self._error = self._saving, None, None
         if is_main_process():
-            for step in saved_steps(self.directory)[: -self._keep]:
+            for step in all_steps(self.directory)[: -self._keep]:
                 # Renamed first: a process that dies in between leaves nothing that looks whole.
                 aside = self.directory / f"{_REMOVING}{step}"
                 (self.directory / str(step)).rename(aside)
@@ -163,7 +163,7 @@ class Checkpoints:
         except Exception as error:
             self._give_up(error)
 
-    def restore_newest(self, state: State) -> State | None:
+    def restore_latest(self, state: State) -> State | None:
         """The newest whole checkpoint, in the form of `state`, on the host; None if there is none.
 
         Newer ones that are damaged are named and put aside.
@@ -173,10 +173,10 @@ class Checkpoints:
             UsageError: the newest whole one is of another run.
         """
         damaged: list[int] = []
-        for step in reversed(saved_steps(self.directory)):
+        for step in reversed(all_steps(self.directory)):
             path = self.directory / str(step)
             found = try_to_read(path)
-            num_complaints = add_up(int(isinstance(found, str)))  # of all processes
+            num_complaints = sum_over_processes(int(isinstance(found, str)))  # of all processes
             if isinstance(found, str):
                 self._say(found)
             if num_complaints or isinstance(found, str):
@@ -192,7 +192,7 @@ class Checkpoints:
             self._newest = step
             return restored
         if damaged:
-            raise none_is_whole(self.directory, len(damaged))
+            raise none_is_valid(self.directory, len(damaged))
         return None
 
     def _put_aside(self, step: int) -> None:

@@ -19,23 +19,23 @@ from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import is_remote, replace_text
 
 
-class MetricsFile:
+class MetricsLog:
     """metrics.jsonl: one JSON object a line, whole or not at all, none twice.
 
     Opening it drops a line that a killed process has left unfinished, and the lines of steps
     after `last_step`, which the resumed run is going to write again.
 
     Attributes:
-        rows: the lines, oldest first.
+        history: the lines, oldest first.
     """
 
     def __init__(self, path: epath.Path, last_step: int) -> None:
         self._path = path
         text = path.read_text() if path.exists() else ""
         lines = text.split("\n")[:-1]  # what follows the last newline is not a whole line
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        self.rows = [row for row in self.rows if row["step"] <= last_step]
-        kept = "".join(json.dumps(row) + "\n" for row in self.rows)
+        self.history: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.history = [row for row in self.history if row["step"] <= last_step]
+        kept = "".join(json.dumps(row) + "\n" for row in self.history)
         if kept != text or not path.exists():
             replace_text(path, kept)
         self._is_behind = False  # a line could not be written, or only a part of it
@@ -46,12 +46,12 @@ class MetricsFile:
         Raises:
             OSError: it could not be written; the next call tries again.
         """
-        self.rows.append(row)
+        self.history.append(row)
         # An object store adds nothing to a file, and a full disk may have cut a line short.
         whole = is_remote(self._path) or self._is_behind
         self._is_behind = True
         if whole:
-            replace_text(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+            replace_text(self._path, "".join(json.dumps(row) + "\n" for row in self.history))
         else:
             with self._path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -89,7 +89,7 @@ class EventFile:
         self._writer.write(event.SerializeToString())
 
 
-class Recorder:
+class MetricWriter:
     """Writes each line of metrics to all three places; of several processes, the main one does.
 
     Args:
@@ -113,10 +113,10 @@ class Recorder:
         self._error: SaveError | None = None  # of the last line
         self._writes = is_main_process()
         if self._writes:
-            self._metrics_file = MetricsFile(folder / "metrics.jsonl", last_step)
+            self._log = MetricsLog(folder / "metrics.jsonl", last_step)
             self._events = EventFile(folder / "tensorboard", last_step)
 
-    def __enter__(self) -> "Recorder":
+    def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
@@ -127,19 +127,19 @@ class Recorder:
             raise self._error
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def history(self) -> list[dict[str, Any]]:
         """The lines so far, oldest first; none in a process that does not write them."""
-        return self._metrics_file.rows if self._writes else []
+        return self._log.history if self._writes else []
 
     def newest(self, split: str) -> dict[str, Any] | None:
         """The newest line of the split; None if there is none."""
-        return next((row for row in reversed(self.rows) if row["split"] == split), None)
+        return next((row for row in reversed(self.history) if row["split"] == split), None)
 
     def has(self, split: str, step: int) -> bool:
         """Whether the split has a line of this step."""
         return (self.newest(split) or {}).get("step") == step
 
-    def record(
+    def write(
         self,
         step: int,
         split: str,
@@ -177,7 +177,7 @@ class Recorder:
         }
         self._console.show(row)
         try:
-            self._metrics_file.append(row)
+            self._log.append(row)
             self._events.append(row)
             self._error = None
         except OSError as error:

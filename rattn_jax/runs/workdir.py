@@ -22,7 +22,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from rattn_jax.config.load import flatten, read_config
+from rattn_jax.config.load import flatten, read_config, with_new_names
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
@@ -198,7 +198,7 @@ def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
             f"{folder} holds imported weights, and no run to go on with: use another workdir, and "
             f"--config.init_from={folder}"
         )
-    before, now = flatten(old), flatten(_as_json(new))
+    before, now = flatten(with_new_names(old)), flatten(_as_json(new))
     for key in sorted(before.keys() | now.keys()):
         if key not in before and not now[key]:
             continue  # a key that is newer than the run, and off

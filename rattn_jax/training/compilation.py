@@ -37,7 +37,7 @@ def compile_for(function: Any, *arguments: Any) -> tuple[Any, Seconds]:
     """`function`, compiled for arguments of these shapes and devices.
 
     Args:
-        function: has `lower`, as what `jax.jit` and `map_replicas` give.
+        function: has `lower`, as what `jax.jit` and `data_parallel` give.
         *arguments: what it will be called with; they are neither used nor donated.
     """
     start = time.perf_counter()

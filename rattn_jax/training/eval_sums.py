@@ -27,13 +27,13 @@ class EvalSums(NamedTuple):
         confusion: examples by true and predicted class, int32 [K, K]; [0, 0] if K > MAX_CLASSES.
             What is off the diagonal are the top-1 errors of `metrics`.
         mistakes: the most confident mistakes.
-        num_places: places of the batches so far, those of padding too; int32 scalar.
+        num_slots: places of the batches so far, those of padding too; int32 scalar.
     """
 
     metrics: Metrics
     confusion: Array
     mistakes: Mistakes
-    num_places: Array
+    num_slots: Array
 
 
 def empty(num_classes: int) -> EvalSums:
@@ -64,7 +64,7 @@ def add(sums: EvalSums, logits: Array, labels: Array, mask: Array, axis_name: st
         counts = jnp.zeros_like(confusion).at[labels, prediction].add(mask.astype(jnp.int32))
         confusion = confusion + lax.psum(counts, axis_name)
     share = labels.shape[0]
-    first = sums.num_places + lax.axis_index(axis_name) * share
+    first = sums.num_slots + lax.axis_index(axis_name) * share
     probability = jnp.max(jax.nn.softmax(logits), axis=1)
     counts_as_mistake = mask & (prediction != labels) & jnp.isfinite(probability)
     found = Mistakes(
@@ -82,7 +82,7 @@ def add(sums: EvalSums, logits: Array, labels: Array, mask: Array, axis_name: st
         metrics.merge(sums.metrics, metrics.measure(logits, labels, mask, axis_name)),
         confusion,
         _most_confident(both, NUM_MISTAKES),
-        sums.num_places + lax.psum(share, axis_name),
+        sums.num_slots + lax.psum(share, axis_name),
     )
 
 

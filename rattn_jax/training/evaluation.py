@@ -69,7 +69,7 @@ def evaluate(
     used = mistakes.probability >= 0
     return EvalResult(
         num_examples,
-        metrics.summarize(sums.metrics),
+        metrics.compute(sums.metrics),
         confusion,
         Mistakes(*(values[used] for values in mistakes)),
         seconds,

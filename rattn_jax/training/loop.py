@@ -16,13 +16,13 @@ from etils import epath
 
 from rattn_jax.data.loaders import Loader
 from rattn_jax.errors import NonfiniteError, Preempted
-from rattn_jax.parallel.mesh import agree, replicate
+from rattn_jax.parallel.mesh import broadcast_from_main, replicate
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
-from rattn_jax.runs.checkpointer import Checkpoints
+from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
-from rattn_jax.runs.metrics_log import Recorder
+from rattn_jax.runs.metrics_log import MetricWriter
 from rattn_jax.training import metrics
 from rattn_jax.training.evaluation import EvalResult, evaluate
 from rattn_jax.training.page_data import PageProbe
@@ -41,8 +41,8 @@ class Job:
     schedule: Schedule
     loader: Loader
     steps: StepFunctions
-    checkpoints: Checkpoints
-    recorder: Recorder
+    checkpointer: Checkpointer
+    writer: MetricWriter
     probe: PageProbe
     report: ReportWriter
     console: Console
@@ -78,33 +78,33 @@ def train(job: Job, state: TrainState) -> TrainState:
                 num_nonfinite = int(state.num_nonfinite)
             results = {}
             for split in due.eval_splits:
-                job.watchdog.begins("evaluation", step)
+                job.watchdog.enter("evaluation", step)
                 job.console.enter(f"evaluating {split}")
                 results[split] = evaluate_split(job, state, split)
             if results:
                 job.console.enter("drawing the report")
                 draw_report(job, state, results)
             if due.save:  # last, so that a checkpoint has all its lines before it
-                job.watchdog.begins("saving", step)
+                job.watchdog.enter("saving", step)
                 job.console.enter("saving a checkpoint")
-                job.checkpoints.save(job.steps.to_saved(state))
+                job.checkpointer.save(job.steps.to_saved(state))
             if job.schedule.is_over(step):
-                job.checkpoints.wait()
+                job.checkpointer.wait()
                 return state
             if due:  # after an evaluation the others wait for the process that draws the report
                 after = " after an evaluation" if results else ""
-                job.watchdog.begins(f"training{after}", step)
+                job.watchdog.enter(f"training{after}", step)
             done = frozenset()
             job.preemption.check()
-            job.checkpoints.check()
-            job.profiler.reached(step, state)
+            job.checkpointer.check()
+            job.profiler.update(step, state)
             end = job.schedule.next_stop(step)
             state = train_to(job, state, step, end)
             step = end
     except Preempted:
         stop_if_nonfinite(job, state)
-        job.checkpoints.save(job.steps.to_saved(state))
-        job.checkpoints.wait()
+        job.checkpointer.save(job.steps.to_saved(state))
+        job.checkpointer.wait()
         raise Preempted(
             f"stopped after step {int(state.step)}, saved: run again to go on"
         ) from None
@@ -113,8 +113,8 @@ def train(job: Job, state: TrainState) -> TrainState:
 def already_done(job: Job, step: int) -> frozenset[str]:
     """What an earlier start of the run has done after `step` updates, for `Schedule.due`."""
     splits, is_over = job.schedule.splits(step), job.schedule.is_over(step)
-    has = [job.recorder.has(split, step) for split in splits]
-    *has, undrawn = agree([*has, job.report.is_missing(step)])
+    has = [job.writer.has(split, step) for split in splits]
+    *has, undrawn = broadcast_from_main([*has, job.report.is_missing(step)])
     if is_over and all(has):
         job.console.say(f"nothing is left to do: {step} steps are done and evaluated")
     if is_over and undrawn:  # killed in between: evaluates again, but for the page alone
@@ -126,7 +126,7 @@ def already_done(job: Job, step: int) -> frozenset[str]:
 def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
     """State after updates `step` ... `end - 1`, on accelerators without waiting for it."""
     job.console.enter("training", f"step {step}/{job.schedule.num_train_steps}")
-    is_saving = job.checkpoints.is_saving()
+    is_saving = job.checkpointer.is_saving()
     if job.throughput.is_running(disturbed=not is_saving):
         jax.block_until_ready(state)
         job.throughput.stop()
@@ -138,7 +138,7 @@ def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             state = job.steps.train(state, batches)
     else:  # which says nothing about the speed
-        job.watchdog.begins(None, step)
+        job.watchdog.enter(None, step)
         job.console.enter("compiling the train step")
         job.throughput.stop()
         state, text = job.steps.train_first(state, batches)
@@ -150,10 +150,10 @@ def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
 def log_training(job: Job, state: TrainState, num_skipped: int) -> TrainState:
     """Writes the line of training; the state with its sums emptied."""
     step, speed = int(state.step), job.throughput.take()
-    job.recorder.record(
+    job.writer.write(
         step,
         "train",
-        metrics.summarize(state.metrics),
+        metrics.compute(state.metrics),
         learning_rate=job.steps.learning_rate(step),
         images_per_second=speed.images_per_second if speed else None,
         steps_per_sec=speed.steps_per_sec if speed else None,
@@ -173,8 +173,8 @@ def log_training(job: Job, state: TrainState, num_skipped: int) -> TrainState:
 def evaluate_split(job: Job, state: TrainState, split: str) -> EvalResult:
     """Evaluates a split, and writes its line unless there is one."""
     result, step = evaluate(job.steps, job.loader, state, split, job.preemption), int(state.step)
-    if not job.recorder.has(split, step):
-        job.recorder.record(
+    if not job.writer.has(split, step):
+        job.writer.write(
             step,
             split,
             result.averages,
@@ -189,7 +189,7 @@ def draw_report(job: Job, state: TrainState, results: Mapping[str, EvalResult]) 
     if not job.report.draws:
         return
     try:
-        job.report.draw(job.probe.look(state, results), job.recorder.rows)
+        job.report.draw(job.probe.look(state, results), job.writer.history)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         job.console.say(f"{PAGE} could not be drawn ({reason}); the run goes on")

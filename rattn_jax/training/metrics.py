@@ -1,7 +1,7 @@
 """Loss and errors as sums over examples, so that they can be added up over any grouping.
 
 totals = merge(measure(logits, labels, mask), measure(more_logits, more_labels, more_mask))
-summarize(totals)    # {"loss": ..., "error_top1": ..., "error_top5": ...}
+compute(totals)    # {"loss": ..., "error_top1": ..., "error_top5": ...}
 """
 
 import jax
@@ -60,7 +60,7 @@ def merge(a: Metrics, b: Metrics) -> Metrics:
     return {name: a[name].merge(b[name]) for name in a}
 
 
-def summarize(sums: Metrics) -> dict[str, float]:
+def compute(sums: Metrics) -> dict[str, float]:
     """Averages over the examples as Python floats, by name."""
     return {name: float(average.compute()) for name, average in sums.items()}
 

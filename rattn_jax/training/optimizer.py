@@ -24,14 +24,14 @@ def make_schedule(
     num_train_steps: int,
     warmup_steps: int = 0,
     boundaries: Sequence[int] = (),
-    decay: float = 0.1,
+    step_decay: float = 0.1,
 ) -> optax.Schedule:
     """Learning rate as a function of the number of updates done.
 
     Args:
-        name: "step" is multiplied by `decay` at each boundary; "cosine" falls to 0 at the end along
-            half a cosine (Loshchilov & Hutter 2017), "linear" along a straight line (Li, Yumer &
-            Ramanan 2019); "one_cycle" rises and falls along cosines
+        name: "step" is multiplied by `step_decay` at each boundary; "cosine" falls to 0 at the end
+            along half a cosine (Loshchilov & Hutter 2017), "linear" along a straight line
+            (Li, Yumer & Ramanan 2019); "one_cycle" rises and falls along cosines
             (Smith & Topin 2018), as `optax.cosine_onecycle_schedule` does.
         learning_rate: the highest rate.
         num_train_steps: updates of the whole run.
@@ -40,7 +40,7 @@ def make_schedule(
             stands for 30 % of the run.
         boundaries: for "step": numbers of updates, warm-up included, after which the rate falls:
             update number b (counted from 0) is the first one at the smaller rate.
-        decay: for "step": factor.
+        step_decay: for "step": factor.
 
     Raises:
         UsageError: unknown name; a warm-up that is longer than the run.
@@ -58,7 +58,7 @@ def make_schedule(
         return optax.cosine_onecycle_schedule(total, learning_rate, pct_start=share)
     if name == "step":
         after = optax.piecewise_constant_schedule(
-            learning_rate, {int(boundary): decay for boundary in boundaries}
+            learning_rate, {int(boundary): step_decay for boundary in boundaries}
         )
     else:
         if name == "cosine":

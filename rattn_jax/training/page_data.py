@@ -76,7 +76,7 @@ class PageProbe:
             results: of the splits, by name; the page is about the last one.
         """
         split, shown = list(results.items())[-1]
-        pictures = self._images(split, shown.mistakes.position)
+        pictures = self._images(split, shown.mistakes.indices)
         if self._probed is None:
             count = min(self._max_probed, self._loader.num_examples(self._split))
             self._probed = self._loader.read(self._split, range(count))

@@ -1,7 +1,7 @@
 """Speed of training alone, and a trace of some updates for TensorBoard and XProf.
 
 with Profiler(folder / "profile", steps=(100, 110)) as profiler:
-    profiler.reached(step)    # before and after each call
+    profiler.update(step)    # before and after each call
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class Profiler:
     def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def reached(self, step: int, state: object) -> None:
+    def update(self, step: int, state: object) -> None:
         """Begins or ends the trace if it is time.
 
         Args:

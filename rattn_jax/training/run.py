@@ -25,11 +25,11 @@ from rattn_jax.parallel.mesh import (
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
-from rattn_jax.runs.checkpoint_files import saved_steps
-from rattn_jax.runs.checkpointer import Checkpoints
+from rattn_jax.runs.checkpoint_files import all_steps
+from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import replace_text
-from rattn_jax.runs.metrics_log import Recorder
+from rattn_jax.runs.metrics_log import MetricWriter
 from rattn_jax.runs.saved_run import SavedRun, record_inputs
 from rattn_jax.runs.workdir import check_same_run, lock_run_folder, open_run_folder, record_run
 from rattn_jax.training.compilation import use_cache
@@ -85,7 +85,7 @@ def _run(
         # What cannot be done is refused before the folder is this run's.
         console.enter("tracing the network")
         target = steps.abstract_state()
-        has_begun = bool(saved_steps(folder / "checkpoints"))
+        has_begun = bool(all_steps(folder / "checkpoints"))
         source = None if has_begun else open_source(config, steps.model)
         console.enter(f"opening {config.dataset.name}")
         dataset = build_dataset(config)
@@ -95,9 +95,9 @@ def _run(
         loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh)))
         record_inputs(folder, loader.normalization, sizes.eval)
         _describe(config, target, folder, console)
-        checkpoints = stack.enter_context(_open_checkpoints(folder, config, record, console))
+        checkpointer = stack.enter_context(_open_checkpoints(folder, config, record, console))
         console.enter("reading the newest checkpoint")
-        state = checkpoints.restore_newest(target)
+        state = checkpointer.restore_latest(target)
         if state is None:
             state = _first_state(config, steps, source, dataset.class_names, folder, console)
         else:
@@ -105,14 +105,14 @@ def _run(
         console.enter(None)
         step = int(state.step)
         stop_on_error = config.on_save_error == "stop"
-        recorder = Recorder(folder, step, console, stop_on_error=stop_on_error)
+        writer = MetricWriter(folder, step, console, stop_on_error=stop_on_error)
         job = Job(
             folder=folder,
             schedule=build_schedule(config, resident=loader.resident, on_cpu=is_on_cpu(mesh)),
             loader=loader,
             steps=steps,
-            checkpoints=checkpoints,
-            recorder=stack.enter_context(recorder),
+            checkpointer=checkpointer,
+            writer=stack.enter_context(writer),
             probe=PageProbe(config, steps.model, loader),
             report=ReportWriter(folder, step, config),
             console=console,
@@ -124,14 +124,14 @@ def _run(
         if not job.schedule.is_over(step):
             console.say(f"training on {mesh.size} x {devices[0].device_kind}")
         state = train(job, steps.to_device(state))
-        _say_result(recorder, console, folder)
+        _say_result(writer, console, folder)
     return state
 
 
 def _open_checkpoints(
     folder: epath.Path, config: RunConfig, record: Any, console: Console
-) -> Checkpoints:
-    return Checkpoints(
+) -> Checkpointer:
+    return Checkpointer(
         folder / "checkpoints",
         config.keep_checkpoints,
         record=record,
@@ -168,8 +168,8 @@ def _describe(config: RunConfig, target: TrainState, folder: epath.Path, console
     console.say(table(max_lines=12))
 
 
-def _say_result(recorder: Recorder, console: Console, folder: epath.Path) -> None:
-    row = recorder.newest("test")
+def _say_result(writer: MetricWriter, console: Console, folder: epath.Path) -> None:
+    row = writer.newest("test")
     if row is None:
         return
     page = f"  report       {folder / PAGE}\n" if (folder / PAGE).exists() else ""

@@ -11,7 +11,7 @@ from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.report.mask_health import health_row
 from rattn_jax.report.page import PAGE, Masks, run_page, shows_update
 from rattn_jax.runs.files import replace_text
-from rattn_jax.runs.metrics_log import MetricsFile
+from rattn_jax.runs.metrics_log import MetricsLog
 from rattn_jax.runs.workdir import RECORD
 from rattn_jax.training.page_data import PageData
 
@@ -23,7 +23,7 @@ class ReportWriter:
 
     Args:
         folder: the run's folder.
-        last_step: what the run goes on from; see `MetricsFile`.
+        last_step: what the run goes on from; see `MetricsLog`.
         config: the run's config.
 
     Attributes:
@@ -32,7 +32,7 @@ class ReportWriter:
 
     def __init__(self, folder: epath.Path, last_step: int, config: RunConfig) -> None:
         self._folder, self._last_step, self._config = folder, last_step, config
-        self._history: MetricsFile | None = None
+        self._log: MetricsLog | None = None
         self.draws = config.report and is_main_process()
 
     def is_missing(self, step: int) -> bool:
@@ -63,8 +63,8 @@ class ReportWriter:
         if page.seen is None:
             return None
         row = health_row(page.step, page.probed_split, page.num_probed, page.seen)
-        if self._history is None:
-            self._history = MetricsFile(self._folder / "mask_health.jsonl", self._last_step)
-        if not any(r["step"] == row["step"] for r in self._history.rows):
-            self._history.append(row)
-        return Masks(page.probed_split, page.images, page.labels, page.seen, self._history.rows)
+        if self._log is None:
+            self._log = MetricsLog(self._folder / "mask_health.jsonl", self._last_step)
+        if not any(r["step"] == row["step"] for r in self._log.history):
+            self._log.append(row)
+        return Masks(page.probed_split, page.images, page.labels, page.seen, self._log.history)

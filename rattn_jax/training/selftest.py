@@ -22,7 +22,7 @@ from rattn_jax.data.loaders import Loader
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.parallel.mesh import check_batch_size, find_devices, is_main_process, make_mesh
-from rattn_jax.runs.checkpointer import Checkpoints
+from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import is_remote
 from rattn_jax.runs.workdir import lock_run_folder, open_run_folder
@@ -144,12 +144,12 @@ def _try_memory(trial: _Trial, folder: epath.Path, class_names: Sequence[str]) -
 def _try_checkpoint(trial: _Trial, state: TrainState, scratch: epath.Path) -> TrainState:
     """The state after more updates, which is the same after a checkpoint was read back."""
     steps = trial.steps
-    with Checkpoints(scratch / "checkpoints", keep=1) as checkpoints:
+    with Checkpointer(scratch / "checkpoints", keep=1) as checkpoints:
         checkpoints.save(steps.to_saved(state))
     straight = _finite(trial.train(state, 1, _STEPS))
     trial.passed("training", f"{_STEPS} updates, loss {_loss(straight):.4f}")
-    with Checkpoints(scratch / "checkpoints", keep=1) as checkpoints:
-        restored = checkpoints.restore_newest(steps.abstract_state())
+    with Checkpointer(scratch / "checkpoints", keep=1) as checkpoints:
+        restored = checkpoints.restore_latest(steps.abstract_state())
     if restored is None:
         raise SaveError(f"the checkpoint in {scratch} is gone: look for what removes files there")
     trial.passed("checkpoint", f"{_num_bytes(straight) / 1e6:,.1f} MB written and read back")

@@ -22,8 +22,8 @@ class TrainState:
         params: parameters of the network.
         batch_stats: running averages of its batch norms.
         opt_state: state of the optimizer.
-        ema: averages of params and batch_stats over the updates (`average`), by these names; None
-            if none are kept.
+        ema: averages of params and batch_stats over the updates (`update_ema`), by these names;
+            None if none are kept.
         metrics: sums over the training examples since the last line of metrics.
         num_nonfinite: number of updates that were left out because NaN or infinity came out,
             int32 scalar.
@@ -46,7 +46,7 @@ class TrainState:
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def average(ema: Any, params: Any, batch_stats: Any, step: jax.Array, decay: float) -> Any:
+def update_ema(ema: Any, params: Any, batch_stats: Any, step: jax.Array, decay: float) -> Any:
     """Exponential moving averages after an update.
 
     Args:
@@ -64,7 +64,7 @@ def average(ema: Any, params: Any, batch_stats: Any, step: jax.Array, decay: flo
     return optax.incremental_update({"params": params, "batch_stats": batch_stats}, ema, 1 - weight)
 
 
-def leave_out_nonfinite(
+def skip_nonfinite_update(
     new: TrainState, old: TrainState, *, go_on: bool, branch: bool = True
 ) -> TrainState:
     """`new` if all of its numbers are finite, and else `old`, with the update counted.

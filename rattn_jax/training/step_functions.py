@@ -22,8 +22,8 @@ from rattn_jax.data.dataset import DatasetSpec
 from rattn_jax.data.loaders import Batches
 from rattn_jax.data.open_loader import image_sizes
 from rattn_jax.models import create_model, stack_modules, unstack_modules
-from rattn_jax.parallel.data_parallel import map_replicas
-from rattn_jax.parallel.mesh import AXIS, is_on_cpu, replicate, wait_on_cpu
+from rattn_jax.parallel.data_parallel import data_parallel
+from rattn_jax.parallel.mesh import DATA_AXIS, is_on_cpu, replicate, wait_on_cpu
 from rattn_jax.training import eval_sums
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.eval_sums import EvalSums
@@ -40,7 +40,7 @@ class StepFunctions:
         schedule: learning rate as a function of the number of updates done.
         mesh: devices.
         create_state: makes the state before the first update, its modules apart.
-        parallel: see `map_replicas`.
+        parallel: see `data_parallel`.
         stacks_modules: whether the network takes equal modules stacked.
         use_scan: whether the updates of a call are a loop; see `train_steps`.
 
@@ -65,10 +65,10 @@ class StepFunctions:
         self.rule, self.model, self.mesh = rule, rule.model, mesh
         self._schedule, self._create_state = schedule, create_state
         self._stacks_modules = stacks_modules
-        train = partial(train_steps, rule=rule, axis_name=AXIS, loop=use_scan)
-        evaluate = partial(eval_steps, model=rule.model, axis_name=AXIS, loop=use_scan)
-        self.train_function = map_replicas(train, mesh, parallel, num_batches=1, donate_state=True)
-        self._evaluate = map_replicas(evaluate, mesh, parallel, num_batches=2)
+        train = partial(train_steps, rule=rule, axis_name=DATA_AXIS, use_scan=use_scan)
+        evaluate = partial(eval_steps, model=rule.model, axis_name=DATA_AXIS, use_scan=use_scan)
+        self.train_function = data_parallel(train, mesh, parallel, num_batches=1, donate_state=True)
+        self._evaluate = data_parallel(evaluate, mesh, parallel, num_batches=2)
         self._compiled: dict[int, Any] = {}  # by the number of updates in a call
 
     def abstract_state(self) -> TrainState:
@@ -182,7 +182,7 @@ def build_steps(
         accumulate_steps=config.accumulate_steps,
         ema_decay=config.ema_decay,
         skip_nonfinite=config.on_nonfinite == "skip",
-        freeze_statistics=config.freeze_statistics,
+        freeze_batch_norm=config.freeze_batch_norm,
         by_value=is_by_value(config.optimizer.name) and not config.freeze,
     )
 
@@ -220,7 +220,7 @@ def build_model(config: RunConfig, num_classes: int) -> nn.Module:
     """The network, as it is trained."""
     keywords = config.model.keywords()
     if config.sync_batch_norm:
-        keywords["norm_axis_name"] = AXIS
+        keywords["norm_axis_name"] = DATA_AXIS
     return create_model(config.model.name, num_classes, **keywords)
 
 
@@ -233,7 +233,7 @@ def build_optimizer(config: RunConfig) -> tuple[optax.Schedule, optax.GradientTr
         num_train_steps=config.num_train_steps,
         warmup_steps=optimizer.warmup_steps,
         boundaries=optimizer.boundaries,
-        decay=optimizer.decay,
+        step_decay=optimizer.step_decay,
     )
     return schedule, make_optimizer(
         optimizer.name,

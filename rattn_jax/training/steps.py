@@ -19,7 +19,7 @@ from rattn_jax.data.batches import Batch, Data, Normalization, ResidentData, nor
 from rattn_jax.training.eval_sums import EvalSums, add
 from rattn_jax.training.metrics import Metrics, empty, measure, merge
 from rattn_jax.training.packing import Packing
-from rattn_jax.training.state import TrainState, average, leave_out_nonfinite
+from rattn_jax.training.state import TrainState, skip_nonfinite_update, update_ema
 
 Array = jax.Array
 
@@ -30,7 +30,7 @@ class Preprocessing:
 
     Attributes:
         augmentation: changes of the uint8 images. Streams are cropped on the host, from the whole
-            image: for them `scale_crop` is left out.
+            image: for them `resized_crop_area` is left out.
         regularization: changes of normalised images and targets.
         num_classes: number of classes.
         seed: seed of the run.
@@ -54,10 +54,10 @@ class UpdateRule:
         preprocessing: of the batch.
         accumulate_steps: parts of equal size in which a replica's share of the batch is computed,
             one after the other, to save memory; batch norm sees them one by one.
-        ema_decay: see `average`.
+        ema_decay: see `update_ema`.
         skip_nonfinite: what an update does from which NaN or infinity comes: True leaves it out,
-            False stops training; see `leave_out_nonfinite`.
-        freeze_statistics: whether the running averages normalise, and stay as they are.
+            False stops training; see `skip_nonfinite_update`.
+        freeze_batch_norm: whether the running averages normalise, and stay as they are.
         by_value: whether the optimizer treats each number on its own, or all of them together, but
             no array by its place or norm.
     """
@@ -68,7 +68,7 @@ class UpdateRule:
     accumulate_steps: int = 1
     ema_decay: float = 0.0
     skip_nonfinite: bool = False
-    freeze_statistics: bool = False
+    freeze_batch_norm: bool = False
     by_value: bool = True
 
 
@@ -108,7 +108,7 @@ def train_step(
     rule: UpdateRule,
     *,
     axis_name: str,
-    loop: bool,
+    use_scan: bool,
     packing: Packing | None = None,
 ) -> TrainState:
     """State after one update.
@@ -119,7 +119,7 @@ def train_step(
         row: the replica's share of the batch: numbers of examples [B], or a `Batch`.
         rule: how the state changes.
         axis_name: mapped axis of the replicas.
-        loop: see `_fold`.
+        use_scan: see `scan_or_unroll`.
         packing: of the state.
     """
     batch = take(data, row)
@@ -130,7 +130,7 @@ def train_step(
     )
     network = state if packing is None else packing.unpack_state(state)
     grads, batch_stats, sums = _gradients(
-        network, (images, targets, jnp.asarray(batch.labels)), rule, loop
+        network, (images, targets, jnp.asarray(batch.labels)), rule, use_scan
     )
     if packing is not None:
         grads, batch_stats = packing.params.pack(grads), packing.batch_stats.pack(batch_stats)
@@ -143,22 +143,22 @@ def train_step(
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
-        ema=average(state.ema, params, batch_stats, state.step, rule.ema_decay),
+        ema=update_ema(state.ema, params, batch_stats, state.step, rule.ema_decay),
         metrics=merge(state.metrics, jax.lax.psum(sums, axis_name)),
     )
-    return leave_out_nonfinite(updated, state, go_on=rule.skip_nonfinite, branch=not loop)
+    return skip_nonfinite_update(updated, state, go_on=rule.skip_nonfinite, branch=not use_scan)
 
 
 def for_data(preprocessing: Preprocessing, data: Data) -> Preprocessing:
     """What is left to do on the device with batches of this data."""
     if isinstance(data, ResidentData):
         return preprocessing
-    augmentation = dataclasses.replace(preprocessing.augmentation, scale_crop=None)
+    augmentation = dataclasses.replace(preprocessing.augmentation, resized_crop_area=None)
     return dataclasses.replace(preprocessing, augmentation=augmentation)
 
 
 def _gradients(
-    state: TrainState, examples: tuple[Array, Array, Array], rule: UpdateRule, loop: bool
+    state: TrainState, examples: tuple[Array, Array, Array], rule: UpdateRule, use_scan: bool
 ) -> tuple[Any, Any, Metrics]:
     """Gradients of the mean loss over images, targets and labels; new statistics; and metrics."""
 
@@ -166,7 +166,7 @@ def _gradients(
         images, targets, labels = part
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updated = rule.model.apply(
-            variables, images, train=not rule.freeze_statistics, mutable=["batch_stats"]
+            variables, images, train=not rule.freeze_batch_norm, mutable=["batch_stats"]
         )
         losses = optax.softmax_cross_entropy(logits, targets)
         sums = measure(logits, labels, losses=losses)
@@ -183,14 +183,16 @@ def _gradients(
     count = rule.accumulate_steps
     if count == 1:
         return add_part((None, state.batch_stats, empty()), examples)
-    parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), examples)
+    microbatches = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), examples)
     zeros = jax.tree.map(jnp.zeros_like, state.params)
-    grads, batch_stats, sums = _fold(add_part, (zeros, state.batch_stats, empty()), parts, loop)
+    grads, batch_stats, sums = scan_or_unroll(
+        add_part, (zeros, state.batch_stats, empty()), microbatches, use_scan
+    )
     return jax.tree.map(lambda x: x / count, grads), batch_stats, sums
 
 
 def train_steps(
-    state: TrainState, data: Data, rows: Any, *, rule: UpdateRule, axis_name: str, loop: bool
+    state: TrainState, data: Data, rows: Any, *, rule: UpdateRule, axis_name: str, use_scan: bool
 ) -> TrainState:
     """State after one `train_step` for each row of `rows`.
 
@@ -200,16 +202,16 @@ def train_steps(
         rows: those of `train_step`, stacked: [steps, B, ...].
         rule: see `train_step`.
         axis_name: see `train_step`.
-        loop: see `_fold`.
+        use_scan: see `scan_or_unroll`.
     """
-    packing = Packing(state.params, state.batch_stats) if loop and rule.by_value else None
+    packing = Packing(state.params, state.batch_stats) if use_scan and rule.by_value else None
 
     def step(state: TrainState, row: Any) -> TrainState:
-        return train_step(state, data, row, rule, axis_name=axis_name, loop=loop, packing=packing)
+        return train_step(state, data, row, rule, axis_name=axis_name, use_scan=use_scan, packing=packing)
 
     if packing is None:
-        return _fold(step, state, rows, loop)
-    return packing.unpack_state(_fold(step, packing.pack_state(state), rows, loop))
+        return scan_or_unroll(step, state, rows, use_scan)
+    return packing.unpack_state(scan_or_unroll(step, packing.pack_state(state), rows, use_scan))
 
 
 def eval_step(
@@ -249,7 +251,7 @@ def eval_steps(
     *,
     model: nn.Module,
     axis_name: str,
-    loop: bool,
+    use_scan: bool,
 ) -> EvalSums:
     """The sums, with those over the rows of `rows` and `mask` [steps, B, ...] added.
 
@@ -264,23 +266,25 @@ def eval_steps(
         mask: bool [steps, B], False for examples that do not count.
         model: see `eval_step`.
         axis_name: see `eval_step`.
-        loop: see `_fold`.
+        use_scan: see `scan_or_unroll`.
     """
     state, sums = state_and_sums
 
     def step(sums: EvalSums, row: tuple[Any, Array]) -> EvalSums:
         return eval_step(sums, state, data, *row, model=model, axis_name=axis_name)
 
-    return _fold(step, sums, (rows, mask), loop)
+    return scan_or_unroll(step, sums, (rows, mask), use_scan)
 
 
-def _fold(function: Callable[[Any, Any], Any], carry: Any, rows: Any, loop: bool) -> Any:
+def scan_or_unroll(
+    function: Callable[[Any, Any], Any], carry: Any, rows: Any, use_scan: bool
+) -> Any:
     """Carry after `function(carry, row)` for each row, in a compiled loop or one by one.
 
     A loop compiles its body once. On CPU it makes convolutions slow, their gradients 20 times,
     and so does `jax.lax.scan` with `unroll`, even over a single row.
     """
-    if loop:
+    if use_scan:
         return jax.lax.scan(lambda carry, row: (function(carry, row), None), carry, rows)[0]
     for i in range(jax.tree.leaves(rows)[0].shape[0]):
         carry = function(carry, jax.tree.map(lambda leaf, i=i: leaf[i], rows))

@@ -38,7 +38,7 @@ def test_crops_and_flips_treat_images_on_their_own(rng):
 @pytest.mark.parametrize(
     "option",
     [
-        {"scale_crop": (0.3, 0.9)},
+        {"resized_crop_area": (0.3, 0.9)},
         {"crop_padding": 1},
         {"flip": True},
         {"trivial_augment": True},

@@ -5,7 +5,7 @@ import pytest
 
 from rattn_jax.data.dataset import ArraySource, Example, Subset
 from rattn_jax.data.label_noise import LabelNoise, NoisySource
-from rattn_jax.data.read import BadExample, BadExamples, load_split, read_blacklist
+from rattn_jax.data.read import BadExample, BadExamples, load_split, read_exclude_file
 from rattn_jax.errors import DataError, UsageError
 from tests.data.images import encode, pixels
 
@@ -117,13 +117,13 @@ def test_nothing_left():
 
 def test_blacklist(tmp_path):
     (tmp_path / "list.txt").write_text("36\nILSVRC2012_val_00000050.JPEG\n50000\n")
-    assert read_blacklist(tmp_path / "list.txt") == {
+    assert read_exclude_file(tmp_path / "list.txt") == {
         "ILSVRC2012_val_00000036.JPEG",
         "ILSVRC2012_val_00000050.JPEG",
         "ILSVRC2012_val_00050000.JPEG",
     }
     with pytest.raises(UsageError, match=r"cannot be read .*: must be a text file"):
-        read_blacklist(tmp_path / "nowhere.txt")
+        read_exclude_file(tmp_path / "nowhere.txt")
 
 
 def test_arrays_and_subsets():

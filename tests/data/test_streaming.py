@@ -10,7 +10,7 @@ import pytest
 from rattn_jax.data.sampling import training_index, training_indices
 from rattn_jax.data.stream import StreamOptions, evaluation_batches, training_batches
 from rattn_jax.errors import DataError
-from rattn_jax.parallel.mesh import Share
+from rattn_jax.parallel.mesh import ProcessShard
 from tests.data.images import encode, pixels
 from tests.data.test_loading import Files, files
 
@@ -64,7 +64,9 @@ def test_crops_differ_from_epoch_to_epoch_and_from_seed_to_seed():
 def test_each_process_reads_its_own_share_of_every_batch(count):
     source = Files([encode(pixels(seed=i)) for i in range(10)])
     whole = train(source, crop_area=(0.1, 0.6))
-    shares = [train(source, crop_area=(0.1, 0.6), share=Share(i, count)) for i in range(count)]
+    shares = [
+        train(source, crop_area=(0.1, 0.6), share=ProcessShard(i, count)) for i in range(count)
+    ]
     for step, batch in enumerate(whole):
         parts = [share[step] for share in shares]
         assert {len(part.labels) for part in parts} == {6 // count}
@@ -82,7 +84,7 @@ def test_shares_read_disjoint_records_that_cover_the_epoch():
 
     for index in range(3):
         reads.append([])
-        train(Watched(source.files), range(2), share=Share(index, 3))
+        train(Watched(source.files), range(2), share=ProcessShard(index, 3))
     assert sorted(itertools.chain(*reads)) == list(range(12))
     assert [len(read) for read in reads] == [4, 4, 4]
 
@@ -122,7 +124,7 @@ def test_every_example_is_evaluated_once(num_examples, count):
     source = Files(files(num_examples))
     seen = []
     for index in range(count):
-        for batch in evaluate(source, share=Share(index, count)):
+        for batch in evaluate(source, share=ProcessShard(index, count)):
             assert batch.images.shape == (4 // count, 8, 8, 3)
             seen += batch.labels[batch.mask].tolist()
             for image, label in zip(
@@ -134,7 +136,7 @@ def test_every_example_is_evaluated_once(num_examples, count):
 
 def test_every_process_has_as_many_batches():
     source = Files(files(5))
-    assert [len(evaluate(source, share=Share(index, 4))) for index in range(4)] == [2] * 4
+    assert [len(evaluate(source, share=ProcessShard(index, 4))) for index in range(4)] == [2] * 4
 
 
 def test_excluded_examples_are_masked_and_counted():

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from rattn_jax.runs.checkpoint_files import read_checkpoint, saved_steps
+from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint
 from tests.compare import numbers, read_rows
 from tests.forks import start_python
 from tests.main_program import TINY
@@ -33,7 +33,7 @@ def finished(workdir):
     assert len(places) == len(set(places)), "no step is there twice"
     assert places == sorted(places, key=lambda place: (place[0], place[1] == "test"))
     folder = workdir / "checkpoints"
-    steps = saved_steps(folder)
+    steps = all_steps(folder)
     assert sorted(map(str, steps)) == sorted(os.listdir(folder)), "nothing is left over"
     return Finished(numbers(rows), steps, read_checkpoint(folder / str(steps[-1]))[0])
 

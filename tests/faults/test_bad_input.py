@@ -76,7 +76,7 @@ OVERRIDES = [
     "--config.optimizer.name",
     "--config.model.widths=8",
     "--config.model.widths=(8",
-    "--config.augmentation.scale_crop=(0.5,)",
+    "--config.augmentation.resized_crop_area=(0.5,)",
     "--config.seed=0x10",
     "--config.dataset.name=folder:/does not exist/é",
     "--config.model.name=attention56_cifar ",

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rattn_jax.errors import DataError
-from rattn_jax.runs.checkpoint_files import saved_steps
-from rattn_jax.runs.checkpointer import Checkpoints
+from rattn_jax.runs.checkpoint_files import all_steps
+from rattn_jax.runs.checkpointer import Checkpointer
 from tests.tiny import at_step, make_state
 
 # What TensorStore had begun to read when the damage was noticed.
@@ -24,7 +24,7 @@ def state():
 @pytest.fixture(scope="module")
 def saved(state, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    with Checkpoints(folder, keep=2) as checkpoints:
+    with Checkpointer(folder, keep=2) as checkpoints:
         for step in (4, 6):
             checkpoints.save(at_step(state, step))
     return folder
@@ -54,8 +54,8 @@ def test_damage(state, saved, tmp_path, case, outcome):
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)
     what, said = damage(folder / "6", random.Random(case)), []
-    with Checkpoints(folder, keep=2, say=said.append) as checkpoints:
-        restored = checkpoints.restore_newest(state)
+    with Checkpointer(folder, keep=2, say=said.append) as checkpoints:
+        restored = checkpoints.restore_latest(state)
         step = int(restored.step)
         jax.tree.map(np.testing.assert_array_equal, restored, at_step(state, step))
         if step == 6:
@@ -64,9 +64,9 @@ def test_damage(state, saved, tmp_path, case, outcome):
             return
         assert step == 4, what
         assert f"checkpoint {folder / '6'} is damaged (" in said[0], what
-        assert saved_steps(folder) == [4]
+        assert all_steps(folder) == [4]
         checkpoints.save(at_step(state, 6))
-    assert saved_steps(folder) == [4, 6]
+    assert all_steps(folder) == [4, 6]
     assert (folder / "damaged-6").is_dir()
     outcome("named, put aside; the one before was used")
 
@@ -86,11 +86,11 @@ def test_junk(state, saved, tmp_path, case, outcome):
         (folder / name).mkdir()
         if kind == "junk":
             (folder / name / "state").write_bytes(chance.randbytes(100))
-    with Checkpoints(folder, keep=2, say=lambda text: None) as checkpoints:
-        assert int(checkpoints.restore_newest(state).step) == 6
+    with Checkpointer(folder, keep=2, say=lambda text: None) as checkpoints:
+        assert int(checkpoints.restore_latest(state).step) == 6
         checkpoints.save(at_step(state, 8))
-    with Checkpoints(folder, keep=2) as checkpoints:
-        assert int(checkpoints.restore_newest(state).step) == 8
+    with Checkpointer(folder, keep=2) as checkpoints:
+        assert int(checkpoints.restore_latest(state).step) == 8
     outcome("never chosen, and the next save was made")
 
 
@@ -104,8 +104,8 @@ def test_none_is_left(state, saved, tmp_path, case, outcome):
     before = sorted(path.name for path in folder.iterdir())
     with (
         pytest.raises(DataError, match=r"no checkpoint in .* can be read, 2 are damaged"),
-        Checkpoints(folder, keep=2, say=lambda text: None) as checkpoints,
+        Checkpointer(folder, keep=2, say=lambda text: None) as checkpoints,
     ):
-        checkpoints.restore_newest(state)
+        checkpoints.restore_latest(state)
     assert sorted(path.name for path in folder.iterdir()) == before
     outcome("refused, nothing was overwritten")

@@ -16,8 +16,8 @@ from rattn_jax.data.batches import ResidentData, imagenet_normalization
 from rattn_jax.data.read import BadExamples, load_split
 from rattn_jax.data.sampling import evaluation_indices
 from rattn_jax.errors import DataError
-from rattn_jax.parallel.data_parallel import map_replicas
-from rattn_jax.parallel.mesh import AXIS, Share, make_mesh, replicate, wait_on_cpu
+from rattn_jax.parallel.data_parallel import data_parallel
+from rattn_jax.parallel.mesh import DATA_AXIS, ProcessShard, make_mesh, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training import eval_sums, metrics
 from rattn_jax.training.steps import eval_steps
@@ -130,7 +130,7 @@ class Corner(nn.Module):
 
 
 @flax.struct.dataclass
-class Trained:
+class Classifier:
     """As much of a `TrainState` as an evaluation needs."""
 
     evaluated: Any
@@ -149,9 +149,9 @@ def test_each_example_counts_once(case, outcome):
     mesh, model = make_mesh(jax.devices()[:devices]), Corner()
     data = replicate(ResidentData(images, labels, imagenet_normalization()), mesh)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 1, 1, 3)), train=False)
-    state = replicate(Trained(variables), mesh)
-    evaluate = map_replicas(
-        partial(eval_steps, model=model, axis_name=AXIS, loop=False),
+    state = replicate(Classifier(variables), mesh)
+    evaluate = data_parallel(
+        partial(eval_steps, model=model, axis_name=DATA_AXIS, use_scan=False),
         mesh,
         "shard_map",
         num_batches=2,
@@ -161,12 +161,12 @@ def test_each_example_counts_once(case, outcome):
         sums = wait_on_cpu(evaluate((state, sums), data, indices, mask), mesh)
     normalization = imagenet_normalization()
     logits = (images[:, 0, 0].astype(np.float32) - normalization.mean) * normalization.scale
-    expected = metrics.summarize(metrics.measure(jnp.asarray(logits), jnp.asarray(labels)))
+    expected = metrics.compute(metrics.measure(jnp.asarray(logits), jnp.asarray(labels)))
     assert metrics.count_examples(sums.metrics) == size
-    assert metrics.summarize(sums.metrics) == pytest.approx(expected, rel=1e-5)
+    assert metrics.compute(sums.metrics) == pytest.approx(expected, rel=1e-5)
     for processes in (1, 2, 4):
         seen = [
-            Share(process, processes).of(indices)[Share(process, processes).of(mask)]
+            ProcessShard(process, processes).of(indices)[ProcessShard(process, processes).of(mask)]
             for process in range(processes)
             for indices, mask in evaluation_indices(512, size, 1)
         ]

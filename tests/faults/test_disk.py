@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rattn_jax.runs.checkpoint_files import read_checkpoint, saved_steps
+from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint
 from tests.compare import read_rows
 from tests.main_program import TINY, run, start
 
@@ -39,7 +39,7 @@ def fill(folder, leave):
 
 
 def assert_whole(workdir):
-    steps = saved_steps(workdir / "checkpoints")
+    steps = all_steps(workdir / "checkpoints")
     for step in steps:
         read_checkpoint(workdir / "checkpoints" / str(step))
     return steps

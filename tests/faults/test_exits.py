@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rattn_jax.runs.checkpoint_files import read_checkpoint, saved_steps
+from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint
 from tests.faults.runs import start_placed
 from tests.main_program import TINY, run, start
 
@@ -22,7 +22,7 @@ SIGNALLED = [
 def newest(workdir):
     """The newest checkpoint's step; it can be read."""
     folder = workdir / "checkpoints"
-    steps = saved_steps(folder)
+    steps = all_steps(folder)
     if steps:
         read_checkpoint(folder / str(steps[-1]))
     return steps[-1] if steps else 0

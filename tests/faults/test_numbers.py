@@ -7,7 +7,7 @@ import pytest
 import rattn_jax.training.steps
 from rattn_jax.errors import NonfiniteError, Preempted
 from rattn_jax.parallel.preemption import PreemptionGuard
-from rattn_jax.runs.checkpoint_files import saved_steps
+from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.train import train_and_evaluate
 from tests.compare import read_rows
 from tests.devices import ONE
@@ -61,7 +61,7 @@ def test_stop(monkeypatch, tmp_path, case, outcome):
     config.log_every_steps = 4
     with pytest.raises(NonfiniteError, match=f"the update after step {BAD} gave NaN or infinity"):
         train_and_evaluate(config, tmp_path, ONE)
-    assert saved_steps(tmp_path / "checkpoints") == [2, 3], "nothing after the bad update"
+    assert all_steps(tmp_path / "checkpoints") == [2, 3], "nothing after the bad update"
     assert max(row["step"] for row in read_rows(tmp_path)) <= BAD
     (path,) = (tmp_path / "nonfinite").iterdir()
     with np.load(path, allow_pickle=False) as batch:
@@ -84,7 +84,7 @@ def test_signal_after_the_bad_update_saves_nothing(monkeypatch, tmp_path):
     config = make_config(log_every_steps=100, eval_every_steps=100, checkpoint_every_steps=100)
     with pytest.raises(NonfiniteError, match=f"the update after step {BAD} gave NaN"):
         train_and_evaluate(config, tmp_path, ONE)
-    assert saved_steps(tmp_path / "checkpoints") == []
+    assert all_steps(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.fault("NaN or infinity: skip", fast=1, counted=len(KINDS))
