@@ -1,10 +1,10 @@
-"""How fast images are read, decoded and cropped: ours beside plain Pillow.
+"""Measures how fast images are read, decoded and cropped, compared with plain Pillow.
 
     python -m experiments.benchmark_input --data-dir=/data/tfds --turns=5
 
-Both read the same records of a prepared TFDS set and cut the same random parts to 224 pixels, with
-one thread and with two. Turns alternate, and medians and quartiles are over turns: on a shared
-machine only the ratios mean something.
+Both read the same records of a prepared TFDS dataset and make the same random crops of 224 pixels,
+with one thread and with two. Turns alternate; medians and quartiles are over turns. On a shared
+machine only the ratios are meaningful.
 """
 
 import io

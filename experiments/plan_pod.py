@@ -1,14 +1,14 @@
-"""What a run needs on TPUs, before there are any: memory, work, step time, scaling.
+r"""Plans a run on TPUs without having any: memory, work, step time, scaling.
 
     pip install -e '.[tpu]'
-    python -m experiments.plan_pod --config=imagenet_attention92 --config.batch_size=1024 \
-        --topology=v5e:4x4 --largest-batch
+    python -m experiments.plan_pod --config=imagenet_attention92 --topology=v5e:4x4 \
+        --config.batch_size=1024 --largest-batch
 
-Compiles the train step of the config ahead of time, with libtpu on a machine without TPUs; reads
+Compiles the train step of the config ahead of time with libtpu, on a machine without TPUs; it reads
 no data and runs nothing. `--topology=cpu:8` compiles for eight devices of this machine. Times are
 estimates under the assumptions of `experiments/pod/predict.py`, not measurements. A compilation
-takes minutes; `--largest-batch` takes up to seven more and says what each found, a network with
-`scan_modules` two more.
+takes minutes; `--largest-batch` needs up to seven more and prints the result of each. A network
+with `scan_modules` needs two more.
 """
 
 import dataclasses

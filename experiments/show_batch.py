@@ -1,9 +1,9 @@
-"""A picture of what the network is given: the first training images of a run, augmented.
+"""Draws a training batch after all augmentation, as the network sees it.
 
     python -m experiments.show_batch --config=cifar10_attention92_modern --output=batch.png
 
-Images are as the train step has them, normalisation undone; below each, its classes with their
-shares in the target.
+Images are those of the train step with the normalization undone; below each are its classes with
+their fractions of the target.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an ima
 
 
 def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Images uint8 [B, H, W, 3] and targets [B, K] of an update, and the names of the classes."""
+    """Images uint8 [B, H, W, 3], targets [B, K] and class names of a training batch."""
     config = parse_config(keys)
     dataset = build_dataset(config)
     mesh, spec = make_mesh(find_devices()[:1]), build_spec(config)

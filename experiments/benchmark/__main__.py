@@ -1,20 +1,18 @@
-"""Speed and memory of a network, beside the same one in idiomatic Flax and in PyTorch.
+"""Compares speed and memory of a network with the same one in idiomatic Flax and in PyTorch.
 
     python -m experiments.benchmark --workload=train --network=attention56_cifar --rounds=12
 
-Each contender compiles and runs in a process of its own; they take turns, so that what else the
-machine does strikes all of them alike, and a ratio is the median of the ratios turn by turn. The
-first call of a turn does not count: it finds the caches full of what the others have left. On CPU
-all run with huge pages, which `main.py` asks for, and without; "as shipped" compares with a
-baseline without them.
+Each contender compiles and runs in its own process. They take turns, so that other load on the
+machine affects all of them alike; a ratio is the median of the ratios of each turn. The first call
+of a turn does not count, because the others have filled the caches. On CPU all run with huge pages,
+which `main.py` requests, and without; "as shipped" compares with a baseline without them.
 
 Training has gradients and optimizer (SGD with Nesterov momentum, weight decay), on random images.
-Our step and that of idiomatic Flax also crop and flip them; PyTorch is given images that are
-ready. Inference waits for the logits of each call. Peak memory is that of the whole process,
-compilation included. The machine's rate is that of a product of two square matrices in the same
-dtype, measured in the same turns (2048 x 2048, on accelerators 8192 x 8192); the network counts as
-2 floating-point operations for each multiplication of the forward pass and each image, in training
-as 6.
+Our step and that of idiomatic Flax also crop and flip them; PyTorch gets images that are ready.
+Inference waits for the logits of each call. Peak memory is that of the whole process, including
+compilation. The rate of the machine is that of a product of two square matrices of the same dtype,
+measured in the same turns (2048 x 2048, on accelerators 8192 x 8192). The network counts as 2
+floating-point operations per multiplication of the forward pass and image, 6 in training.
 
 On an accelerator `--dtype=bfloat16` has PyTorch use autocast in training, and bfloat16 parameters
 in inference; `--steps-per-call=100` runs as many updates in one call; `--torch-compile` adds

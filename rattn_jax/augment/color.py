@@ -1,4 +1,4 @@
-"""Random colour of one image's light."""
+"""Random color of the lighting of an image."""
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,10 @@ _EIGENVECTORS = (
 
 
 def pca_lighting(rng: Array, image: Array, std: float) -> Array:
-    """The image with one random colour added to all pixels, along ImageNet's main variations.
+    """Adds a random color to all pixels, along the principal components of ImageNet.
 
-    It is AlexNet's colour augmentation (Krizhevsky et al. 2012, section 4.1), there with a
-    standard deviation of 0.1.
+    This is the color augmentation of AlexNet (Krizhevsky et al. 2012, section 4.1), with a
+    standard deviation of 0.1 there.
 
     Args:
         rng: random key.

@@ -9,7 +9,7 @@ Array = jax.Array
 
 
 def random_crop(rng: Array, image: Array, padding: int) -> Array:
-    """Crop of the image's own size at a random place of the image padded with zeros.
+    """Pads the image with zeros, and crops it at a random position to its own size.
 
     Args:
         rng: random key.
@@ -26,7 +26,7 @@ def random_crop(rng: Array, image: Array, padding: int) -> Array:
 
 
 def random_flip(rng: Array, image: Array) -> Array:
-    """The image [H, W, C] or, with probability 1/2, its mirror image (left and right swapped)."""
+    """Flips the image [H, W, C] left to right with probability 1/2."""
     return jnp.where(jax.random.bernoulli(rng), image[:, ::-1], image)
 
 
@@ -37,16 +37,16 @@ def random_resized_crop(
     area: tuple[float, float] = (0.08, 1.0),
     aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Array:
-    """A random box of the image, scaled to the image's own size with linear interpolation.
+    """Crops a random box of the image, and resizes it to the size of the image (bilinear).
 
-    It is the scale and aspect ratio augmentation of Szegedy et al. (2015, section 6), without
-    its repeated draws: a box that is wider or higher than the image is clipped to it.
+    This is the scale and aspect ratio augmentation of Szegedy et al. (2015, section 6) without
+    repeated draws: a box that is wider or higher than the image is clipped to it.
 
     Args:
         rng: random key.
         image: [H, W, C], uint8 or float.
-        area: least and largest share of the image's area, drawn uniformly (paper cited).
-        aspect_ratio: least and largest width / height, uniform in its logarithm (paper cited).
+        area: minimum and maximum fraction of the area, drawn uniformly (Szegedy et al.).
+        aspect_ratio: minimum and maximum width / height, log-uniform (Szegedy et al.).
 
     Returns:
         [H, W, C] of the same dtype; integers are rounded.

@@ -1,7 +1,7 @@
-"""What training does with a batch: options of the config, in their order, and the random keys.
+"""Augmentation and regularization of a batch in order, and the random keys.
 
-The key of an example is a function of seed, step and place in the batch (`example_rngs`), so
-that the same run sees the same images on any number of devices.
+The key of an example is a function of seed, step and its position in the batch (`example_rngs`), so
+that a run sees the same images on any number of devices.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ from rattn_jax.augment.trivial_augment import trivial_augment as one_operation
 
 Array = jax.Array
 
-# What is folded into the key of an example for each use. `jax.random.split` gives those of 0 and
+# Folded into the key of an example for each use. `jax.random.split` gives those of 0 and
 # 1, which are for random_crop and random_flip.
 _RESIZED_CROP, _TRIVIAL_AUGMENT, _LIGHTING, _CUTOUT, _ERASING, _MIXING = range(2, 8)
 
@@ -25,7 +25,7 @@ def example_rngs(seed: int, step: Array, positions: Array) -> Array:
     Args:
         seed: seed of the run.
         step: number of updates done, int32 scalar.
-        positions: places of the examples in the global batch, int32 [B].
+        positions: positions of the examples in the global batch, int32 [B].
 
     Returns:
         Keys [B].
@@ -89,12 +89,11 @@ def regularize(
 ) -> tuple[Array, Array]:
     """Erases parts of images, then mixes images and targets. All off: nothing changes.
 
-    Examples are mixed with others of the batch given, which is a replica's own share, and with
-    what the key of its first example draws: with mixing, the numbers depend on how many devices
-    there are.
+    Examples are mixed within the given batch, which is the shard of a replica, with random numbers
+    from the key of its first example. Results of mixing therefore depend on the number of devices.
 
     Args:
-        rngs: random keys [B], those that `augment_images` has had.
+        rngs: random keys [B], the same as for `augment_images`.
         images: normalised, float [B, H, W, C].
         targets: float [B, K].
         cutout: side of the square in pixels, see `cutout`; 0 is off.

@@ -1,6 +1,6 @@
-"""Regularization of normalised images: rectangles set to zero, and mixtures of two examples.
+"""Regularization of normalised images: erased rectangles, and mixtures of two examples.
 
-Zero is the mean of normalised images. Mixtures are of whole batches, images and targets alike.
+Zero is the mean of normalised images. Mixtures combine both images and targets.
 """
 
 import jax
@@ -14,7 +14,7 @@ _ASPECT_RATIO = (0.3, 1 / 0.3)  # height / width (likewise)
 
 
 def in_box(shape: tuple[int, ...], corner: Array, size: Array) -> Array:
-    """True inside of a rectangle, bool [H, W, 1].
+    """Mask of a rectangle, bool [H, W, 1].
 
     Args:
         shape: height and width of the image, and anything after them.
@@ -28,12 +28,12 @@ def in_box(shape: tuple[int, ...], corner: Array, size: Array) -> Array:
 
 
 def cutout(rng: Array, image: Array, size: int) -> Array:
-    """The image with a square around a random pixel set to zero (DeVries & Taylor 2017).
+    """Sets a square around a random pixel to zero (DeVries & Taylor 2017).
 
     Args:
         rng: random key.
         image: [H, W, C], normalised.
-        size: side of the square in pixels, of which what lies outside of the image has no effect.
+        size: side of the square in pixels; parts outside the image have no effect.
 
     Returns:
         [H, W, C] of the same dtype.
@@ -44,10 +44,10 @@ def cutout(rng: Array, image: Array, size: int) -> Array:
 
 
 def random_erasing(rng: Array, image: Array, probability: float) -> Array:
-    """The image, with a given probability with a random rectangle set to zero (Zhong et al. 2020).
+    """Sets a random rectangle to zero with a given probability (Zhong et al. 2020).
 
-    The paper draws again until the rectangle fits; here it is clipped to the image's size. Zero is
-    its filling with the mean value (RE-M), which does not depend on the images' normalisation.
+    The paper draws again until the rectangle fits; here it is clipped to the image. Zero is the
+    paper's mean value (RE-M), because the images are normalised.
 
     Args:
         rng: random key.
@@ -69,12 +69,12 @@ def random_erasing(rng: Array, image: Array, probability: float) -> Array:
 
 
 def one_hot_targets(labels: Array, num_classes: int, smoothing: float) -> Array:
-    """Probabilities to learn, with label smoothing (Szegedy et al. 2016, section 7).
+    """Target probabilities with label smoothing (Szegedy et al. 2016, section 7).
 
     Args:
         labels: integers [B].
         num_classes: number of classes K.
-        smoothing: share that is spread over all classes, the right one included.
+        smoothing: fraction that is spread over all classes, including the true one.
 
     Returns:
         (1 - smoothing) * one-hot + smoothing / K, float32 [B, K].
@@ -83,16 +83,16 @@ def one_hot_targets(labels: Array, num_classes: int, smoothing: float) -> Array:
 
 
 def mixup(rng: Array, images: Array, targets: Array, alpha: float) -> tuple[Array, Array]:
-    """Weighted means of each example and another one of the batch (Zhang et al. 2018).
+    """Mixes each example with another one of the batch (Zhang et al. 2018).
 
-    As in the paper's code, one weight from Beta(alpha, alpha) for the whole batch, and the others
-    are the same batch in random order.
+    As in the authors' code, the whole batch has one weight from Beta(alpha, alpha), and is mixed
+    with itself in random order.
 
     Args:
         rng: random key.
         images: float [B, H, W, C].
         targets: float [B, K].
-        alpha: above 0; small ones change little (0.1 to 0.4 for ImageNet in the paper cited).
+        alpha: above 0; small values mix little (0.1 to 0.4 for ImageNet in Zhang et al.).
 
     Returns:
         Images float [B, H, W, C] and targets float [B, K].
@@ -106,17 +106,17 @@ def mixup(rng: Array, images: Array, targets: Array, alpha: float) -> tuple[Arra
 
 
 def cutmix(rng: Array, images: Array, targets: Array, alpha: float) -> tuple[Array, Array]:
-    """A box of each image replaced by that of another one of the batch (Yun et al. 2019).
+    """Replaces a box of each image by that of another one of the batch (Yun et al. 2019).
 
-    The box and its place are the same for the whole batch. Its share of the area is from
-    Beta(alpha, alpha), its aspect ratio is the image's, its centre is uniform; what lies outside
-    of the image is cut off. The targets are weighted with the share of pixels that were replaced.
+    The box is the same for the whole batch. Its fraction of the area is from Beta(alpha, alpha), it
+    has the aspect ratio of the image and a uniform center, and is clipped to the image. Targets are
+    weighted by the fraction of replaced pixels.
 
     Args:
         rng: random key.
         images: float [B, H, W, C].
         targets: float [B, K].
-        alpha: above 0; 1 in the paper cited.
+        alpha: above 0; 1 in Yun et al.
 
     Returns:
         Images float [B, H, W, C] and targets float [B, K].

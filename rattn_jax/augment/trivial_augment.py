@@ -52,14 +52,14 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def trivial_augment(rng: Array, image: Array) -> Array:
-    """The image after one of OPERATIONS, each with the same probability, of uniform strength.
+    """Applies one of OPERATIONS, chosen uniformly, with uniform strength.
 
     Args:
         rng: random key.
         image: uint8 [H, W, 1 or 3].
 
     Returns:
-        uint8 [H, W, C]; what comes from outside of the image is black.
+        uint8 [H, W, C]; pixels from outside the image are black.
     """
     operation_rng, strength_rng, sign_rng = jax.random.split(rng, 3)
     index = jax.random.randint(operation_rng, (), 0, len(OPERATIONS))

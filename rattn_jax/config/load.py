@@ -1,4 +1,4 @@
-"""From a config file, the command line or a config.json to typed values.
+"""Loads configs from files, the command line or config.json, as typed values.
 
 keys = load_config("digits", ["--config.seed=1"])   # a name, or the path of a file: ConfigDict
 config = parse_config(keys)                         # RunConfig
@@ -24,7 +24,7 @@ from rattn_jax.errors import UsageError
 
 Section = TypeVar("Section")
 
-# What had another name in earlier versions, whose config.json is still read.
+# Old names of keys, which a config.json of an earlier version may have.
 _RENAMED = {
     "augmentation.scale_crop": "augmentation.resized_crop_area",
     "dataset.validation_blacklist": "dataset.test_exclude_file",
@@ -33,19 +33,19 @@ _RENAMED = {
 }
 _OLD_NORMALIZATION, _NEW_NORMALIZATION = "unit", "zero_one"
 
-# In a wheel a folder like any other; in the repository a link to configs/.
+# In the repository this folder is a link to configs/.
 SHIPPED = Path(__file__).parents[1] / "configs"
 
 
 def shipped_configs() -> dict[str, str]:
-    """What each config of the package is for, by its name: the first lines of their docstrings."""
+    """The configs of the package by name, each with the first line of its docstring."""
     files = sorted(path for path in SHIPPED.glob("*.py") if path.stem != "__init__")
     docstrings = {path.stem: ast.get_docstring(ast.parse(path.read_text())) for path in files}
     return {name: (text or "").partition("\n")[0] for name, text in docstrings.items()}
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The keys of a config, with some of them changed.
+    """Loads a config, and overrides some of its keys.
 
     Args:
         name: of a shipped config, such as "digits", or the path of a Python file that defines
@@ -71,7 +71,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def to_config_dict(config: RunConfig) -> ConfigDict:
-    """The keys of typed values, to change them with `override`."""
+    """Converts typed values back to keys, for `override`."""
     from rattn_jax.configs import default
 
     keys = default.get_config()
@@ -80,7 +80,7 @@ def to_config_dict(config: RunConfig) -> ConfigDict:
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
-    """The same config with values from flags `--config.KEY=VALUE`, which it now has.
+    """Sets keys of the config from flags `--config.KEY=VALUE`, and returns it.
 
     Raises:
         UsageError: a key is unknown, or a value is not of its key's type.
@@ -100,13 +100,13 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 
 def parse_config(config: ConfigDict) -> RunConfig:
-    """The values of a config.
+    """Converts the keys of a config to typed, checked values.
 
     Args:
         config: the keys of configs/default.py.
 
     Raises:
-        UsageError: a key is unknown, or a value is missing or out of its range.
+        UsageError: a key is unknown, or a value is missing or out of range.
     """
     keys = config.to_dict()
     parsed = _section(RunConfig, keys)
@@ -122,21 +122,21 @@ def parse_config(config: ConfigDict) -> RunConfig:
 
 
 def read_config(record: Mapping[str, Any]) -> RunConfig:
-    """The values of a config that was checked before, as in config.json.
+    """Converts a config that was checked before, as in config.json.
 
     Args:
-        record: nested, with lists for tuples or not; what it lacks has its default, and keys that
-            are unknown are left out.
+        record: nested keys and values, possibly with lists for tuples. Missing keys get their
+            defaults; unknown keys are ignored.
     """
     return _section(RunConfig, with_new_names(record))
 
 
 def with_new_names(record: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """A config as an earlier version has written it, with the names that keys have now.
+    """Renames the keys of a config that an earlier version has written.
 
     Args:
         record: nested keys and values.
-        section: what comes before the keys, such as "optimizer.".
+        section: prefix of the keys, such as "optimizer.".
     """
     renamed: dict[str, Any] = {}
     for key, value in record.items():
@@ -151,7 +151,7 @@ def with_new_names(record: Mapping[str, Any], section: str = "") -> dict[str, An
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Values by their dotted keys, such as "optimizer.learning_rate"."""
-    # Written by hand because flax.traverse_util imports JAX, and a wrong flag should not wait.
+    # Not flax.traverse_util.flatten_dict, because it imports JAX: a wrong flag should not wait.
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -162,7 +162,7 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names what is spelt like `name`, or ends like it; empty if nothing is."""
+    """A question that suggests similar names; empty if there are none."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
     if not close:

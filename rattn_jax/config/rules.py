@@ -1,4 +1,4 @@
-"""The ranges of the config's values, checked before anything else happens."""
+"""Ranges of the values of a config."""
 
 import functools
 import math
@@ -18,7 +18,7 @@ def _whole(low: int, high: int) -> Rule:
 
 
 _POSITIVE, _NOT_NEGATIVE = _whole(1, _LARGEST), _whole(0, _LARGEST)
-# What takes that many images, pixels, threads or units to build: more is a slip of the finger.
+# Larger numbers of images, pixels, threads or units are typing errors.
 _IMAGES, _PIXELS, _THREADS = _whole(1, 2**20), _whole(1, 2**14), _whole(0, 2**10)
 _UNITS: Rule = _whole(0, 1_000)
 _SHARE: Rule = ("from 0 to 1", lambda value: 0 <= value <= 1)
@@ -86,7 +86,7 @@ _RULES: dict[str, Rule] = {
 }
 
 
-# None where nothing is asked for.
+# Keys that may be None.
 _OPTIONAL = frozenset(
     {
         "dataset.image_size",

@@ -1,8 +1,7 @@
 """The config of a run as typed values: `config.optimizer.learning_rate`, as in configs/default.py.
 
-Sections and fields are those of configs/default.py, which says what each is and in which unit, and
-so are the defaults: a config.json that has fewer keys, for it is older than they are or belongs to
-imported weights, is read with them.
+Sections, fields and defaults are those of configs/default.py, which explains them. A config.json
+that lacks keys, because it is older or belongs to imported weights, is read with the defaults.
 """
 
 import dataclasses
@@ -11,7 +10,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class LabelNoiseConfig:
-    """Wrong labels on purpose: section `dataset.label_noise`."""
+    """Label noise: section `dataset.label_noise`."""
 
     clean_ratio: float = 1.0
     matrix: str | None = None
@@ -19,7 +18,7 @@ class LabelNoiseConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetConfig:
-    """What to train and evaluate on: section `dataset`."""
+    """The dataset: section `dataset`."""
 
     name: str = "cifar10"
     train_split: str = "train"
@@ -37,7 +36,7 @@ class DatasetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-    """Changes of images: section `augmentation`, the keywords of `augment_images`."""
+    """Augmentation: section `augmentation`, the keywords of `augment_images`."""
 
     resized_crop_area: tuple[float, float] | None = None
     crop_padding: int = 4
@@ -48,7 +47,7 @@ class AugmentationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RegularizationConfig:
-    """Changes of images and targets: section `regularization`, the keywords of `regularize`."""
+    """Regularization: section `regularization`, the keywords of `regularize`."""
 
     cutout: int = 0
     erasing: float = 0.0
@@ -58,7 +57,7 @@ class RegularizationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network: section `model`. None leaves the network's own value."""
+    """The network: section `model`. None keeps the default of the network."""
 
     name: str = "attention56_cifar"
     p: int | None = None
@@ -78,7 +77,7 @@ class ModelConfig:
     scan_modules: bool | None = None
 
     def keywords(self) -> dict[str, Any]:
-        """Keywords of `create_model`: what is set, but for the name."""
+        """Keywords of `create_model`: all values that are set, except the name."""
         values = dataclasses.asdict(self)
         return {key: v for key, v in values.items() if v is not None and key != "name"}
 
@@ -136,7 +135,7 @@ class RunConfig:
     ema_decay: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as it is written to config.json: nested, in the order of the alphabet."""
+        """The config as it is written to config.json: nested, in alphabetical order."""
         return _in_order(dataclasses.asdict(self))
 
 

@@ -1,8 +1,8 @@
-"""What a compiled step is given: images, labels, and the normalization of the images.
+"""Inputs of the compiled steps: batches, resident data, normalization.
 
 data, row = ResidentData(images, labels, normalization), np.array([7, 3])
 take(data, row)                          # Batch(images[[7, 3]], labels[[7, 3]])
-normalize(images, normalization)         # uint8 to what the network is given, float32
+normalize(images, normalization)         # uint8 to float32, the input of the network
 """
 
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ Array = jax.Array
 
 
 class Normalization(NamedTuple):
-    """Images become (images - mean) * scale.
+    """Normalization: (images - mean) * scale.
 
     Attributes:
         mean: float32 that broadcasts with [H, W, C].
-        scale: likewise.
+        scale: float32 that broadcasts with [H, W, C].
     """
 
     mean: Array | np.ndarray
@@ -39,12 +39,12 @@ class Batch(NamedTuple):
 
 
 class ResidentData(NamedTuple):
-    """A split that lives on the device, whole; steps are told which examples to take.
+    """A whole split on the device; steps get indices of its examples.
 
     Attributes:
         images: uint8 [N, H, W, C].
         labels: int32 [N].
-        normalization: of the images.
+        normalization: normalization of the images.
     """
 
     images: Array | np.ndarray
@@ -53,10 +53,10 @@ class ResidentData(NamedTuple):
 
 
 class StreamedData(NamedTuple):
-    """What stays on the device of a split that streams; steps are given the batches.
+    """The resident part of a streamed split; steps get the batches.
 
     Attributes:
-        normalization: of the images.
+        normalization: normalization of the images.
     """
 
     normalization: Normalization
@@ -66,31 +66,30 @@ Data = ResidentData | StreamedData
 
 
 def take(data: Data, row: Any) -> Batch:
-    """The batch of a step: `row` has the examples' numbers [B], or is the batch itself."""
+    """The batch of a step: `row` has the indices of its examples [B], or is the batch itself."""
     if isinstance(data, ResidentData):
         return Batch(data.images[row], data.labels[row])
     return row
 
 
 def normalize(images: Array, normalization: Normalization) -> Array:
-    """What the network is given: float32 [B, H, W, C] of images uint8 [B, H, W, C]."""
+    """Converts images uint8 [B, H, W, C] to the input of the network, float32 [B, H, W, C]."""
     return (images.astype(jnp.float32) - normalization.mean) * normalization.scale
 
 
-# Of ImageNet's training images scaled to [0, 1], by colour (facebook/fb.resnet.torch), as the
-# normalisation of all networks that were trained on it.
+# Statistics of ImageNet's training images scaled to [0, 1], by color (facebook/fb.resnet.torch).
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def imagenet_normalization() -> Normalization:
-    """Pixels scaled to [0, 1], minus ImageNet's mean colour, over its standard deviation."""
+    """Scales to [0, 1], subtracts ImageNet's mean color and divides by its standard deviation."""
     mean, std = np.asarray(_IMAGENET_MEAN), np.asarray(_IMAGENET_STD)
     return Normalization((255 * mean).astype(np.float32), (1 / (255 * std)).astype(np.float32))
 
 
 def zero_one_normalization() -> Normalization:
-    """Pixels scaled to [0, 1]."""
+    """Scales to [0, 1]."""
     return Normalization(np.zeros(3, np.float32), np.full(3, 1 / 255, np.float32))
 
 
@@ -98,6 +97,6 @@ FIXED_NORMALIZATIONS = {"imagenet": imagenet_normalization, "zero_one": zero_one
 
 
 def mean_image_normalization(images: np.ndarray) -> Normalization:
-    """Minus the mean image; the paper's for CIFAR (section 4.1). images: [N, H, W, C]."""
+    """Subtracts the mean of images [N, H, W, C], as the paper does for CIFAR (section 4.1)."""
     mean = np.mean(images, axis=0, dtype=np.float64)
     return Normalization(np.asarray(mean, np.float32), np.ones((), np.float32))

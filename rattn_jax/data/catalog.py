@@ -1,4 +1,4 @@
-"""Datasets by name, opened but not yet read.
+"""Opens datasets by name.
 
 dataset = open_dataset("cifar10")          # also any prepared TFDS set, or "folder:PATH"
 dataset.class_names                        # ("airplane", ...)
@@ -15,7 +15,7 @@ from rattn_jax.data import splits
 from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
 from rattn_jax.errors import UsageError
 
-# Those whose published sizes are known without a look at the files.
+# Datasets whose published sizes are known without reading files.
 KNOWN = {
     "cifar10": DatasetSpec(10, 32, 50_000, 10_000),
     "cifar100": DatasetSpec(100, 32, 50_000, 10_000),
@@ -51,24 +51,24 @@ def open_dataset(
     test_split: str | None = None,
     test_fraction: float = 0.1,
 ) -> Dataset:
-    """Finds a dataset, preparing it first where that is possible.
+    """Opens a dataset, and prepares it first if possible.
 
     Args:
         name: "digits", "cifar10", "cifar100"; any image classification set that TFDS has prepared
             in `data_dir`, such as "imagenet2012" or "oxford_flowers102:2.1.1"; or "folder:PATH",
             see `image_folder.py`.
         data_dir: TFDS's folder, a path or URL such as "gs://bucket/tfds"; None for TFDS's default
-            ($TFDS_DATA_DIR or ~/tensorflow_datasets). Others than TFDS's sets ignore it.
-        train_split: the split of a TFDS set to learn from.
-        test_split: the split to test on; None: "test", or else "validation".
-        test_fraction: share of each class that is held out where there is nothing to test on.
+            ($TFDS_DATA_DIR or ~/tensorflow_datasets). Only TFDS sets use it.
+        train_split: training split of a TFDS set.
+        test_split: test split of a TFDS set; None: "test" if it exists, otherwise "validation".
+        test_fraction: fraction of each class that is held out if there is no test split.
 
     Returns:
-        The dataset, its examples in the same order every time.
+        The dataset; its examples are in the same order every time.
 
     Raises:
         UsageError: unknown name; data that is missing and cannot be fetched; data that is damaged
-            or is not what the name says. The message tells what to do.
+            or belongs to another dataset. The message says what to do.
     """
     if name == "digits":
         from rattn_jax.data import digits
@@ -83,8 +83,8 @@ def open_dataset(
     return dataset
 
 
-# The readers are imported when called: scikit-learn and tensorflow-datasets take 2 s and 1 s to
-# import, which a config check or `--help` should not pay.
+# The readers are imported when called, because scikit-learn and tensorflow-datasets take 2 s and
+# 1 s to import.
 def _open_folder(name: str, test_fraction: float) -> Dataset:
     from rattn_jax.data import image_folder
 
@@ -121,7 +121,7 @@ def _complete(
     image_size: int | None,
     test_fraction: float,
 ) -> Dataset:
-    """The dataset, with a part of the training examples as test examples if there are no others."""
+    """Creates the dataset; without a test split, holds out a part of the training examples."""
     if test is None:
         held_out = splits.hold_out_fraction(train.labels(), test_fraction, len(class_names))
         rest = splits.remaining(len(train), held_out)
@@ -135,7 +135,7 @@ def _complete(
 
 
 def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
-    """Refuses other data under a known name; announces a subset, for its errors mean less."""
+    """Checks the number of classes of a known dataset, and warns if it is a subset."""
     if dataset.num_classes != spec.num_classes:
         raise UsageError(
             f"{dataset.name} in data_dir {data_dir!r} has {dataset.num_classes} classes: must be "
@@ -156,13 +156,13 @@ def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
 
 
 def build_spec(config: RunConfig) -> DatasetSpec:
-    """What is known of a run's dataset before it is read."""
+    """Describes the dataset of a run without reading it, if it is a known one."""
     dataset = config.dataset
     return dataset_spec(dataset.name, config.data_dir, test_fraction=dataset.test_fraction)
 
 
 def build_dataset(config: RunConfig) -> Dataset:
-    """The dataset, opened."""
+    """Opens the dataset of a run."""
     return open_dataset(
         config.dataset.name,
         config.data_dir,

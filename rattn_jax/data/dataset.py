@@ -1,4 +1,4 @@
-"""Examples by number, as they are stored: what every kind of dataset offers.
+"""The interface of all datasets: examples by index, as they are stored.
 
 source[3]            # Example(index=3, name="cifar10/train[3]", image=b"...", label=7, ...)
 source.labels()      # int32 [N]
@@ -16,12 +16,12 @@ class Example:
     """One image and its class.
 
     Attributes:
-        index: number of the example in the split as it is stored.
-        name: what to call it in a message.
-        file_name: name of the file that it comes from, without folders; "" if not known.
+        index: index of the example in the stored split.
+        name: its name in messages.
+        file_name: name of its file without folders; "" if unknown.
         image: an encoded file (JPEG, PNG, WebP), or uint8 [H, W, 3].
         label: its class.
-        clean_label: its class before label noise; equal to `label` without.
+        clean_label: its class before label noise.
     """
 
     index: int
@@ -33,14 +33,14 @@ class Example:
 
 
 class Source(Protocol):
-    """A split. Reading one example must be safe from several threads, and may raise any error."""
+    """A split. Reading an example must be thread-safe, and may raise any error."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, position: int) -> Example: ...
 
     def name(self, position: int) -> str:
-        """What to call an example that cannot be read."""
+        """Name of an example in messages, even if it cannot be read."""
         ...
 
     def labels(self) -> np.ndarray:
@@ -49,10 +49,10 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """Images that are in memory already.
+    """A split in memory.
 
     Args:
-        name: what to call the split in messages.
+        name: name of the split in messages.
         images: uint8 [N, H, W, 3].
         labels: int32 [N].
     """
@@ -99,14 +99,14 @@ class Subset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Splits over the same classes.
+    """Training and test split of a dataset.
 
     Attributes:
-        name: as it was asked for.
-        class_names: one name a class, in the order of the labels.
-        train: the examples to learn from.
-        test: the held-out examples.
-        image_size: height and width, where all images are squares of one size; else None.
+        name: the name under which it was opened.
+        class_names: names of the classes, in the order of the labels.
+        train: the training examples.
+        test: the test examples.
+        image_size: height and width if all images are squares of one size, otherwise None.
     """
 
     name: str
@@ -131,11 +131,11 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """What is known of a dataset before it is read.
+    """Description of a dataset, known before it is read.
 
     Attributes:
         num_classes: number of classes.
-        image_size: height and width in pixels for which its networks are made; None: not known.
+        image_size: height and width of the input of networks for it, in pixels; None: unknown.
         num_train: training examples.
         num_test: test examples.
     """

@@ -1,4 +1,4 @@
-"""A folder of one's own images: a folder for each class.
+"""Reads your own images from a folder with one folder per class.
 
 PATH/train/cat/1.jpg          or, with a part of each class held out:
 PATH/train/dog/2.png              PATH/cat/1.jpg
@@ -15,7 +15,7 @@ from rattn_jax.data.dataset import Example
 from rattn_jax.errors import UsageError
 
 PREFIX = "folder:"  # of dataset.name
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})  # of files that are images
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})  # suffixes of image files
 
 
 class FolderSource:
@@ -46,7 +46,7 @@ class FolderSource:
 
 
 class Folder(NamedTuple):
-    """What a folder holds; without a folder for testing, `test` is None."""
+    """The contents of a folder; `test` is None without a folder of test images."""
 
     class_names: tuple[str, ...]
     train: FolderSource
@@ -54,7 +54,7 @@ class Folder(NamedTuple):
 
 
 def open_folder(path: epath.PathLike) -> Folder:
-    """Lists the images of a folder; files in alphabetical order, so that their numbers last.
+    """Lists the images of a folder, in alphabetical order so that their indices are stable.
 
     Args:
         path: the folder, local or a URL.
@@ -116,7 +116,7 @@ def _list_images(root: epath.Path, class_names: tuple[str, ...]) -> FolderSource
 
 
 def find_images(paths: Sequence[str]) -> list[epath.Path]:
-    """The files that are named, and the images in the folders that are, at any depth.
+    """Lists files: those given by name, and all images in given folders, recursively.
 
     Raises:
         UsageError: there is no such file, or no image in a folder.

@@ -1,10 +1,10 @@
-"""From encoded files to uint8 images of one size, on the host.
+"""Decodes image files and crops them to uint8 images of one size, on the host.
 
 image = load_crop(example.image, center_box(0.875), size=224)    # uint8 [224, 224, 3]
 
-JPEG files, which is where the time goes, are decoded by simplejpeg (libjpeg-turbo) and resized by
-OpenCV: 1.6 times as fast as Pillow (`experiments/benchmark_input.py`), and both release the GIL, so
-that threads are enough. All other files, and JPEG files that simplejpeg refuses, are Pillow's.
+JPEG files are decoded by simplejpeg (libjpeg-turbo) and resized by OpenCV, which is 1.6 times as
+fast as Pillow (`experiments/benchmark_input.py`). Both release the GIL, so threads are enough.
+Pillow decodes all other files, and JPEG files that simplejpeg refuses.
 """
 
 import io
@@ -43,16 +43,16 @@ class BadImageError(ValueError):
 def load_crop(
     image: bytes | np.ndarray, choose_box: ChooseBox, size: int, *, fast: bool = False
 ) -> np.ndarray:
-    """Part of an image, scaled to a square.
+    """Crops a part of an image and resizes it to a square.
 
     Args:
         image: encoded file, or uint8 [H, W, 3].
-        choose_box: what part to take.
+        choose_box: chooses the part.
         size: height and width of the result.
         fast: see `decode_image`.
 
     Returns:
-        uint8 [size, size, 3], RGB. A part of that size already is not touched.
+        uint8 [size, size, 3], RGB. A part that has this size already is not resized.
 
     Raises:
         BadImageError: the file is damaged, no image, or too large.
@@ -69,7 +69,7 @@ def load_crop(
     part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     if part.shape[:2] == (size, size):
         return part
-    # Linear interpolation leaves pixels out where it shrinks to less than a half.
+    # Linear interpolation skips pixels when it shrinks below one half.
     halves = box.height >= 2 * size and box.width >= 2 * size
     method = cv2.INTER_AREA if halves else cv2.INTER_LINEAR
     resized = cv2.resize(part, (size, size), interpolation=method)
@@ -79,18 +79,16 @@ def load_crop(
 def decode_image(
     data: bytes, at_least: tuple[int, int] = (0, 0), *, fast: bool = False
 ) -> np.ndarray:
-    """Pixels of an encoded file.
+    """Decodes an image file.
 
     Grey values become three equal channels, transparency is dropped, CMYK and palettes are
-    converted. A rotation noted in the file's metadata is not carried out.
+    converted. A rotation in the metadata (EXIF) is not applied.
 
     Args:
         data: JPEG, PNG, WebP, or any other file that Pillow reads.
-        at_least: height and width that are enough: a JPEG file that is twice as large or more may
-            be decoded at a half, a quarter or an eighth of its size, which takes less time. (0, 0)
-            decodes in full.
-        fast: decode JPEG files in 5 % less time, with colours that are less exact by a level or
-            two.
+        at_least: minimum height and width. To save time, a JPEG file that is at least twice as
+            large may be decoded at 1/2, 1/4 or 1/8 of its size. (0, 0) decodes at full size.
+        fast: decode JPEG files in 5 % less time; colors may differ by one or two levels.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -103,7 +101,7 @@ def decode_image(
         minimum = {"min_height": at_least[0], "min_width": at_least[1]} if at_least[0] else {}
         try:
             return simplejpeg.decode_jpeg(data, "RGB", fast, fast, min_factor=2, **minimum)
-        except ValueError:  # damaged, CMYK, or merely odd: Pillow decides
+        except ValueError:  # damaged, CMYK or unusual: try Pillow
             pass
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -113,7 +111,7 @@ def decode_image(
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """Pixels of an image of any mode, as `decode_image` converts them: uint8 [H, W, 3]."""
+    """Converts an image of any mode to RGB as `decode_image` does: uint8 [H, W, 3]."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if "transparency" in image.info:  # of a palette: Pillow wants this way
@@ -122,7 +120,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _measure(data: bytes) -> tuple[int, int]:
-    """Height and width, from the header."""
+    """Reads height and width from the header."""
     try:
         if simplejpeg.is_jpeg(data):
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
@@ -146,10 +144,10 @@ def _scale(box: Box, vertical: float, horizontal: float) -> Box:
 
 
 def center_box(fraction: float) -> ChooseBox:
-    """The square in the middle whose side is `fraction` of the image's shorter side.
+    """Center crop: a square whose side is `fraction` of the shorter side of the image.
 
-    Scaled to S it is what resizing the shorter side to S / fraction and cropping the middle gives:
-    0.875 is the usual 224 out of 256.
+    Resized to S, this equals resizing the shorter side to S / fraction and cropping the center:
+    0.875 is the usual 224 of 256.
     """
 
     def choose(height: int, width: int) -> Box:
@@ -168,7 +166,7 @@ def random_box(draws: np.ndarray, area: tuple[float, float]) -> ChooseBox:
             aspect ratio is from 3/4 to 4/3, uniform in its logarithm.
 
     Returns:
-        Chooser of a box that lies in the image: the first of the tries that does, or else the
+        Function that chooses a box in the image: the first of the tries that fits, otherwise the
         largest one in the middle with a ratio in that range.
     """
     low, high = area

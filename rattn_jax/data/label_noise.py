@@ -1,4 +1,4 @@
-"""Wrong labels on purpose (paper, table 5): a function of (seed, index).
+"""Label noise (paper, table 5) as a function of (seed, index).
 
 noise = LabelNoise(symmetric_matrix(10, clean_ratio=0.7), seed=0)
 noisy = NoisySource(source, noise)        # noisy[3].label may differ from noisy[3].clean_label
@@ -90,12 +90,12 @@ class LabelNoise:
 
 @lru_cache(maxsize=64)
 def _draws(seed: int, block: int) -> np.ndarray:
-    """Uniform numbers of the examples of a block; RandomState never changes (NumPy's NEP 19)."""
+    """Uniform random numbers of a block; RandomState never changes (NumPy's NEP 19)."""
     return np.random.RandomState([seed, _STREAM, block]).random_sample(_BLOCK)
 
 
 class NoisySource:
-    """A source under label noise. See `Source`; `labels()` remain the clean ones."""
+    """A source with label noise. See `Source`; `labels()` returns the clean labels."""
 
     def __init__(self, source: Source, noise: LabelNoise) -> None:
         self._source, self._noise = source, noise

@@ -1,9 +1,9 @@
-"""What a compiled step is given: data that lives on the device, or batches that stream to it.
+"""Data loaders: resident data on the device, or batches that are streamed to it.
 
-    loader.train(step, count)        # Batches of `count` updates, from the one after `step` on
+    loader.train(step, count)        # Batches of `count` updates, starting after `step`
     loader.eval("test")              # the Batches of a split, each example once
 
-Both kinds see the same examples in the same order: it is a function of (seed, step) alone.
+Both loaders yield the same examples in the same order, a function of (seed, step).
 `open_loader.py` chooses one of them by the size of the dataset.
 """
 
@@ -40,15 +40,15 @@ from rattn_jax.parallel.mesh import (
     to_global_arrays,
 )
 
-_EVAL_BATCHES_PER_CALL = 100  # on accelerators, which find all of them in their memory
+_EVAL_BATCHES_PER_CALL = 100  # on accelerators, where the data is resident
 
 
 class ImageSizes(NamedTuple):
     """Height and width of images, in pixels.
 
     Attributes:
-        train: in training.
-        eval: in evaluation.
+        train: size in training.
+        eval: size in evaluation.
     """
 
     train: int
@@ -59,11 +59,10 @@ class Batches(NamedTuple):
     """Batches for one call of a compiled step.
 
     Attributes:
-        data: what stays on the device.
-        rows: of each batch the examples' numbers, int32 [batches, B], or a `Batch` of arrays
-            [batches, B, ...]; see `take`.
-        mask: bool [batches, B], False for examples that do not count; None in training, where all
-            of them do.
+        data: resident data.
+        rows: indices of the examples, int32 [batches, B], or a `Batch` of arrays [batches, B, ...];
+            see `take`.
+        mask: bool [batches, B], False for examples that do not count; None in training.
     """
 
     data: Data
@@ -72,7 +71,7 @@ class Batches(NamedTuple):
 
 
 class Loader(Protocol):
-    """Source of training and evaluation batches.
+    """Interface of the data loaders.
 
     Attributes:
         normalization: of the images.
@@ -83,7 +82,7 @@ class Loader(Protocol):
     resident: bool
 
     def train(self, step: int, count: int) -> Batches:
-        """What updates `step` ... `step + count - 1` are given."""
+        """The batches of updates `step` ... `step + count - 1`."""
         ...
 
     def eval(self, split: str) -> Generator[Batches]:
@@ -91,24 +90,24 @@ class Loader(Protocol):
         ...
 
     def num_examples(self, split: str) -> int:
-        """Examples of a split that count; of a stream, once it has been evaluated."""
+        """Number of examples that count; of a stream, known after its evaluation."""
         ...
 
     def host_batch(self, step: int) -> Batch:
-        """This process's share of what update `step` is given, on the host."""
+        """This process's shard of the batch of update `step`, on the host."""
         ...
 
     def read(self, split: str, positions: Sequence[int]) -> Batch:
-        """Some examples of a split to evaluate, on the host; other processes take no part."""
+        """Reads some examples of an evaluated split, on the host, without other processes."""
         ...
 
     def close(self) -> None:
-        """Ends what goes on in the background."""
+        """Stops background threads."""
         ...
 
 
 class ResidentLoader:
-    """Splits that live on every device, whole. See `Loader`.
+    """Loader of splits that are resident on every device. See `Loader`.
 
     Args:
         train: training split.
@@ -177,7 +176,7 @@ class ResidentLoader:
 
 
 class StreamedLoader:
-    """Splits that are read, decoded and cropped in the background. See `Loader`.
+    """Loader of splits that are read, decoded and cropped in the background. See `Loader`.
 
     Args:
         train: training split.
@@ -186,7 +185,7 @@ class StreamedLoader:
         mesh: devices.
         config: the run's config.
         sizes: of the images.
-        num_classes: what labels must be below.
+        num_classes: number of classes.
         excluded: file names of test examples that do not count.
     """
 
@@ -288,5 +287,5 @@ class StreamedLoader:
 
 
 def num_threads(config: DatasetConfig) -> int:
-    """Threads that decode images."""
+    """Number of threads that decode images."""
     return config.num_threads or os.cpu_count() or 1

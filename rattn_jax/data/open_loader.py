@@ -1,4 +1,4 @@
-"""Opens the loader of a run: resident where the dataset fits on the device, streamed elsewhere.
+"""Opens the loader of a run: resident if the dataset fits on the device, otherwise streamed.
 
 loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
 """
@@ -21,10 +21,10 @@ from rattn_jax.errors import UsageError
 
 
 def image_sizes(config: DatasetConfig, spec: DatasetSpec) -> ImageSizes:
-    """Sizes of a run's images.
+    """Image sizes of a run.
 
     Raises:
-        UsageError: neither config nor dataset has a size.
+        UsageError: neither config nor dataset specifies a size.
     """
     size = config.image_size or spec.image_size
     if size is None:
@@ -36,10 +36,10 @@ def image_sizes(config: DatasetConfig, spec: DatasetSpec) -> ImageSizes:
 
 
 def fits_device(config: RunConfig, sizes: ImageSizes, num_train: int, num_test: int) -> bool:
-    """Whether so many examples are small enough, once decoded, to live on every device.
+    """Whether the decoded examples fit on every device.
 
     Raises:
-        UsageError: they cannot be normalised as `config.normalization` says.
+        UsageError: `config.normalization` is not possible for them.
     """
     num_bytes = 3 * (num_train * sizes.train**2 + num_test * sizes.eval**2)
     fits = num_bytes <= config.dataset.max_resident_bytes
@@ -60,10 +60,10 @@ def fits_device(config: RunConfig, sizes: ImageSizes, num_train: int, num_test: 
 
 
 def open_loader(config: RunConfig, dataset: Dataset, sizes: ImageSizes, mesh: Mesh) -> Loader:
-    """The batches of a run; reads the whole dataset if it fits on the device.
+    """Opens the loader of a run; reads the whole dataset if it fits on the device.
 
     Raises:
-        UsageError: the dataset cannot be used as the config says.
+        UsageError: the config does not fit the dataset.
         DataError: examples cannot be used.
     """
     train, evaluated = build_splits(config, dataset)

@@ -1,7 +1,7 @@
-"""From stored examples to images and labels in memory, and what to do about bad ones.
+"""Reads examples into memory, and handles bad ones.
 
-A damaged training image is skipped, counted and named; a damaged test image ends the run, for an
-error over fewer images than the others' would be compared with theirs.
+A damaged training image is skipped, counted and reported. A damaged test image ends the run,
+because errors over different test sets must not be compared.
 """
 
 import dataclasses
@@ -45,10 +45,10 @@ class Loaded(NamedTuple):
 
 
 class BadExamples:
-    """Counts bad training examples, each once, and ends the run when there are too many.
+    """Counts distinct bad training examples, and ends the run if there are too many.
 
     Args:
-        limit: how many there may be.
+        limit: maximum number.
     """
 
     def __init__(self, limit: int) -> None:
@@ -56,10 +56,10 @@ class BadExamples:
         self._found: dict[str, str] = {}
 
     def report(self, examples: Iterable[BadExample]) -> None:
-        """Counts and logs what is new.
+        """Counts and logs new ones.
 
         Raises:
-            DataError: there are more than the limit.
+            DataError: the limit is exceeded.
         """
         for name, reason in examples:
             if name not in self._found:
@@ -86,23 +86,23 @@ def load(
     """Reads, decodes and crops one example.
 
     Args:
-        source: where from.
-        position: which one.
-        choose_box: what part of the image.
+        source: source of the example.
+        position: its index in the source.
+        choose_box: chooses a part of the image.
         size: height and width of the result.
         num_classes: what the label must be below.
         fast: see `decode_image`.
 
     Raises:
-        DataError: the label is out of range. Training would not notice by itself: the loss
-            becomes NaN above and silently takes the last class for -1.
+        DataError: the label is out of range. Training would not notice: the loss of a label that
+            is too large is NaN, and -1 silently means the last class.
     """
     name = source.name(position)
     try:
         example = source[position]
         name = example.name
         image = load_crop(example.image, choose_box, size, fast=fast)
-    # Whatever store and decoder raise, it is this example's fault, and they have many kinds.
+    # Readers and decoders raise many kinds of errors.
     except Exception as error:
         return BadExample(name, " ".join(f"{type(error).__name__}: {error}".split())[:200])
     if not 0 <= example.clean_label < num_classes:
@@ -141,15 +141,15 @@ def load_split(
     bad_examples: BadExamples | None = None,
     excluded: frozenset[str] = frozenset(),
 ) -> Split:
-    """Reads a whole split: of each image the middle, scaled to one size.
+    """Reads a whole split: the center crop of each image, resized.
 
     Args:
         source: the split.
         size: height and width of the images.
-        num_classes: what labels must be below.
+        num_classes: number of classes.
         crop_fraction: see `center_box`.
-        num_threads: how many examples to decode at the same time.
-        bad_examples: where to report bad examples, which are left out; None: they are errors.
+        num_threads: number of threads that decode images.
+        bad_examples: counts bad examples, which are skipped; None: they are errors.
         excluded: file names of examples to leave out.
 
     Raises:
@@ -188,7 +188,7 @@ def load_split(
 
 
 def bad_test_example(bad: BadExample) -> DataError:
-    """What to say of a bad example in evaluation."""
+    """Message about a bad example in evaluation."""
     return DataError(
         f"{bad.name} cannot be evaluated ({bad.reason}): an error counts every example; repair or "
         "replace it"
@@ -196,7 +196,7 @@ def bad_test_example(bad: BadExample) -> DataError:
 
 
 def read_exclude_file(path: epath.PathLike) -> frozenset[str]:
-    """File names of examples that evaluation leaves out.
+    """Reads the file names of test examples to exclude.
 
     Args:
         path: a text file with one name a line or, as in ImageNet's development kit, one number n,

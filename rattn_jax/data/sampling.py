@@ -1,8 +1,8 @@
-"""The order in which training examples are seen: a function of (seed, step), without state.
+"""Order of the training examples: a pure function of (seed, step).
 
-Epochs follow each other without a gap: step s takes the places s * B ... s * B + B - 1 of the
-endless sequence of epochs, each in an order of its own. Resuming at any step, on any number of
-devices, therefore continues with the same examples, and each is seen once in each epoch.
+Epochs follow each other without a gap, each in its own random order; step s takes positions
+s * B ... s * B + B - 1 of this endless sequence. A run that resumes at any step, on any number of
+devices, therefore continues with the same examples, and sees each of them once per epoch.
 """
 
 import math
@@ -20,7 +20,7 @@ def _epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def training_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
-    """Examples of the global batch of one step.
+    """Indices of the global batch of a step.
 
     Args:
         seed: seed of the run, 0 <= seed < 2**32.
@@ -41,7 +41,7 @@ def training_indices(seed: int, step: int, batch_size: int, num_examples: int) -
 
 
 def training_index(seed: int, place: int, num_examples: int) -> int:
-    """Example at one place of the endless sequence of epochs; see `training_indices`."""
+    """Index at a position of the endless sequence of epochs; see `training_indices`."""
     epoch, offset = divmod(place, num_examples)
     return int(_epoch_order(seed, epoch, num_examples)[offset])
 
@@ -49,12 +49,12 @@ def training_index(seed: int, place: int, num_examples: int) -> int:
 def evaluation_indices(
     batch_size: int, num_examples: int, batches_per_call: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches that hold every example exactly once, padded to equal shapes.
+    """Yields batches that contain every example exactly once, padded to equal shapes.
 
     Args:
         batch_size: examples a batch.
         num_examples: size of the split, at least 1.
-        batches_per_call: batches to yield together, at most.
+        batches_per_call: maximum number of batches to yield together.
 
     Yields:
         Indices, int32 [batches, batch_size], and a mask, bool of the same shape. Padding is

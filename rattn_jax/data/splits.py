@@ -1,4 +1,4 @@
-"""The splits of a run. Always the same examples are held out, whatever its seed."""
+"""The splits of a run. The held-out examples do not depend on the seed."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ _SEED = 2017  # fixed: what is held out must not change between runs that are co
 
 
 def hold_out_count(labels: np.ndarray, count: int, num_classes: int) -> np.ndarray:
-    """Examples for validation, as many of each class as of every other, to within one.
+    """Chooses validation examples, balanced over the classes.
 
     Args:
         labels: classes, int32 [N].
@@ -38,7 +38,7 @@ def hold_out_count(labels: np.ndarray, count: int, num_classes: int) -> np.ndarr
 
 
 def hold_out_fraction(labels: np.ndarray, fraction: float, num_classes: int) -> np.ndarray:
-    """Examples for testing: `fraction` of each class, at least one, and never all.
+    """Chooses test examples: `fraction` of each class, at least one and never all.
 
     Args:
         labels: classes, int32 [N].

@@ -1,8 +1,7 @@
-"""Batches of what does not fit on the device, decoded in the background with Grain.
+"""Streams batches of data that does not fit on the device, decoded in the background with Grain.
 
-Which examples a batch has, and what is cropped from them, are functions of (seed, step). There is
-no state of an iterator: a resumed run starts its stream at its step, and each process reads its
-own share of every batch, and nothing else.
+The examples of a batch and their crops are functions of (seed, step), so there is no iterator state
+to save: a resumed run starts its stream at its step. Each process reads only its shard of a batch.
 """
 
 import dataclasses
@@ -26,14 +25,14 @@ _BLOCK = 256  # places whose random numbers are drawn together
 
 @dataclasses.dataclass(frozen=True)
 class StreamOptions:
-    """How a stream is read.
+    """Options of a stream.
 
     Attributes:
         batch_size: size of the global batch.
         size: height and width of the images.
-        num_classes: what labels must be below.
-        num_threads: how many examples to decode at the same time.
-        share: the process's part of each batch.
+        num_classes: number of classes.
+        num_threads: number of threads that decode images.
+        share: this process's shard of each batch.
     """
 
     batch_size: int
@@ -44,23 +43,23 @@ class StreamOptions:
 
     @property
     def local_batch_size(self) -> int:
-        """Examples of each batch that this process reads."""
+        """Number of examples of each batch that this process reads."""
         return self.batch_size // self.share.count
 
     def place(self, batch: int, offset: int) -> int:
-        """Where an example of this process's part of a batch is among those of all batches."""
+        """Position of an example of this process in the sequence of all batches."""
         first = batch * self.batch_size + self.share.index * self.local_batch_size
         return first + offset
 
 
 class TrainingBatch(NamedTuple):
-    """A process's share of a batch.
+    """This process's shard of a batch.
 
     Attributes:
         images: uint8 [B, S, S, 3].
         labels: int32 [B], with label noise.
         clean_labels: int32 [B].
-        bad_examples: those that others have replaced.
+        bad_examples: bad examples that were replaced.
     """
 
     images: np.ndarray
@@ -70,13 +69,13 @@ class TrainingBatch(NamedTuple):
 
 
 class EvaluationBatch(NamedTuple):
-    """A process's share of a batch.
+    """This process's shard of a batch.
 
     Attributes:
         images: uint8 [B, S, S, 3].
         labels: clean labels, int32 [B].
         mask: bool [B], False for padding and excluded examples.
-        num_excluded: how many examples of the share are excluded.
+        num_excluded: number of excluded examples.
     """
 
     images: np.ndarray
@@ -94,18 +93,18 @@ def training_batches(
     crop_area: tuple[float, float] | None,
     max_bad_examples: int,
 ) -> Generator[TrainingBatch]:
-    """The batches of some steps, in order.
+    """Yields the batches of some steps, in order.
 
-    A bad example is replaced by the next good one of the split, so that a batch has its size and
-    stays a function of (seed, step).
+    A bad example is replaced by the next good one of the split, so that batches keep their size and
+    remain a function of (seed, step).
 
     Args:
         source: the training split.
-        steps: numbers of updates done before each batch.
-        options: how to read it.
+        steps: steps of the batches.
+        options: options of the stream.
         seed: seed of the run.
-        crop_area: see `random_box`; None takes the largest square in the middle.
-        max_bad_examples: after how many bad examples in a row to give up.
+        crop_area: see `random_box`; None takes the largest center square.
+        max_bad_examples: number of consecutive bad examples after which to give up.
 
     Raises:
         DataError: a label is out of range.
@@ -150,7 +149,7 @@ def evaluation_batches(
 
     Args:
         source: the split.
-        options: how to read it.
+        options: options of the stream.
         crop_fraction: see `center_box`.
         excluded: file names of examples that do not count.
 
@@ -184,7 +183,7 @@ def evaluation_batches(
 
 
 def _crop_draws(seed: int, place: int) -> np.ndarray:
-    """Random numbers for the crop at one place of the endless sequence of epochs."""
+    """Random numbers for the crop at a position of the endless sequence of epochs."""
     block, offset = divmod(place, _BLOCK)
     return _block_draws(seed, block)[offset]
 
@@ -202,7 +201,7 @@ def _stream(
     """`collate` of `batch_size` times `read(position)`, with two batches under way."""
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * batch_size)
     dataset = (
-        # A tuple of one, for Grain takes None as "filtered out".
+        # In a tuple, because Grain treats None as filtered out.
         grain.MapDataset.range(positions.start, positions.stop)
         .map(lambda position: (read(position),))
         .to_iter_dataset(options)

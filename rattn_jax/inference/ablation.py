@@ -1,8 +1,7 @@
-"""How much each attention module matters: the error with its masks replaced.
+"""Measures how much each attention module matters: the error with its masks replaced.
 
-`zero` puts 0 in place of a module's mask (with attention residual learning the trunk passes as it
-is), `mean` its mean over the examples (the same for every image), `shuffled` the mask of another
-example.
+`zero` replaces the mask of a module by 0 (with attention residual learning the trunk passes
+unchanged), `mean` by its mean over the examples, `shuffled` by the mask of another example.
 """
 
 import dataclasses
@@ -34,11 +33,11 @@ ALL = "all"
 
 @dataclasses.dataclass(frozen=True)
 class ModuleErrors:
-    """What replacing the masks of a module does.
+    """Errors with the masks of a module replaced.
 
     Attributes:
-        module: its name, "all" for all of them at once.
-        mask_mean: mean of the masks; None for all.
+        module: name of the module; "all" for all modules at once.
+        mask_mean: mean of its masks; None for "all".
         errors: error_top1 by replacement, fractions.
     """
 
@@ -49,13 +48,13 @@ class ModuleErrors:
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """Errors of a split.
+    """Errors of a split with and without replaced masks.
 
     Attributes:
         split: name of the split.
-        num_examples: examples that were evaluated.
+        num_examples: number of evaluated examples.
         error: error_top1 as trained, a fraction.
-        modules: those with replaced masks.
+        modules: errors with replaced masks, by module.
     """
 
     split: str
@@ -83,8 +82,8 @@ def ablate_masks(
     Args:
         network: a trained network.
         split: "test", "train" or, where the run holds some out, "validation".
-        batch_size: images at a time; the masks are shuffled among them.
-        num_examples: so many, drawn at random but the same ones every time; None takes all.
+        batch_size: images per batch; masks are shuffled within a batch.
+        num_examples: number of examples, a fixed random choice; None takes all.
 
     Raises:
         UsageError: no attention modules, no such split, or a dataset that cannot be opened.
@@ -141,14 +140,14 @@ def _mask_shapes(network: Classifier) -> dict[str, tuple[int, ...]]:
 def _evaluate(
     network: Classifier, variables: Any, batch: _Batch, choices: Array, means: dict[str, Array]
 ) -> tuple[Array, dict[str, Array]]:
-    """Number of wrong answers, and the sum of each module's masks as they were [H, W, C].
+    """Counts wrong answers, and sums the original masks [H, W, C] of each module.
 
     Args:
         network: the network.
         variables: its variables.
         batch: images and labels.
-        choices: for each module what to put in place of its masks, int32: 0 leaves them, 1 and
-            more are the REPLACEMENTS. As data, so that all of them are one compiled function.
+        choices: replacement of each module, int32: 0 keeps its masks, 1 and more are the
+            REPLACEMENTS. They are data, so that one compiled function serves all of them.
         means: mean mask of each module, by name; their order is that of the choices.
     """
     sums = {}
@@ -178,7 +177,7 @@ def _examples(
 ) -> tuple[Source, frozenset[str]]:
     """Examples of a split in random order, and the file names of those that do not count.
 
-    In their own order neighbours are often of one class, and so would be the shuffled masks.
+    In stored order neighbors often have the same class, and so would the shuffled masks.
     """
     config = network.config
     dataset = build_dataset(config)

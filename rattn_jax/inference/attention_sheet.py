@@ -1,4 +1,4 @@
-"""The sheet of an image: what a trained network predicts, and what its attention modules do."""
+"""Draws the sheet of an image: predictions of a network, and maps of its attention modules."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ NUM_CHANNELS = 3  # drawn of each module, unless they are named
 
 
 def draw_image(network: Classifier, file: epath.Path, channels: Sequence[int] = ()) -> Image.Image:
-    """The sheet of an image.
+    """Draws the sheet of an image.
 
     Args:
         network: a trained network.
         file: the image.
-        channels: those to draw, of the modules that have them; none: the strongest three of each.
+        channels: channels to draw, in modules that have them; empty: the strongest three of each.
 
     Raises:
         UsageError: the network has no attention modules, or none with one of the channels.

@@ -28,13 +28,13 @@ AnyImage = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
 
 
 class Classifier(SavedRun):
-    """A network that was trained: what it predicts, and what it attends to.
+    """A trained classifier: its predictions and its attention maps.
 
     Its attributes are those of `SavedRun`.
     """
 
     def decode(self, image: AnyImage) -> np.ndarray:
-        """An image as evaluation shows it to the network: uint8 [image_size, image_size, 3].
+        """Decodes and crops an image as in evaluation: uint8 [image_size, image_size, 3].
 
         Args:
             image: a path; an encoded file; uint8 [H, W, 3]; or a Pillow image.
@@ -63,11 +63,11 @@ class Classifier(SavedRun):
         """Probabilities of the classes, float32 [B, classes].
 
         Args:
-            images: uint8 [B, H, W, 3], or what `decode` takes; of any sizes.
-            batch_size: images to compute at a time, at most. Every new size is compiled once.
+            images: uint8 [B, H, W, 3], or a list of what `decode` takes; of any sizes.
+            batch_size: maximum number of images per batch. Each new size is compiled once.
 
         Raises:
-            UsageError: `images` is a single one.
+            UsageError: `images` is a single image.
             BadImageError, OSError: see `decode`.
         """
         if isinstance(images, str | bytes | os.PathLike | Image.Image):
@@ -84,7 +84,7 @@ class Classifier(SavedRun):
     def predict_files(
         self, files: Sequence[epath.Path], *, batch_size: int = 64
     ) -> Iterator[tuple[epath.Path, np.ndarray | str]]:
-        """For each file its probabilities, float32 [classes], or why it cannot be read."""
+        """Yields probabilities float32 [classes] of each file, or why it cannot be read."""
         size = min(batch_size, len(files))
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for start in range(0, len(files), size):
@@ -104,20 +104,20 @@ class Classifier(SavedRun):
             return error.strerror or str(error)
 
     def predict_decoded(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        """Probabilities of up to `batch_size` images from `decode`, computed as so many."""
+        """Probabilities of up to `batch_size` images from `decode`, padded to that number."""
         padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
         padded = np.pad(images, padding)
         return np.asarray(self._probabilities(self._on_device, padded))[: len(images)]
 
     def attention(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, ModuleMaps]]:
-        """Probabilities, and the maps of all attention modules.
+        """Predicts, and returns the maps of all attention modules.
 
         Args:
             images: uint8 [B, image_size, image_size, 3].
 
         Returns:
             Probabilities float32 [B, classes]; maps float32 by the modules' names, such as
-            "stage1/module1", in the order in which they come.
+            "stage1/module1", in the order of the network.
 
         Raises:
             UsageError: the network has no attention modules.
@@ -130,13 +130,13 @@ class Classifier(SavedRun):
         return np.asarray(jax.nn.softmax(logits)), as_float
 
     def logits(self, variables: Any, images: Array) -> Array:
-        """Logits float32 [B, classes] of uint8 images [B, image_size, image_size, 3]: to trace."""
+        """Logits float32 [B, classes] of uint8 images [B, image_size, image_size, 3]; traceable."""
         inputs = normalize(images, self.normalization)
         logits: Any = self.model.apply(variables, inputs, train=False)
         return logits
 
     def logits_and_maps(self, variables: Any, images: Array) -> tuple[Array, dict[str, ModuleMaps]]:
-        """`logits`, and the maps of all attention modules by their names: to trace.
+        """`logits`, and the maps of all attention modules by name; traceable.
 
         Raises:
             UsageError: the network has none.
@@ -166,7 +166,7 @@ class Classifier(SavedRun):
 
 
 def load(workdir: epath.PathLike) -> Classifier:
-    """The network of a run, from its newest checkpoint. The folder is left as it is.
+    """Reads the network of the latest valid checkpoint, without changing the folder.
 
     Args:
         workdir: the run's folder.
@@ -176,5 +176,5 @@ def load(workdir: epath.PathLike) -> Classifier:
             no device.
         DataError: all checkpoints are damaged.
     """
-    find_devices()  # or the first prediction fails, without a word about JAX_PLATFORMS
+    find_devices()  # otherwise the first prediction fails with an unclear error
     return Classifier(**vars(read_saved_run(workdir)))

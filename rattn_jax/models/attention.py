@@ -1,4 +1,4 @@
-"""The attention module: a trunk branch, weighted by a soft mask branch (paper, section 3).
+"""The attention module: a trunk branch weighted by a soft mask branch (paper, section 3).
 
 _, seen = model.apply(variables, images, train=False, mutable=["intermediates"])
 read_maps(seen["intermediates"])["stage1/module1"].mask    # [B, H, W, C]
@@ -20,7 +20,7 @@ from rattn_jax.models.units import ModuleDef
 
 Array = jax.Array
 
-_TINY = 1e-12  # under square roots: keeps value and gradient finite at zero norm or variance
+_TINY = 1e-12  # keeps square roots and their gradients finite at zero norm or variance
 
 
 def mixed_attention(x: Array) -> Array:
@@ -73,7 +73,8 @@ def _mask_end(
 ) -> Array:
     """Twice batch norm, ReLU and 1x1 convolution, and the activation.
 
-    Where units activate their output, the first convolution reads it as it is.
+    If the units activate their output, there is no batch norm and ReLU before the first
+    convolution.
     """
     for i in (1, 2):
         if preactivated or i == 2:
@@ -201,9 +202,9 @@ def local_width(
 
 
 class AttentionModule(nn.Module):
-    """p units, then trunk and mask side by side on their output, then p units.
+    """An attention module: p units, then trunk and mask on their output, then p units.
 
-    The collection `intermediates`, if it is asked for, gets `mask_output`, `trunk_output` and
+    If the collection `intermediates` is mutable, it gets `mask_output`, `trunk_output` and
     `fused_output`, each [B, H, W, C].
 
     Attributes:
@@ -235,12 +236,12 @@ class AttentionModule(nn.Module):
 
 
 class ModuleMaps(NamedTuple):
-    """What is inside an attention module, each [B, H, W, C].
+    """Maps inside an attention module, each [B, H, W, C].
 
     Attributes:
         mask: the soft mask.
-        trunk: the trunk branch, which it weights.
-        fused: the two of them together.
+        trunk: the output of the trunk branch.
+        fused: both combined.
     """
 
     mask: Array | np.ndarray
@@ -252,7 +253,7 @@ def read_maps(intermediates: Mapping[str, Any]) -> dict[str, ModuleMaps]:
     """The maps of all attention modules, by names such as "stage1/module1".
 
     Args:
-        intermediates: the collection of this name, of a forward pass with it as `mutable`.
+        intermediates: the collection `intermediates` of a forward pass.
     """
     maps = {}
     for stage, modules in intermediates.items():
@@ -264,5 +265,5 @@ def read_maps(intermediates: Mapping[str, Any]) -> dict[str, ModuleMaps]:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names of modules by their numbers: stage1/module10 comes after stage1/module2."""
+    """Sorts names of modules by their numbers: stage1/module10 comes after stage1/module2."""
     return sorted(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])

@@ -101,16 +101,16 @@ def list_models() -> list[str]:
 
 
 def create_model(name: str, num_classes: int, **keywords: Any) -> nn.Module:
-    """The network called `name`, as a `flax.linen.Module`.
+    """Creates the network `name`, a `flax.linen.Module`.
 
     Args:
         name: one of `list_models()`.
         num_classes: number of classes.
-        **keywords: attributes of the module to set otherwise than `name` does, for example
+        **keywords: attributes of the module that replace those of `name`, for example
             `widths=(16, 32, 64)`.
 
     Raises:
-        UsageError: unknown name or keyword, or a keyword's value that the network cannot have.
+        UsageError: unknown name or keyword, or an invalid value of a keyword.
     """
     if name not in MODELS:
         raise UsageError(f"model {name!r} is unknown: choose one of {', '.join(list_models())}")

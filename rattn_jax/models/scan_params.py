@@ -1,10 +1,10 @@
-"""The variables of a stage's equal modules as one, for networks with `scan_modules`.
+"""Stacks the variables of equal modules of a stage, for networks with `scan_modules`.
 
     stacked = stack_modules(state)      # {"module1": a, "module2": b} becomes {"modules": [a, b]}
     assert unstack_modules(stacked) == state
 
-A compiled step of Attention-452 has 5,950 arrays of parameters and statistics apart and 1,075
-stacked; what it does with each of them alone takes XLA longer to compile than the network.
+A compiled step of Attention-452 has 5,950 arrays of parameters and statistics, or 1,075 if they are
+stacked. The optimizer's operations on each of them take XLA longer to compile than the network.
 """
 
 from typing import Any
@@ -16,17 +16,17 @@ MODULE, STACKED = "module", "modules"  # names: module1, module2, ...; their var
 
 
 def stack_modules(tree: Any) -> Any:
-    """The tree with the variables of each stage's modules stacked along a new first axis.
+    """Stacks the variables of the modules of each stage along a new first axis.
 
     Args:
         tree: any pytree over dictionaries of variables, such as a `TrainState`; those of stages
-            with less than two modules stay as they are.
+            with fewer than two modules are not changed.
     """
     return jax.tree.map(_stack, tree, is_leaf=_has_modules)
 
 
 def unstack_modules(tree: Any) -> Any:
-    """The tree as it was before `stack_modules`."""
+    """The inverse of `stack_modules`."""
     return jax.tree.map(_unstack, tree, is_leaf=_has_stacked)
 
 

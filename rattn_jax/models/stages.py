@@ -1,4 +1,4 @@
-"""The stages of a network as a forward pass sees them (paper, figure 4).
+"""Reads the outputs of the stages of a network (paper, figure 4).
 
 intermediates, outputs = apply_and_watch(model, variables, inputs)
 outputs["stage1"]                     # [B, H, W, C]
@@ -13,13 +13,13 @@ import jax
 
 from rattn_jax.models.residual_attention import Stage
 
-_UNIT = re.compile(r"(stage\d+)_unit(\d+)")  # of networks whose stages are no modules
+_UNIT = re.compile(r"(stage\d+)_unit(\d+)")  # in networks whose stages are not modules
 
 
 def apply_and_watch(
     model: nn.Module, variables: Any, inputs: jax.Array
 ) -> tuple[Mapping[str, Any], dict[str, jax.Array]]:
-    """Evaluates a network: its intermediates, and the output of each stage.
+    """Runs a network, and returns its intermediates and the output of each stage.
 
     Args:
         model: an attention network, or one of residual units.
@@ -27,8 +27,8 @@ def apply_and_watch(
         inputs: normalised images, float32 [B, H, W, C].
 
     Returns:
-        The collection "intermediates", for `read_maps`; and outputs [B, H, W, C] by the names of
-        the stages, none if the network has none.
+        The collection "intermediates", for `read_maps`; and the outputs [B, H, W, C] by name of
+        the stage, empty if the network has no stages.
     """
 
     def is_watched(module: nn.Module, method: str) -> bool:
@@ -50,7 +50,7 @@ def apply_and_watch(
 
 
 def _last_modules(names: Sequence[str]) -> dict[str, str]:
-    """The module whose output is that of a stage, by stage: the stage, or its last unit."""
+    """The module with the output of each stage: the stage itself, or its last unit."""
     units = sorted(
         (match[1], int(match[2]), match[0]) for name in names if (match := _UNIT.fullmatch(name))
     )

@@ -1,4 +1,4 @@
-"""What the networks share at their ends: the stem before the stages, the classifier after them."""
+"""The stem before the stages and the classifier after them, which all networks share."""
 
 import flax.linen as nn
 import jax
@@ -51,7 +51,7 @@ def classify(x: Array, num_classes: int, norm: ModuleDef, preactivated: bool) ->
 
 
 def to_dtype(images: Array, dtype: str | None) -> Array:
-    """The images in the dtype of the computation; None leaves them as they are."""
+    """Converts images to the dtype of the computation; None does not convert."""
     return images if dtype is None else images.astype(dtype)
 
 

@@ -1,4 +1,4 @@
-"""Depth, size and cost of the networks, read off a trace: nothing is initialised or run."""
+"""Depth, size and cost of the networks, computed from a trace without running them."""
 
 import dataclasses
 import math
@@ -59,9 +59,9 @@ class Description:
         num_classes: number of classes.
         depth: weighted layers along the trunk.
         parameters: learnable parameters.
-        parameters_and_statistics: those and the running averages of batch norm.
+        parameters_and_statistics: parameters and running averages of batch norm.
         multiply_adds: multiplications of convolutions and matrix products for one image.
-        activation_bytes: what the forward pass keeps for the backward pass of one batch.
+        activation_bytes: memory that the forward pass keeps for the backward pass of a batch.
         batch_size: images of that batch.
         paper_parameters: the paper's parameters; None if it gives none.
         paper_multiply_adds: the paper's "FLOPs"; None if it gives none for images of this size.
@@ -81,7 +81,7 @@ class Description:
 
 
 def standard_input(name: str) -> tuple[int, int]:
-    """Side of the images and number of classes that a network is made for."""
+    """Image size and number of classes that a network is designed for."""
     if name.endswith("_cifar"):
         return 32, 10
     return (299 if name.startswith("inception_resnet") else 224), 1000
@@ -93,7 +93,7 @@ def layers(model: nn.Module, input_size: int) -> list[Layer]:
 
 
 def describe(name: str, input_size: int | None = None, batch_size: int = 64) -> Description:
-    """Size and cost of the network called `name`, at its standard input unless told.
+    """Size and cost of the network `name`, by default at its standard input size.
 
     Raises:
         UsageError: unknown name, or images too small for the network.
@@ -143,7 +143,7 @@ def _size(tree: Any) -> int:
 
 
 def _activation_bytes(model: nn.Module, variables: Any, size: int, batch_size: int) -> int:
-    """Bytes of the arrays that the gradient's function holds, its parameters apart."""
+    """Bytes of the arrays that the backward pass keeps, without the parameters."""
     images = jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.float32)
 
     def backward(variables: Any, images: Any) -> Any:

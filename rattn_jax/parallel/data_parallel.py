@@ -1,9 +1,9 @@
-"""Two ways to map a per-replica function over a mesh of devices.
+"""Data parallelism: maps a per-replica function over a mesh of devices.
 
     step = data_parallel(function, mesh, "shard_map", num_batches=1, donate_state=True)
     state = step(replicate(state, mesh), replicate(data, mesh), indices)
 
-The function combines what it computes over the axis DATA_AXIS itself (`jax.lax.pmean`, ...).
+The function itself reduces its results over DATA_AXIS (`jax.lax.pmean`, ...).
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ def data_parallel(
     num_batches: int,
     donate_state: bool = False,
 ) -> Any:
-    """Compiles `function(state, data, *batches)` of one replica for all devices of the mesh.
+    """Maps `function(state, data, *batches)` of one replica over all devices of the mesh.
 
     Args:
-        function: gets `state` and `data` whole and, of each array in `batches`, the replica's
-            share [steps, B / replicas, ...]. Its result must be the same on all replicas.
+        function: gets replicated `state` and `data`, and its shard [steps, B / replicas, ...] of
+            each array in `batches`. Its result must be the same on all replicas.
         mesh: devices.
         mode: "shard_map" or "pmap"; the numbers are the same.
         num_batches: number of `batches`.
@@ -49,7 +49,7 @@ def data_parallel(
             mesh=mesh,
             in_specs=(whole, whole, *[SHARED] * num_batches),
             out_specs=whole,
-            # The function's own collectives make its result the same on all replicas.
+            # The collectives of the function make its result the same on all replicas.
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=donated)

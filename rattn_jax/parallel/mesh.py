@@ -1,4 +1,4 @@
-"""A mesh of devices, and arrays on all of them; what the processes tell each other.
+"""The mesh of devices, global arrays, and communication between processes.
 
 mesh = make_mesh(find_devices())
 state, data = replicate((state, data), mesh)
@@ -22,13 +22,13 @@ SHARED = PartitionSpec(None, DATA_AXIS)  # of batches [steps, B, ...]
 
 @dataclasses.dataclass(frozen=True)
 class ProcessShard:
-    """Part `index` of `count` equal, contiguous parts of each global batch."""
+    """Shard `index` of `count` equal, contiguous shards of each global batch."""
 
     index: int
     count: int
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """The part of `rows` [steps, B]."""
+        """The shard of `rows` [steps, B]."""
         size = rows.shape[1] // self.count
         return rows[:, self.index * size : (self.index + 1) * size]
 
@@ -59,7 +59,7 @@ def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def check_batch_size(batch_size: int, num_devices: int, accumulate_steps: int = 1) -> None:
-    """Raises UsageError unless the batch can be split evenly over devices and parts."""
+    """Raises UsageError unless the batch can be split evenly over devices and microbatches."""
     unit = num_devices * accumulate_steps
     if batch_size % unit:
         parts = f" in {accumulate_steps} parts each" if accumulate_steps > 1 else ""
@@ -70,7 +70,7 @@ def check_batch_size(batch_size: int, num_devices: int, accumulate_steps: int = 
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The arrays of the tree, whole on every device of the mesh; all processes have the same."""
+    """Replicates arrays on every device of the mesh; all processes must pass the same."""
     sharding = NamedSharding(mesh, PartitionSpec())
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
@@ -80,7 +80,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def to_global_arrays(rows: Any, mesh: Mesh) -> Any:
-    """Global arrays [steps, B, ...] of what each process has of them, its `process_shard`."""
+    """Joins the shards of all processes to global arrays [steps, B, ...]."""
     if jax.process_count() == 1:
         return rows
     sharding = NamedSharding(mesh, SHARED)
@@ -88,24 +88,24 @@ def to_global_arrays(rows: Any, mesh: Mesh) -> Any:
 
 
 def process_shard() -> ProcessShard:
-    """This process's part of each global batch: devices are in the order of their processes."""
+    """This process's shard of each global batch; devices are ordered by process."""
     return ProcessShard(jax.process_index(), jax.process_count())
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes what is written once."""
+    """Whether this is the main process, which writes the files."""
     return jax.process_index() == 0
 
 
 def sum_over_processes(count: int) -> int:
-    """The sum of the processes' counts."""
+    """Sums a count over all processes."""
     if jax.process_count() == 1:
         return count
     return int(np.sum(multihost_utils.process_allgather(np.array(count))))
 
 
 def broadcast_from_main(values: Sequence[bool]) -> list[bool]:
-    """The main process's values, in all processes."""
+    """Returns the values of the main process in all processes."""
     if jax.process_count() == 1:
         return list(values)
     return multihost_utils.broadcast_one_to_all(np.array(values)).tolist()
@@ -117,13 +117,12 @@ def is_on_cpu(mesh: Mesh) -> bool:
 
 
 def wait_on_cpu(tree: Any, mesh: Mesh) -> Any:
-    """The arrays of the tree, computed if the devices are CPUs.
+    """Waits for the arrays if the devices are CPUs; call it before the next mapped function.
 
-    To be asked before the next call of a mapped function. Calls that wait in line gain nothing on a
-    CPU, and a signal to stop would have to wait for them: of updates that take 1.5 s each, longer
-    than the 25 s of grace. Several devices share the threads that run calls: with more than one
-    under way, and other work on the cores, calls were seen to wait for each other's all-reduces
-    until XLA ended the process.
+    Queued calls gain nothing on a CPU, and a preemption signal would have to wait for them: with
+    updates of 1.5 s, longer than the 25 s of grace. Several CPU devices share one thread pool: with
+    several calls in flight on busy cores, all-reduces were seen to wait for each other until XLA
+    aborted the process.
     """
     if is_on_cpu(mesh):
         jax.block_until_ready(tree)

@@ -1,4 +1,4 @@
-"""Leaving in order when asked to: SIGTERM (a preempted machine) and Ctrl-C."""
+"""Handles SIGTERM (a preempted machine) and Ctrl-C: the run stops at a safe point."""
 
 import ctypes
 import os
@@ -22,13 +22,13 @@ STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again
 class PreemptionGuard:
     """While the `with` block runs, SIGTERM and the first Ctrl-C only make `check` raise.
 
-    A second Ctrl-C interrupts at once, as it always does. Where leaving in order takes too long,
-    as in the middle of a long compilation, SIGTERM ends the process with STOPPED. With several
-    processes Ctrl-C always interrupts, and SIGTERM is passed on to JAX, which makes them agree on
-    where they stop.
+    A second Ctrl-C interrupts at once. If no safe point is reached within the grace time, as in the
+    middle of a long compilation, SIGTERM ends the process with status STOPPED. With several
+    processes Ctrl-C always interrupts, and SIGTERM is passed to JAX, which makes all processes
+    stop after the same step.
 
     Args:
-        grace_seconds: how long leaving in order may take after SIGTERM.
+        grace_seconds: time after SIGTERM in which a safe point must be reached.
     """
 
     def __init__(self, grace_seconds: float) -> None:
@@ -38,10 +38,10 @@ class PreemptionGuard:
         self._count = 0
 
     def check(self) -> None:
-        """Asks whether to stop; all processes ask at the same points of the run.
+        """Raises Preempted if a signal has arrived. All processes call it at the same points.
 
         Raises:
-            Preempted: a signal has come; in all processes at the same point.
+            Preempted: a signal has arrived, in all processes at the same point.
         """
         if jax.process_count() > 1:
             self._count += 1
@@ -55,8 +55,8 @@ class PreemptionGuard:
         numbers = (signal.SIGTERM,) if several else (signal.SIGTERM, signal.SIGINT)
         handle = self._ignore if several else self._handle
         self._previous = {number: signal.signal(number, handle) for number in numbers}
-        # Python runs a handler between two of its own instructions, so not during a compilation.
-        # What is written to this socket is seen at once, in another thread.
+        # Python runs handlers between bytecode instructions, so not during a compilation.
+        # Another thread reads this socket without delay.
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
@@ -77,10 +77,10 @@ class PreemptionGuard:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _ignore(self, number: int, frame: FrameType | None) -> None:
-        """For a signal that the thread has passed on."""
+        """Handles a signal that the thread has passed on."""
 
     def _watch(self) -> None:
-        with self._reader:  # open to the end, or further signals would find it broken
+        with self._reader:  # stays open, for further signals
             while data := self._reader.recv(1):
                 if data[0] == signal.SIGTERM:
                     break

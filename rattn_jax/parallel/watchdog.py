@@ -1,12 +1,12 @@
-"""Ends a job of several processes in which nothing moves any more.
+"""Ends a job of several processes that makes no progress.
 
     with closing(Watchdog(seconds=60)) as watchdog:
         watchdog.enter("training", step)
         ...
         watchdog.enter("evaluation", step)
 
-JAX notices a process that has died, by its heartbeats. One that hangs keeps its heartbeat, and the
-others would wait for it in a collective for ever.
+JAX detects a dead process by missing heartbeats. A process that hangs still sends heartbeats, and
+the others would wait for it in a collective forever.
 """
 
 import os
@@ -23,10 +23,10 @@ _KEYS = "rattn_jax/progress"
 
 
 class Watchdog:
-    """Until it is closed, ends the process if a part of the work takes far too long.
+    """Ends the process if a phase of the work takes far too long.
 
-    That is `seconds`, and three times as long as that part has ever taken. The first time, in
-    which functions may be compiled, it is 60 times `seconds`. With one process it does nothing.
+    The limit is `seconds` plus three times the longest duration of that phase so far. The first
+    time, when functions may be compiled, it is 60 times `seconds`. With one process there is none.
 
     Args:
         seconds: see above.
@@ -43,14 +43,14 @@ class Watchdog:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def close(self) -> None:
-        """Watches no longer."""
+        """Stops watching."""
         self._over.set()
 
     def enter(self, part: str | None, step: int) -> None:
-        """Says that a part of the work begins, and that the one before has ended.
+        """Starts a phase of the work, and ends the previous one.
 
         Args:
-            part: its name; None for one that is always as if it were the first of its kind.
+            part: its name; None for a phase that always gets the limit of a first time.
             step: number of updates done.
         """
         now = time.monotonic()
@@ -62,11 +62,11 @@ class Watchdog:
         self._part = part
 
     def asked(self, step: int) -> None:
-        """Says that the device has been asked for `step` updates in all."""
+        """Records that `step` updates have been dispatched."""
         self._step = step
 
     def limit(self, part: str | None) -> float:
-        """Seconds that a part may take now."""
+        """Current limit of a phase, in seconds."""
         longest = self._longest.get(part) if part else None
         if longest is None:
             return _FIRST_FACTOR * self._seconds
@@ -84,14 +84,14 @@ class Watchdog:
                 said = now
             limit, took = self.limit(part), time.monotonic() - since
             if took > limit:
-                time.sleep(1.0)  # until the others have said where they are
+                time.sleep(1.0)  # lets the others report their state
                 places = client.key_value_dir_get(_KEYS)
                 print(_complaint(index, took, limit, places), file=sys.stderr, flush=True)
                 os._exit(1)
 
 
 def _complaint(index: int, took: float, limit: float, places: list[tuple[str, str]]) -> str:
-    """One line: who waits, and who is farthest behind."""
+    """A line that says which processes wait, and which one is farthest behind."""
     where = sorted((int(key.rpartition("/")[2]), value) for key, value in places)
     steps = {process: int(value.split(",")[0]) for process, value in where}
     behind = [process for process, step in steps.items() if step == min(steps.values())]

@@ -1,4 +1,4 @@
-"""Runs side by side on one page: final numbers, curves, and where their configs differ.
+"""A page that compares runs: final numbers, curves, and differences of their configs.
 
 page = compare_page([read_run("runs/a", "a"), read_run("runs/b", "b")])
 """
@@ -21,9 +21,9 @@ class Run(NamedTuple):
     """A run.
 
     Attributes:
-        name: what to call it.
+        name: its name on the page.
         record: its config.json.
-        rows: lines of its metrics.jsonl, oldest first.
+        rows: its metrics.jsonl, oldest line first.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Run(NamedTuple):
     rows: list[dict[str, Any]]
 
     def newest(self, *splits: str) -> dict[str, Any] | None:
-        """The newest line of the first of these splits that has any."""
+        """The newest line of the first of these splits that has one."""
         for split in splits:
             for row in reversed(self.rows):
                 if row["split"] == split:
@@ -50,14 +50,14 @@ def read_run(path: str, name: str) -> Run:
     """Reads a run's folder.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the folder is not that of a run.
     """
     folder = epath.Path(path).expanduser()
     try:
         record = json.loads((folder / RECORD).read_text())
         record["config"] = with_new_names(record["config"])
         text = (folder / "metrics.jsonl").read_text()
-        # What follows the last newline is being written.
+        # The text after the last newline is a line that is being written.
         rows = [json.loads(line) for line in text.split("\n")[:-1]]
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
@@ -126,7 +126,7 @@ def _curves(runs: Sequence[Run]) -> Html:
 
 
 def _differences(runs: Sequence[Run]) -> list[Html]:
-    """What differs in config, dataset, versions, devices and commit."""
+    """Differences in config, dataset, versions, devices and commit."""
     facts = [flatten(run.record) for run in runs]
     keys = dict.fromkeys(key for fact in facts for key in fact)
     different = [

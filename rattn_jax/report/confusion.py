@@ -1,4 +1,4 @@
-"""Errors by class: confusions, a table of the classes, the most confident mistakes."""
+"""Errors by class: confusion matrix, table of the classes, most confident mistakes."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from rattn_jax.report.markup import Html, details, join, section, table, tag
 from rattn_jax.report.pictures import data_uri, matrix, thumbnail
 
 MAX_CLASSES = 2_000  # for which confusions are counted: int32 [2000, 2000] takes 16 MB
-_TABLE_CLASSES = 20  # up to so many the matrix is a table of numbers,
-_PICTURE_CLASSES = 100  # up to so many a picture; above, pairs of classes have to do
+_TABLE_CLASSES = 20  # up to this number the matrix is a table of numbers,
+_PICTURE_CLASSES = 100  # up to this number a picture; above, a list of pairs of classes
 _PAIRS = 15  # most confused ones to list
 _SHOWN = 30  # classes that are listed unfolded
 
@@ -21,8 +21,8 @@ class Mistakes(NamedTuple):
     """The most confident mistakes, the most confident first; unused slots have probability -1.
 
     Attributes:
-        probability: of the predicted class, float32 [NUM_MISTAKES].
-        indices: of the examples in its split, int32 [NUM_MISTAKES].
+        probability: probability of the predicted class, float32 [NUM_MISTAKES].
+        indices: indices of the examples in the split, int32 [NUM_MISTAKES].
         label: true class, int32 [NUM_MISTAKES].
         prediction: predicted class, int32 [NUM_MISTAKES].
     """
@@ -37,17 +37,17 @@ def wilson_interval(errors: int, count: int) -> tuple[float, float]:
     """95 % confidence interval of a rate (Wilson 1927).
 
     Args:
-        errors: how often it happened.
-        count: in how many trials, at least 1.
+        errors: number of errors.
+        count: number of trials, at least 1.
     """
-    from scipy import stats  # half a second, which only a page should take
+    from scipy import stats  # takes half a second to import
 
     interval = stats.binomtest(errors, count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def error_text(rate: float, count: int | None) -> Html:
-    """An error rate and, if it is known of how many examples, its interval, which may wrap."""
+    """An error rate with its confidence interval, if the number of examples is known."""
     shown = tag("span", f"{100 * rate:.2f} %")
     if not count or not math.isfinite(rate):
         return shown
@@ -57,7 +57,7 @@ def error_text(rate: float, count: int | None) -> Html:
 
 
 def confusion_section(split: str, confusion: np.ndarray, names: Sequence[str]) -> Html:
-    """The confusion matrix [K, K], as a table, as a picture, or as its largest entries."""
+    """The confusion matrix [K, K] as a table, a picture, or a list of its largest entries."""
     title = "Confusions"
     if not confusion.size:
         reason = f"Confusions are counted for up to {MAX_CLASSES:,} classes."
@@ -87,7 +87,7 @@ def _matrix_table(confusion: np.ndarray, names: Sequence[str]) -> Html:
     def cell(i: int, j: int) -> Html:
         count = int(confusion[i, j])
         kind = "right" if i == j else None if count else "none"
-        # Right answers would outshine everything else.
+        # Right answers would hide everything else.
         depth = 0.0 if i == j else min(1.0, math.sqrt(count / sizes[i]) * 1.6)
         style = f"background:rgba(var(--heat),{0.6 * depth:.2f})" if depth else None
         what = f"{count} of {int(confusion[i].sum())} {names[i]} taken for {names[j]}"
@@ -156,11 +156,11 @@ def mistakes_section(
     """Pictures of the most confident mistakes.
 
     Args:
-        split: where they are from.
-        count: from how many images they were chosen.
+        split: name of the split.
+        count: number of images of the split.
         mistakes: the mistakes, used slots only.
         images: uint8 [n, H, W, 3].
-        names: of the classes.
+        names: names of the classes.
     """
     text = f"Of all {count:,} {split} images, those that the network was surest of, and wrong."
     if not len(images):

@@ -1,4 +1,4 @@
-"""HTML in small pieces. Text is escaped, unless it is `Html` already."""
+"""Builds HTML. Text is escaped unless it is `Html` already."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -47,12 +47,12 @@ def section(title: str, *children: Any) -> Html:
 
 
 def details(summary: str, *children: Any) -> Html:
-    """What is folded away."""
+    """A folded section."""
     return tag("details", tag("summary", summary), *children)
 
 
 def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], **attributes: Any) -> Html:
-    """A table in a box that scrolls, should it be too wide; the first column names the rows."""
+    """A table in a scrollable box; the first column names the rows."""
     body = join(
         tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:]))
         for row in rows
@@ -68,7 +68,7 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], **attributes: An
 
 
 def document(title: str, *children: Any, **attributes: Any) -> str:
-    """A whole page, which needs nothing else; the attributes are those of its `main`."""
+    """A self-contained page; the attributes are those of its `main` element."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

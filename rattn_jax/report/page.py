@@ -1,4 +1,4 @@
-"""The page of a run, from what is known of it."""
+"""The report page of a run."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ from rattn_jax.report.markup import Html, details, document, section, table, tag
 from rattn_jax.report.mask_health import Observation, alarm, health_section, overlay_section
 
 PAGE = "report.html"
-_SPLITS = ("train", "validation", "test")  # always in this order, for the sake of the lines
+_SPLITS = ("train", "validation", "test")  # in this order, so that each split keeps its line style
 
 
 class Evaluated(NamedTuple):
-    """What an evaluation has found.
+    """Results of an evaluation.
 
     Attributes:
         split: name of the split.
@@ -40,13 +40,13 @@ class Evaluated(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """What the attention modules do.
+    """Masks of the attention modules.
 
     Attributes:
-        split: where the images are from.
+        split: split of the images.
         images: uint8 [n, H, W, 3].
         labels: their classes, int32 [n].
-        seen: with the masks of these images.
+        seen: their masks, and statistics.
         history: lines of mask_health.jsonl, oldest first; the last one is of now.
     """
 
@@ -104,7 +104,7 @@ def run_page(
 
 
 def shows_update(page: str, step: int) -> bool:
-    """Whether a `run_page` is about an evaluation after so many updates."""
+    """Whether a page shows the evaluation at `step`."""
     return f'<main data-update="{step}">' in page
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints on disk, read without changing anything there, and never taken at their word.
+"""Reads checkpoints from disk and verifies their checksums; never writes.
 
     step, state_dict = read_newest(directory, print)
 
 directory/STEP/state      the arrays
-directory/STEP/record     their checksums, and what the run was: in one commit with them
+directory/STEP/record     their checksums and the config of the run, committed with them
 """
 
 import json
@@ -24,7 +24,7 @@ _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 def all_steps(directory: epath.PathLike) -> list[int]:
-    """Steps that have a finished folder, lowest first, whole or not."""
+    """Steps of all finished checkpoints in ascending order, valid or not."""
     folder = epath.Path(directory)
     if not folder.is_dir():
         return []
@@ -36,14 +36,14 @@ def all_steps(directory: epath.PathLike) -> list[int]:
 
 
 def is_unfinished(path: epath.Path) -> bool:
-    """Whether saving has not come to its end, and never will if no process works on it."""
-    # In gs:// Orbax does not rename a folder that is whole, it adds a file that says so.
+    """Whether a folder is an unfinished save."""
+    # In gs:// Orbax marks a finished folder with a file instead of renaming it.
     in_place = str(path).startswith("gs://") and path.name.isdecimal()
     return _UNFINISHED in path.name or (in_place and not ocp.utils.is_checkpoint_finalized(path))
 
 
 def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
-    """Reads a checkpoint, changing nothing on disk.
+    """Reads a checkpoint.
 
     Args:
         path: its folder.
@@ -53,11 +53,11 @@ def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
         the record that was saved with it.
 
     Raises:
-        Exception: it is damaged, of whatever kind the library that notices it raises.
+        Exception: the checkpoint is damaged; the type depends on the library that notices.
     """
     folder = epath.Path(path)
     saved = json.loads((folder / RECORD_ITEM / "metadata").read_text())
-    # The handler alone, without a Checkpointer around it, does not wait for other processes.
+    # Without an Orbax checkpointer around it, the handler does not wait for other processes.
     handler = ocp.PyTreeCheckpointHandler()
     stored = handler.metadata(folder / STATE_ITEM).tree
     on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
@@ -73,11 +73,11 @@ def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
 def read_newest(
     directory: epath.PathLike, say: Callable[[str], None]
 ) -> tuple[int, dict[str, Any]]:
-    """The newest whole checkpoint, as it is stored; nothing in the directory is touched.
+    """Reads the latest valid checkpoint as it is stored.
 
     Args:
         directory: folder of the checkpoints.
-        say: told which newer ones are damaged.
+        say: called with a line for each later one that is damaged.
 
     Returns:
         Its step, and the fields of `TrainState` as nested dictionaries of NumPy arrays, modules
@@ -99,19 +99,19 @@ def read_newest(
 
 
 def try_to_read(path: epath.Path) -> tuple[dict[str, Any], Any] | str:
-    """What `read_checkpoint` gives, or in what way the checkpoint is damaged."""
+    """The result of `read_checkpoint`, or a description of the damage."""
     try:
         state, record = read_checkpoint(path)
         if int(state["step"]) != int(path.name):
             raise ValueError(f"it holds step {state['step']}")
         return state, record
-    except Exception as error:  # of many kinds: whatever is found in a damaged file
+    except Exception as error:  # a damaged file can raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return f"checkpoint {path} is damaged ({reason})"
 
 
 def none_is_valid(directory: epath.PathLike, count: int) -> DataError:
-    """What to say where all checkpoints, so many, are damaged."""
+    """The error if all `count` checkpoints are damaged."""
     return DataError(
         f"no checkpoint in {directory} can be read, {count} are damaged: put back a copy, or "
         "remove that folder to begin again"

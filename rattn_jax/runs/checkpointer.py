@@ -1,11 +1,11 @@
-"""The checkpoints of a run under way: written by Orbax, in the background.
+"""Saves and restores the checkpoints of a run with Orbax, in the background.
 
     with Checkpointer(directory, keep=3, record=config) as checkpoints:
         state = checkpoints.restore_latest(state)
         checkpoints.save(state)
 
 directory/STEP            a checkpoint, see `checkpoint_files.py`
-directory/damaged-STEP    one that could not be read, put aside
+directory/damaged-STEP    a damaged one, moved out of the way
 """
 
 import contextlib
@@ -40,18 +40,18 @@ State = TypeVar("State")
 class Checkpointer:
     """The checkpoints of a run, one folder for each saved step.
 
-    Saving goes on in the background; `check` tells early, and leaving the `with` block at the
-    latest, what went wrong while writing.
+    Saves run in the background. `check` raises early if one has failed; leaving the `with` block
+    raises at the latest.
 
     Args:
-        directory: folder of the checkpoints; it is made when needed.
-        keep: number of newest checkpoints to keep.
-        record: what the run is, for JSON; saved with each checkpoint and compared on restoring.
-        compare: called with the path, the record of a checkpoint and this run's; raises
-            UsageError if it is of another run.
-        say: told what was found damaged, and what could not be written.
-        stop_on_error: raise SaveError when a save has failed; if not, say so, go on, and raise
-            it at the end if the last save was one of them.
+        directory: folder of the checkpoints; created if it does not exist.
+        keep: number of latest checkpoints to keep.
+        record: JSON description of the run; saved with each checkpoint and compared on restore.
+        compare: called with path, record of the checkpoint and record of this run; raises
+            UsageError if they belong to different runs.
+        say: called with a line about damaged checkpoints and failed saves.
+        stop_on_error: raise SaveError as soon as a save has failed; otherwise report it and
+            raise at the end only if the last save failed.
 
     Attributes:
         directory: its absolute path.
@@ -67,13 +67,13 @@ class Checkpointer:
         say: Callable[[str], None] = print,
         stop_on_error: bool = True,
     ) -> None:
-        # Orbax reports a relative path only when the first save has ended.
+        # Orbax refuses a relative path only after the first save.
         self.directory = absolute(directory)
         self._keep, self._record, self._compare, self._say = keep, record, compare, say
         self._stop_on_error = stop_on_error
         self._error: SaveError | None = None  # of the last save
         self._saving: int | None = None
-        self._newest: int | None = None  # whole
+        self._newest: int | None = None  # valid
         if is_main_process():
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
@@ -93,20 +93,20 @@ class Checkpointer:
             try:
                 self._checkpointer.close()
             except Exception as leftover:
-                if self._error is None:  # else it is the rest of what has been reported
+                if self._error is None:  # otherwise it has been reported already
                     self._give_up(leftover)
         if self._error is not None and kind is None:
             raise self._error
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is being written in the background."""
+        """Whether a save is running in the background."""
         return self._saving is not None and not self._is_written.is_set()
 
     def check(self) -> None:
-        """Notices a save that has failed, without waiting for it.
+        """Reports a save that has failed, without waiting.
 
         Raises:
-            SaveError: it has, and the run is to stop.
+            SaveError: a save has failed and `stop_on_error` is set.
         """
         if self._saving is None:
             return
@@ -116,7 +116,7 @@ class Checkpointer:
             self._give_up(error)
 
     def wait(self) -> None:
-        """Waits until the last save is whole, and removes the checkpoints that are one too many.
+        """Waits for the last save, and removes checkpoints in excess of `keep`.
 
         Raises:
             SaveError: it has failed.
@@ -131,16 +131,16 @@ class Checkpointer:
         self._newest, self._saving, self._error = self._saving, None, None
         if is_main_process():
             for step in all_steps(self.directory)[: -self._keep]:
-                # Renamed first: a process that dies in between leaves nothing that looks whole.
+                # Renamed first, so that a killed process leaves no checkpoint that looks valid.
                 aside = self.directory / f"{_REMOVING}{step}"
                 (self.directory / str(step)).rename(aside)
                 aside.rmtree()
 
     def save(self, state: Any) -> None:
-        """Saves the state under its step, unless that step is saved already.
+        """Saves the state under its step, unless that step has been saved.
 
         Raises:
-            SaveError: this save could not begin, or the one before has failed.
+            SaveError: this save could not start, or the previous one has failed.
         """
         self.wait()
         step = int(state.step)
@@ -164,13 +164,13 @@ class Checkpointer:
             self._give_up(error)
 
     def restore_latest(self, state: State) -> State | None:
-        """The newest whole checkpoint, in the form of `state`, on the host; None if there is none.
+        """Restores the latest valid checkpoint in the structure of `state`; None without one.
 
-        Newer ones that are damaged are named and put aside.
+        The arrays are on the host. Later checkpoints that are damaged are reported and renamed.
 
         Raises:
             DataError: there are checkpoints, all of them damaged.
-            UsageError: the newest whole one is of another run.
+            UsageError: the latest valid one belongs to another run.
         """
         damaged: list[int] = []
         for step in reversed(all_steps(self.directory)):
@@ -203,15 +203,15 @@ class Checkpointer:
         self._say(f"put aside as {aside}")
 
     def _give_up(self, error: Exception) -> None:
-        """Reports the save that was under way."""
+        """Reports the failure of the save in progress."""
         step, self._saving = self._saving, None
         with contextlib.suppress(Exception):
-            self._checkpointer.wait_until_finished()  # others of its threads may still write
+            self._checkpointer.wait_until_finished()  # its other threads may still be writing
         if is_main_process():
-            with contextlib.suppress(OSError):  # the next one that fails, or start, tries again
-                self._remove_leftovers()  # they take the space that the next save needs
+            with contextlib.suppress(OSError):  # the next failure or start tries again
+                self._remove_leftovers()  # the next save needs their space
         reason = " ".join(str(error).split())
-        if "RESOURCE_EXHAUSTED" in reason:  # TensorStore's word, with a page of context
+        if "RESOURCE_EXHAUSTED" in reason:  # TensorStore's message has a page of context
             reason = "No space left on device"
         who = f"by process {jax.process_index()} " if jax.process_count() > 1 else ""
         self._error = SaveError(
@@ -224,14 +224,14 @@ class Checkpointer:
         self._say(f"{self._error}; going on, the next one may do")
 
     def _remove_leftovers(self) -> None:
-        """What a killed or failed process has left of saving or removing."""
+        """Removes what a killed or failed process has left behind."""
         for path in list(self.directory.iterdir()):
             if path.name.startswith(_REMOVING) or is_unfinished(path):
                 path.rmtree(missing_ok=True)
 
 
 def _in_form_of(state: State, tree: dict[str, Any], path: epath.Path) -> State:
-    """The tree as a `state`; raises UsageError if its arrays have other names, shapes or types."""
+    """Converts the tree to `State`; raises UsageError if names, shapes or types differ."""
     wanted, found = (
         {key: (leaf.shape, leaf.dtype) for key, leaf in arrays_by_path(arrays).items()}
         for arrays in (serialization.to_state_dict(state), tree)

@@ -1,4 +1,4 @@
-"""Lines for the person who watches a run or a command.
+"""Prints progress for the user of a run or a command.
 
 console = Console(num_train_steps=600, batch_size=64)
 console.say("training on 1 x cpu")
@@ -17,15 +17,15 @@ _SHOWN = ("loss", "error_top1")
 
 
 class Console:
-    """Writes lines. On a terminal, one that does not stay is written over by the next.
+    """Prints lines. On a terminal, temporary lines are overwritten by the next one.
 
     Args:
-        num_train_steps: updates of the whole run, if there is one.
-        batch_size: images an update.
-        stream: where to write; None is standard output.
-        quiet: write nothing.
-        patience: seconds without a line after which `enter` has its line written. Where lines
-            cannot be written over, the next one takes twice as long, so that logs stay short.
+        num_train_steps: number of updates of the whole run; 0 outside a run.
+        batch_size: global batch size.
+        stream: output stream; None is standard output.
+        quiet: print nothing.
+        patience: seconds without output after which the phase is printed. Outside a terminal
+            the interval doubles each time, so that log files stay short.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Console:
         patience: float = 4.0,
     ) -> None:
         self._stream = stream or sys.stdout
-        self._quiet = quiet or self._stream is None  # it was closed before Python began
+        self._quiet = quiet or self._stream is None  # None if it was closed when Python started
         self._num_train_steps = num_train_steps
         self._batch_size = batch_size
-        self._open: str | None = None  # what an unfinished line is: "metrics" or "phase"
+        self._open: str | None = None  # kind of the temporary line: "metrics" or "phase"
         self._lock = threading.RLock()
         self._patience = patience
         self._phase: str | None = None
@@ -51,13 +51,13 @@ class Console:
         self._thread: threading.Thread | None = None
 
     def say(self, text: str) -> None:
-        """Writes a line that stays."""
+        """Prints a permanent line."""
         with self._lock:
             self._write("\n" if self._open else "", text, "\n")
             self._open = None
 
     def show(self, row: dict[str, Any]) -> None:
-        """Writes a line of metrics."""
+        """Prints a line of metrics."""
         total = str(self._num_train_steps)
         loss, error = (math.nan if row[name] is None else row[name] for name in _SHOWN)
         text = (
@@ -76,11 +76,11 @@ class Console:
         self._say_for_now(text, "metrics")
 
     def enter(self, phase: str | None, detail: str = "") -> None:
-        """Has it said what goes on from here, once that takes long without another line.
+        """Sets the current phase, which is printed when it takes long without other output.
 
         Args:
-            phase: what goes on, such as "evaluating test"; None says nothing.
-            detail: how far it is; else the seconds are said.
+            phase: description such as "evaluating test"; None prints nothing.
+            detail: progress within the phase; if empty, the elapsed seconds are printed.
         """
         if self._quiet:
             return
@@ -95,7 +95,7 @@ class Console:
             self._thread.start()
 
     def close(self) -> None:
-        """Ends what `enter` has begun, and wipes its line away."""
+        """Stops printing phases, and erases a temporary line."""
         self._closed.set()
         with self._lock:
             if self._open == "phase":
@@ -115,7 +115,7 @@ class Console:
                     self._wait *= 2
 
     def _say_for_now(self, text: str, kind: str) -> None:
-        """Writes a line that, on a terminal, the next one of its kind takes the place of."""
+        """Prints a line that, on a terminal, the next one of the same kind overwrites."""
         if self._quiet or not self._stream.isatty():
             self.say(text)
             return
@@ -129,7 +129,7 @@ class Console:
             return
         try:
             print(*texts, sep="", end="", file=self._stream, flush=True)
-        except OSError:  # nobody reads any more: the run goes on, and Python can flush at its end
+        except OSError:  # the reader is gone: go on, and let Python flush at exit
             self._quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         self._last_write = time.monotonic()

@@ -20,10 +20,10 @@ from rattn_jax.runs.files import is_remote, replace_text
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line, whole or not at all, none twice.
+    """metrics.jsonl: one JSON object per line, without torn or repeated lines.
 
-    Opening it drops a line that a killed process has left unfinished, and the lines of steps
-    after `last_step`, which the resumed run is going to write again.
+    Opening it drops an unfinished line of a killed process, and all lines after `last_step`, which
+    the resumed run will write again.
 
     Attributes:
         history: the lines, oldest first.
@@ -32,13 +32,13 @@ class MetricsLog:
     def __init__(self, path: epath.Path, last_step: int) -> None:
         self._path = path
         text = path.read_text() if path.exists() else ""
-        lines = text.split("\n")[:-1]  # what follows the last newline is not a whole line
+        lines = text.split("\n")[:-1]  # the text after the last newline is an unfinished line
         self.history: list[dict[str, Any]] = [json.loads(line) for line in lines]
         self.history = [row for row in self.history if row["step"] <= last_step]
         kept = "".join(json.dumps(row) + "\n" for row in self.history)
         if kept != text or not path.exists():
             replace_text(path, kept)
-        self._is_behind = False  # a line could not be written, or only a part of it
+        self._is_behind = False  # the last line was not written completely
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a line.
@@ -47,7 +47,7 @@ class MetricsLog:
             OSError: it could not be written; the next call tries again.
         """
         self.history.append(row)
-        # An object store adds nothing to a file, and a full disk may have cut a line short.
+        # Object stores cannot append, and a full disk may have cut a line short.
         whole = is_remote(self._path) or self._is_behind
         self._is_behind = True
         if whole:
@@ -67,12 +67,12 @@ class EventFile:
         self._file = (folder / name).open("wb")
         self._writer = RecordWriter(self._file)
         self._add(0, file_version="brain.Event:2")
-        # TensorBoard forgets what an earlier process has written after this step.
+        # TensorBoard then discards what an earlier process wrote after this step.
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._add(last_step + 1, session_log=start)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds the numbers of a line of metrics as scalars called split/name."""
+        """Adds the numbers of a line as scalars named split/name."""
         summary = summary_pb2.Summary()
         for name, value in row.items():
             if name not in ("step", "split", "time") and value is not None:
@@ -81,7 +81,7 @@ class EventFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Closes the file."""
         self._file.close()
 
     def _add(self, step: int, **content: Any) -> None:
@@ -90,14 +90,14 @@ class EventFile:
 
 
 class MetricWriter:
-    """Writes each line of metrics to all three places; of several processes, the main one does.
+    """Writes each line of metrics to file, TensorBoard and console, in the main process.
 
     Args:
         folder: the run's folder.
-        last_step: later lines are of steps that are going to be done again, and are dropped.
-        console: where a person sees the lines.
-        stop_on_error: raise SaveError when a line cannot be written; if not, say so, write it
-            with the next one, and raise it at the end if there is none.
+        last_step: later lines are dropped, because their steps will be done again.
+        console: prints the lines for the user.
+        stop_on_error: raise SaveError when a line cannot be written; otherwise report it, write
+            it together with the next line, and raise at the end if there is none.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class MetricWriter:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The lines so far, oldest first; none in a process that does not write them."""
+        """The lines so far, oldest first; empty in other processes than the main one."""
         return self._log.history if self._writes else []
 
     def newest(self, split: str) -> dict[str, Any] | None:
@@ -158,7 +158,7 @@ class MetricWriter:
                 infinite, which JSON does not know.
             learning_rate: rate of the last update.
             images_per_second: throughput; None if it was not measured.
-            **measured: what else the line is to have.
+            **measured: further fields of the line.
 
         Raises:
             SaveError: it could not be written.

@@ -1,4 +1,4 @@
-"""What a run has learned, read from its folder, and what its images are scaled and normalised to.
+"""Reads a trained network and the normalization of its images from the folder of a run.
 
 run = read_saved_run("runs/digits")
 run.model.apply(run.variables, normalize(images, run.normalization), train=False)
@@ -28,7 +28,7 @@ NORMALIZATION = "normalization.npz"
 
 
 def record_inputs(folder: epath.Path, normalization: Normalization, image_size: int) -> None:
-    """Writes normalization.npz, unless an earlier start of the run has.
+    """Writes normalization.npz unless it exists.
 
     Args:
         folder: the run's folder.
@@ -45,7 +45,7 @@ def record_inputs(folder: epath.Path, normalization: Normalization, image_size: 
 
 
 def read_inputs(folder: epath.Path) -> tuple[Normalization, int]:
-    """What `record_inputs` was given.
+    """Reads normalization.npz: the normalization, and the image size in evaluation.
 
     Raises:
         UsageError: the file is missing or damaged.
@@ -69,18 +69,18 @@ def read_inputs(folder: epath.Path) -> tuple[Normalization, int]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SavedRun:
-    """A network that was trained.
+    """A trained network.
 
     Attributes:
         folder: the run's folder.
-        step: updates of the checkpoint.
+        step: number of updates of the checkpoint.
         config: the run's config.
         model: the network.
-        variables: its parameters and statistics, or the averages of both that the run kept.
+        variables: parameters and batch statistics; their EMA if the run keeps one.
         class_names: names of the classes, in the order of the outputs.
         image_size: height and width of its images.
-        crop_fraction: share of the shorter side that it sees of an image.
-        normalization: of its images.
+        crop_fraction: size of the center crop, as a fraction of the shorter side.
+        normalization: normalization of its images.
     """
 
     folder: epath.Path
@@ -95,7 +95,7 @@ class SavedRun:
 
 
 def read_saved_run(workdir: epath.PathLike) -> SavedRun:
-    """What a run has learned, from its newest checkpoint. The folder is left as it is.
+    """Reads the network of the latest valid checkpoint, without changing the folder.
 
     Args:
         workdir: the run's folder.
@@ -113,7 +113,7 @@ def read_saved_run(workdir: epath.PathLike) -> SavedRun:
         raise UsageError(
             f"workdir {folder} has no checkpoint yet: train until the first one is saved"
         ) from error
-    # How it was trained is no matter here: modules are saved apart, statistics are fixed.
+    # These keys matter only in training: modules are saved apart, batch statistics are fixed.
     network = dataclasses.replace(config.model, scan_modules=None, remat=None)
     config = dataclasses.replace(config, model=network, sync_batch_norm=False)
     class_names = tuple(dataset["class_names"])

@@ -1,7 +1,7 @@
-"""A run's folder: config.json, and the refusal to mix two runs in one folder.
+"""The folder of a run: creates and locks it, and keeps different runs from sharing it.
 
 config.json      the resolved config, library versions, devices, git commit
-normalization.npz    what images are scaled and normalised to, see `saved_run.py`
+normalization.npz    normalization and size of the images, see `saved_run.py`
 metrics.jsonl    see `metrics_log.py`
 report.html, mask_health.jsonl   see `report/`
 checkpoints/     see `checkpoint_files.py`
@@ -28,7 +28,7 @@ from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.files import absolute, is_remote, replace_text
 
-# Keys that a run may change when it is resumed: none of them changes what it computes.
+# Keys that may change when a run is resumed, because they do not change its results.
 FREE_KEYS = frozenset(
     {
         "checkpoint_every_steps",
@@ -58,7 +58,7 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
-    """Makes the folder, or finds a run with the same config in it.
+    """Creates the folder, or checks that the run in it has the same config.
 
     Args:
         workdir: the folder.
@@ -93,7 +93,7 @@ def record_run(
     devices: Sequence[jax.Device],
     dataset: Mapping[str, Any],
 ) -> Any:
-    """Writes config.json or, if an earlier start of the run has, compares the dataset with it.
+    """Writes config.json; if it exists, checks that the dataset is the same.
 
     Args:
         folder: the run's folder.
@@ -102,10 +102,10 @@ def record_run(
         dataset: its class names and sizes.
 
     Returns:
-        What makes it this run, for JSON: config and dataset.
+        Config and dataset for JSON, which identify the run.
 
     Raises:
-        UsageError: the dataset has changed since.
+        UsageError: the dataset has changed.
     """
     record = folder / RECORD
     run = {"config": _as_json(config), "dataset": _as_json(dataset)}
@@ -125,19 +125,19 @@ def record_run(
 
 
 def check_same_run(path: epath.Path, before: Any, now: Any) -> None:
-    """Raises UsageError unless what `record_run` has returned was the same before, at `path`."""
+    """Raises UsageError unless both results of `record_run` belong to the same run."""
     check_same_config(path, before["config"], now["config"])
     _compare_dataset(path, before["dataset"], now["dataset"])
 
 
 @contextlib.contextmanager
 def lock_run_folder(folder: epath.Path) -> Generator[None]:
-    """While the block runs, no other process can train in the folder.
+    """Locks the folder against other training processes while the block runs.
 
-    The lock ends with the process, however it ends. Object stores have none.
+    The lock ends with the process, even if it is killed. Object stores have no locks.
 
     Raises:
-        UsageError: another process trains there.
+        UsageError: another process is training there.
     """
     if not is_main_process() or is_remote(folder):
         yield
@@ -154,7 +154,7 @@ def lock_run_folder(folder: epath.Path) -> Generator[None]:
 
 
 def read_run(folder: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
-    """The config of a run and the description of its dataset, as `record_run` was given them.
+    """Reads config.json: the config, and the description of the dataset.
 
     Raises:
         UsageError: the folder holds no run.
@@ -168,7 +168,7 @@ def read_run(folder: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
 
 
 def _as_json(config: Mapping[str, Any]) -> Any:
-    """The config as it reads back: tuples become lists."""
+    """The config as it is read back from JSON: tuples become lists."""
     return json.loads(json.dumps(config))
 
 
@@ -186,12 +186,12 @@ def _read(record: epath.Path, part: str) -> Any:
 
 
 def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
-    """Raises UsageError if two configs are not those of one run.
+    """Raises UsageError if two configs belong to different runs.
 
     Args:
         folder: the run's folder, for the message.
         old: its config, as in config.json.
-        new: the config to go on with, nested.
+        new: the config to resume with, nested.
     """
     if "imported" in old:
         raise UsageError(
@@ -201,7 +201,7 @@ def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
     before, now = flatten(with_new_names(old)), flatten(_as_json(new))
     for key in sorted(before.keys() | now.keys()):
         if key not in before and not now[key]:
-            continue  # a key that is newer than the run, and off
+            continue  # a key that did not exist then, and is off
         if key not in FREE_KEYS and before.get(key) != now.get(key):
             raise UsageError(
                 f"{folder} holds a run with {key}={before.get(key)!r}, and this config "
@@ -219,7 +219,7 @@ def _compare_dataset(folder: epath.Path, before: Any, now: Any) -> None:
 
 
 def _git_commit() -> str | None:
-    """Commit of the code that runs, "-dirty" if it was changed; None outside a repository."""
+    """Git commit of the code, with "-dirty" if it was changed; None outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     here = epath.Path(__file__).parent
     try:

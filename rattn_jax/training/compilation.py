@@ -1,4 +1,4 @@
-"""Compiled functions that outlive their process, and how long it took to make them.
+"""Compiles functions ahead of time, and keeps what was compiled for later processes.
 
 use_cache(folder / "compilation_cache")
 step, seconds = compile_for(step, state, data, rows)
@@ -15,7 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 
 class Seconds(NamedTuple):
-    """How long it took to trace a function and to compile it, or to read it from the cache."""
+    """Seconds that it took to trace a function, and to compile it or to read it from the cache."""
 
     tracing: float
     compiling: float
@@ -26,7 +26,7 @@ def use_cache(directory: epath.PathLike) -> None:
 
     A second start of a run on the same devices and versions reads them instead of compiling.
     """
-    # The directory of an earlier run in this process is let go.
+    # An earlier run in this process may have used another directory.
     compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", str(directory))
     # The small functions, too, of which there are hundreds before the first update.
@@ -34,11 +34,11 @@ def use_cache(directory: epath.PathLike) -> None:
 
 
 def compile_for(function: Any, *arguments: Any) -> tuple[Any, Seconds]:
-    """`function`, compiled for arguments of these shapes and devices.
+    """Compiles a function for arguments of these shapes, on these devices.
 
     Args:
-        function: has `lower`, as what `jax.jit` and `data_parallel` give.
-        *arguments: what it will be called with; they are neither used nor donated.
+        function: a function with a `lower` method, as `jax.jit` and `data_parallel` return.
+        *arguments: example arguments; they are neither read nor donated.
     """
     start = time.perf_counter()
     lowered = function.lower(*arguments)
@@ -50,7 +50,7 @@ def compile_for(function: Any, *arguments: Any) -> tuple[Any, Seconds]:
 
 
 def _return_freed_memory() -> None:
-    """Has glibc give the system back what the compiler has freed.
+    """Returns memory that the compiler has freed to the operating system.
 
     A process with a train step of Attention-56 for CIFAR goes from 1,460 to 884 MB, and as much is
     missing from the peak of its training.

@@ -1,4 +1,4 @@
-"""What an evaluation adds up, over any grouping of the examples: metrics, confusions, mistakes.
+"""Sums of an evaluation, the same for any batch size: metrics, confusion matrix, mistakes.
 
 sums = empty(num_classes=10)
 sums = add(sums, logits, labels, mask, axis_name)    # once for each batch
@@ -25,9 +25,9 @@ class EvalSums(NamedTuple):
     Attributes:
         metrics: see `metrics.py`.
         confusion: examples by true and predicted class, int32 [K, K]; [0, 0] if K > MAX_CLASSES.
-            What is off the diagonal are the top-1 errors of `metrics`.
+            The entries off the diagonal are the top-1 errors of `metrics`.
         mistakes: the most confident mistakes.
-        num_slots: places of the batches so far, those of padding too; int32 scalar.
+        num_slots: slots of the batches so far, padding included; int32 scalar.
     """
 
     metrics: Metrics
@@ -37,7 +37,7 @@ class EvalSums(NamedTuple):
 
 
 def empty(num_classes: int) -> EvalSums:
-    """The sums over no example."""
+    """Sums over zero examples."""
     size = num_classes if num_classes <= MAX_CLASSES else 0
     none = jnp.zeros(NUM_MISTAKES, jnp.int32)
     return EvalSums(
@@ -49,14 +49,14 @@ def empty(num_classes: int) -> EvalSums:
 
 
 def add(sums: EvalSums, logits: Array, labels: Array, mask: Array, axis_name: str) -> EvalSums:
-    """The sums, with a batch added.
+    """Adds a batch to the sums.
 
     Args:
-        sums: those of the batches before, the same on every replica.
-        logits: of the replica's share of the batch, float32 [B, K].
+        sums: sums over the previous batches, the same on every replica.
+        logits: logits of this replica's shard of the batch, float32 [B, K].
         labels: int32 [B].
         mask: bool [B], False for examples that do not count.
-        axis_name: mapped axis of the replicas, whose shares follow each other.
+        axis_name: mapped axis of the replicas, whose shards follow each other.
     """
     prediction = predict(logits, labels)
     confusion = sums.confusion
@@ -89,7 +89,7 @@ def add(sums: EvalSums, logits: Array, labels: Array, mask: Array, axis_name: st
 def predict(logits: Array, labels: Array) -> Array:
     """The predicted classes, int32 [B]: the true one exactly where `measure` counts no error.
 
-    Of several classes with the largest logit it is one that is wrong.
+    If several classes share the largest logit, a wrong one of them is predicted.
 
     Args:
         logits: float32 [B, K].
@@ -103,6 +103,6 @@ def predict(logits: Array, labels: Array) -> Array:
 
 
 def _most_confident(mistakes: Mistakes, count: int) -> Mistakes:
-    # Of equal ones top_k takes the first: on any number of devices the same.
+    # Among equal values top_k takes the first, so the result does not depend on the devices.
     _, chosen = lax.top_k(mistakes.probability, count)
     return jax.tree.map(lambda x: x[chosen], mistakes)

@@ -18,14 +18,14 @@ from rattn_jax.training.step_functions import StepFunctions
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvalResult:
-    """What an evaluation has found, on the host.
+    """Result of an evaluation, on the host.
 
     Attributes:
-        num_examples: examples that count.
-        averages: over them: "loss" in nats, "error_top1" and "error_top5" as fractions.
+        num_examples: number of evaluated examples, without padding.
+        averages: averages over them: "loss" in nats, "error_top1" and "error_top5" as fractions.
         confusion: examples by true and predicted class, int32 [K, K]; see `EvalSums`.
         mistakes: the most confident ones, arrays of equal length, 24 at most.
-        seconds: how long it took.
+        seconds: duration of the evaluation.
     """
 
     num_examples: int
@@ -46,13 +46,13 @@ def evaluate(
 
     Args:
         steps: the compiled functions.
-        loader: where the examples are.
-        state: what is evaluated.
+        loader: source of the examples.
+        state: state to evaluate.
         split: name of the split.
-        preemption: asked before each call.
+        preemption: checked before each call of the compiled step.
 
     Raises:
-        Preempted: a signal has come; nothing is known of the split then.
+        Preempted: a signal has arrived; there is no result then.
         DataError: an example cannot be evaluated.
     """
     start = time.perf_counter()

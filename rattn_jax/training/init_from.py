@@ -1,4 +1,4 @@
-"""Starting from what another run has learned: `config.init_from`."""
+"""Fine-tuning: starts from the weights of another run (`config.init_from`)."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -22,15 +22,15 @@ _FREE = frozenset(
 
 
 def open_source(config: RunConfig, model: nn.Module) -> SavedRun | None:
-    """The network of `config.init_from`, or None if it is not set.
+    """Reads the run that `config.init_from` names; returns None if it is not set.
 
     Args:
         config: the run's config.
         model: its network, for any number of classes.
 
     Raises:
-        UsageError: the folder holds no run, or one of another network or with images normalised
-            otherwise.
+        UsageError: the folder holds no run, or its network or the normalization of its images
+            differs.
         DataError: all its checkpoints are damaged.
     """
     if not config.init_from:
@@ -45,17 +45,17 @@ def start_from(
 ) -> TrainState:
     """A new run's state with the parameters and statistics of another run.
 
-    Averages of that run, if it keeps any, are what is taken. The classifier is taken only where
-    the classes are the same, by their names.
+    If that run keeps an EMA, its averages are taken. The classifier is taken only if the class
+    names are the same.
 
     Args:
         state: state before the first update, its modules apart.
         source: network of the other run, from `open_source`.
         class_names: names of the new run's classes.
-        say: told what is taken.
+        say: called with a line about what was taken.
 
     Raises:
-        UsageError: arrays of the other run have other shapes.
+        UsageError: the shapes of the arrays differ.
     """
     kept = () if tuple(class_names) == source.class_names else (_CLASSIFIER,)
     params = _take(state.params, source.variables["params"], kept, source)

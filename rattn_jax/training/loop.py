@@ -2,7 +2,7 @@
 
     state = train(job, state)
 
-Whatever the loop works with is told by it what to do, and never calls back.
+The loop calls its collaborators (loader, steps, checkpointer, ...); none of them calls the loop.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from rattn_jax.training.step_functions import StepFunctions
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What the loop works with; `folder` is the run's."""
+    """The objects that the loop works with; `folder` is the folder of the run."""
 
     folder: epath.Path
     schedule: Schedule
@@ -53,15 +53,15 @@ class Job:
 
 
 def train(job: Job, state: TrainState) -> TrainState:
-    """Trains to the end of the schedule, and evaluates what is due and not recorded yet.
+    """Trains to the end of the schedule, and runs evaluations that are due and not recorded yet.
 
     Args:
-        job: what to work with.
+        job: the objects to work with.
         state: a new or a restored state, on the devices.
 
     Raises:
-        Preempted: a signal has come; the state is saved.
-        NonfiniteError: an update gave NaN or infinity; the state is not saved.
+        Preempted: a signal has arrived; the state has been saved.
+        NonfiniteError: an update gave NaN or infinity; the state has not been saved.
         SaveError: a checkpoint or metrics could not be written.
     """
     step, num_nonfinite = int(state.step), int(state.num_nonfinite)
@@ -84,14 +84,16 @@ def train(job: Job, state: TrainState) -> TrainState:
             if results:
                 job.console.enter("drawing the report")
                 draw_report(job, state, results)
-            if due.save:  # last, so that a checkpoint has all its lines before it
+            if due.save:  # last: the metrics up to a checkpoint are written before it
                 job.watchdog.enter("saving", step)
                 job.console.enter("saving a checkpoint")
                 job.checkpointer.save(job.steps.to_saved(state))
             if job.schedule.is_over(step):
                 job.checkpointer.wait()
                 return state
-            if due:  # after an evaluation the others wait for the process that draws the report
+            if (
+                due
+            ):  # after an evaluation other processes wait until the main one has drawn the report
                 after = " after an evaluation" if results else ""
                 job.watchdog.enter(f"training{after}", step)
             done = frozenset()
@@ -111,20 +113,20 @@ def train(job: Job, state: TrainState) -> TrainState:
 
 
 def already_done(job: Job, step: int) -> frozenset[str]:
-    """What an earlier start of the run has done after `step` updates, for `Schedule.due`."""
+    """What an earlier process has already done at `step`, for `Schedule.due`."""
     splits, is_over = job.schedule.splits(step), job.schedule.is_over(step)
     has = [job.writer.has(split, step) for split in splits]
     *has, undrawn = broadcast_from_main([*has, job.report.is_missing(step)])
     if is_over and all(has):
         job.console.say(f"nothing is left to do: {step} steps are done and evaluated")
-    if is_over and undrawn:  # killed in between: evaluates again, but for the page alone
+    if is_over and undrawn:  # killed before the page was drawn: evaluates again, only for the page
         return frozenset({TRAIN, CHECKPOINT})
     written = (split for split, is_written in zip(splits, has, strict=True) if is_written)
     return frozenset({TRAIN, CHECKPOINT, *written})
 
 
 def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
-    """State after updates `step` ... `end - 1`, on accelerators without waiting for it."""
+    """Runs updates `step` ... `end - 1`. On accelerators this does not wait for the result."""
     job.console.enter("training", f"step {step}/{job.schedule.num_train_steps}")
     is_saving = job.checkpointer.is_saving()
     if job.throughput.is_running(disturbed=not is_saving):
@@ -137,7 +139,7 @@ def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
         job.throughput.add(end - step)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             state = job.steps.train(state, batches)
-    else:  # which says nothing about the speed
+    else:  # compiles, which must not count as training time
         job.watchdog.enter(None, step)
         job.console.enter("compiling the train step")
         job.throughput.stop()
@@ -148,7 +150,7 @@ def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
 
 
 def log_training(job: Job, state: TrainState, num_skipped: int) -> TrainState:
-    """Writes the line of training; the state with its sums emptied."""
+    """Writes a train line; returns the state with its metric sums reset."""
     step, speed = int(state.step), job.throughput.take()
     job.writer.write(
         step,
@@ -171,7 +173,7 @@ def log_training(job: Job, state: TrainState, num_skipped: int) -> TrainState:
 
 
 def evaluate_split(job: Job, state: TrainState, split: str) -> EvalResult:
-    """Evaluates a split, and writes its line unless there is one."""
+    """Evaluates a split, and writes its line unless it has been written before."""
     result, step = evaluate(job.steps, job.loader, state, split, job.preemption), int(state.step)
     if not job.writer.has(split, step):
         job.writer.write(
@@ -185,7 +187,7 @@ def evaluate_split(job: Job, state: TrainState, split: str) -> EvalResult:
 
 
 def draw_report(job: Job, state: TrainState, results: Mapping[str, EvalResult]) -> None:
-    """Draws the page; if that fails, says why in a line, for a run is worth more than a page."""
+    """Draws the report. A failure is printed and does not end the run."""
     if not job.report.draws:
         return
     try:
@@ -196,7 +198,7 @@ def draw_report(job: Job, state: TrainState, results: Mapping[str, EvalResult]) 
 
 
 def stop_if_nonfinite(job: Job, state: TrainState) -> None:
-    """Raises NonfiniteError if training stands still because of NaN or infinity."""
+    """Raises NonfiniteError if the last update gave NaN or infinity and was not skipped."""
     step = int(state.step)
     if int(state.nonfinite_step) != step:
         return
@@ -208,11 +210,11 @@ def stop_if_nonfinite(job: Job, state: TrainState) -> None:
 
 
 def keep_batch(job: Job, step: int) -> epath.Path:
-    """Writes what update `step` was given, before augmentation, for a post-mortem.
+    """Writes the batch of update `step`, before augmentation, to a file for debugging.
 
     Returns:
         An .npz file with images, uint8 [B, H, W, 3], and labels, int32 [B]: this process's
-        share of the batch.
+        shard of the batch.
     """
     batch = job.loader.host_batch(step)
     folder = job.folder / "nonfinite"
@@ -224,7 +226,7 @@ def keep_batch(job: Job, step: int) -> epath.Path:
 
 
 def _peak_memory_bytes(devices: Sequence[jax.Device]) -> int:
-    """The largest high-water mark of the devices' memory; on CPU, that of the process."""
+    """Peak memory of the fullest device; on CPU, of the process."""
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in devices]
     if any(peaks):
         return max(peaks)

@@ -1,4 +1,4 @@
-"""Loss and errors as sums over examples, so that they can be added up over any grouping.
+"""Loss and errors as sums over examples, which give the same average for any batch size.
 
 totals = merge(measure(logits, labels, mask), measure(more_logits, more_labels, more_mask))
 compute(totals)    # {"loss": ..., "error_top1": ..., "error_top5": ...}
@@ -31,13 +31,13 @@ def measure(
         logits: float32 [B, classes].
         labels: int32 [B].
         mask: bool [B], False for examples that do not count; None counts all.
-        axis_name: mapped axis over which to add up.
-        losses: float32 [B], where it is not the cross entropy that is minimised.
+        axis_name: mapped axis to sum over.
+        losses: float32 [B], if another loss than the cross entropy is minimised.
 
     Returns:
         "loss", "error_top1" and "error_top5". A class with the same logit as the true one
-        counts as if it were before it, and so does NaN: a net that cannot tell is wrong. With
-        at most five classes the top-5 error of finite logits is 0.
+        is ranked before it, and so is NaN, so ties count as errors. With at most five classes the
+        top-5 error of finite logits is 0.
     """
     true_logit = jnp.take_along_axis(logits, labels[:, None], axis=1)
     rank = jnp.sum(~(logits < true_logit), axis=1)
@@ -51,12 +51,12 @@ def measure(
 
 
 def empty() -> Metrics:
-    """The sums over no example."""
+    """Sums over zero examples."""
     return {name: metrics.Average.empty() for name in ("loss", "error_top1", "error_top5")}
 
 
 def merge(a: Metrics, b: Metrics) -> Metrics:
-    """The sums over the examples of both."""
+    """Sums over the examples of both."""
     return {name: a[name].merge(b[name]) for name in a}
 
 
@@ -66,5 +66,5 @@ def compute(sums: Metrics) -> dict[str, float]:
 
 
 def count_examples(sums: Metrics) -> int:
-    """Number of examples that were added up."""
+    """Number of examples in the sums."""
     return int(sums["loss"].count)

@@ -1,4 +1,4 @@
-"""Learning rates and optimizers, by name; all of them are optax's.
+"""Learning rate schedules and optimizers by name; all of them come from optax.
 
 schedule = make_schedule("step", learning_rate=0.1, num_train_steps=160_000, boundaries=(64_000,))
 optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
@@ -79,7 +79,7 @@ def make_schedule(
     return schedule
 
 
-# Of (schedule, momentum, weight_decay, mask of what decays).
+# Functions of (schedule, momentum, weight_decay, mask of the parameters that decay).
 _Maker = Callable[[optax.Schedule, float, float, Any], optax.GradientTransformation]
 
 
@@ -104,7 +104,7 @@ OPTIMIZERS: dict[str, _Maker] = {
         trust_ratio_mask=True if mask is None else mask,
         momentum=momentum,
     ),
-    # These have no momentum to set; they decay the parameters apart from the gradients.
+    # These have no momentum option, and decouple weight decay from the gradients.
     "adamw": lambda rate, _, decay, mask: optax.adamw(rate, weight_decay=decay, mask=mask),
     "lamb": lambda rate, _, decay, mask: optax.lamb(rate, weight_decay=decay, mask=mask),
     "lion": lambda rate, _, decay, mask: optax.lion(rate, weight_decay=decay, mask=mask),
@@ -131,7 +131,7 @@ def make_optimizer(
     stacked: bool = False,
     freeze: Sequence[str] = (),
 ) -> optax.GradientTransformation:
-    """An optimizer of optax.
+    """Creates an optimizer.
 
     Args:
         name: a key of `OPTIMIZERS`. "sgd" is the paper's: Nesterov momentum, and the decay in the
@@ -139,15 +139,15 @@ def make_optimizer(
         schedule: learning rate.
         momentum: of "sgd", "lars" and "rmsprop".
         weight_decay: of the parameters.
-        decay_norm_and_bias: whether it acts on all parameters, as in the paper, or on kernels only.
-        clip_norm: largest global norm of the gradients; larger ones are scaled down; 0: any.
+        decay_norm_and_bias: decay all parameters, as in the paper, or kernels only.
+        clip_norm: gradients with a larger global norm are scaled down to it; 0: no clipping.
         stacked: whether the parameters of equal modules are stacked, as `scan_modules` does.
-        freeze: what stays as it is: names at the top of the parameters, such as "stage1", or what
-            such names begin with, before an underscore: "stage1" is "stage1_unit1", too.
+        freeze: parts that are not trained: top-level names of the parameters, such as "stage1", or
+            their prefix before an underscore: "stage1" also matches "stage1_unit1".
 
     Raises:
-        UsageError: unknown name; an optimizer that takes norms of layers, where they are stacked.
-            From the optimizer's `init`: `freeze` has unknown names, or all.
+        UsageError: unknown name; an optimizer that uses norms of layers, with stacked layers.
+            The optimizer's `init` raises it if `freeze` has unknown names, or all of them.
     """
     if name not in OPTIMIZERS:
         raise UsageError(_unknown("name", name, sorted(OPTIMIZERS)))
@@ -162,14 +162,14 @@ def make_optimizer(
         optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
     if not freeze:
         return optimizer
-    # Gradients that nothing asks for are not computed: the compiler leaves them out.
+    # The compiler removes the computation of gradients that are not used.
     return optax.partition(
         {_TRAINED: optimizer, _FROZEN: optax.set_to_zero()}, partial(_labels, freeze=freeze)
     )
 
 
 def _labels(params: Any, *, freeze: Sequence[str]) -> dict[str, str]:
-    """Which parts of the parameters are trained."""
+    """Marks the parameters that are trained."""
 
     def is_in(name: str, part: Any) -> bool:
         return name == part or name.startswith(f"{part}_")

@@ -1,4 +1,4 @@
-"""What the page of a run shows after an evaluation, gathered from network and data.
+"""Collects the contents of the report page after an evaluation.
 
 page = PageProbe(config, model, loader).look(state, results)
 """
@@ -29,17 +29,17 @@ _OVERLAYS = 8  # of them are shown
 
 
 class PageData(NamedTuple):
-    """What a page shows.
+    """Contents of the report page.
 
     Attributes:
         step: number of updates done.
-        counts: examples of each split that was evaluated.
+        counts: number of examples of each evaluated split.
         evaluated: the last of these splits.
-        probed_split: where the images are from on which the masks were watched.
+        probed_split: split of the images on which the masks were recorded.
         images: the first of these images, uint8 [n, H, W, 3].
         labels: their classes, int32 [n].
-        num_probed: how many images there are in all.
-        seen: what the masks do; None if the network has no attention modules.
+        num_probed: number of these images.
+        seen: statistics of the masks; None if the network has no attention modules.
     """
 
     step: int
@@ -53,27 +53,27 @@ class PageData(NamedTuple):
 
 
 class PageProbe:
-    """Gathers what a page shows. Computes on this process's devices, and no other takes part.
+    """Collects the contents of a page, on one device and without other processes.
 
     Args:
         config: the run's config.
         model: network.
-        loader: where the evaluated examples are.
+        loader: source of the evaluated examples.
     """
 
     def __init__(self, config: RunConfig, model: nn.Module, loader: Loader) -> None:
         self._probe, self._loader = Probe(model, _OVERLAYS), loader
-        # Always the first images of the same split; no more than a batch has, so that they fit.
+        # Always the first images of one split; no more than a batch, so that they fit in memory.
         self._split = "validation" if config.validation_examples else "test"
         self._max_probed = min(_MAX_PROBED, config.batch_size)
         self._probed: Batch | None = None
 
     def look(self, state: TrainState, results: Mapping[str, EvalResult]) -> PageData:
-        """What there is to show.
+        """Collects the contents of the page.
 
         Args:
-            state: what was evaluated.
-            results: of the splits, by name; the page is about the last one.
+            state: the evaluated state.
+            results: results by split; the page shows the last one.
         """
         split, shown = list(results.items())[-1]
         pictures = self._images(split, shown.mistakes.indices)
@@ -82,7 +82,7 @@ class PageProbe:
             self._probed = self._loader.read(self._split, range(count))
         images, labels = self._probed
         seen = self._probe(
-            # This process's own copy: computing with it needs no other process.
+            # This process's own copy, so that no other process has to take part.
             jax.tree.map(lambda x: x.addressable_data(0), state.evaluated),
             images,
             self._loader.normalization,
@@ -105,11 +105,11 @@ class PageProbe:
 
 
 class Probe:
-    """Runs the network on some images, on the device where the arrays are, and no other.
+    """Runs the network on some images, on the device that holds the arrays.
 
     Args:
         model: network.
-        num_masks: of how many images the masks are wanted.
+        num_masks: number of images whose masks are returned.
     """
 
     def __init__(self, model: nn.Module, num_masks: int) -> None:
@@ -118,10 +118,10 @@ class Probe:
     def __call__(
         self, variables: Any, images: Array | np.ndarray, normalization: Normalization
     ) -> Observation | None:
-        """What is seen, on the host; None if the network has no attention modules.
+        """Statistics of the masks, on the host; None if the network has no attention modules.
 
         Args:
-            variables: parameters and statistics of the network, as it takes them.
+            variables: parameters and batch statistics of the network.
             images: uint8 [N, H, W, 3].
             normalization: of the images.
         """

@@ -1,4 +1,4 @@
-"""Speed of training alone, and a trace of some updates for TensorBoard and XProf.
+"""Training speed, and a trace of some updates for TensorBoard and XProf.
 
 with Profiler(folder / "profile", steps=(100, 110)) as profiler:
     profiler.update(step)    # before and after each call
@@ -17,14 +17,14 @@ from rattn_jax.parallel.mesh import is_main_process
 
 
 class Profiler:
-    """Traces the updates from one step to another; of several processes, the main one's.
+    """Traces the updates between two steps, in the main process.
 
     Args:
-        folder: where the trace is written.
-        steps: number of updates done when it begins, and when it ends; None traces nothing.
+        folder: folder of the trace.
+        steps: first and last step of the trace; None traces nothing.
 
     Attributes:
-        steps: the same; calls must not go beyond one of them.
+        steps: the same; no call of the train step may cross one of them.
     """
 
     def __init__(self, folder: epath.Path, steps: tuple[int, int] | None) -> None:
@@ -39,11 +39,11 @@ class Profiler:
         self._stop()
 
     def update(self, step: int, state: object) -> None:
-        """Begins or ends the trace if it is time.
+        """Starts or stops the trace if its step is reached.
 
         Args:
-            step: number of updates asked for.
-            state: what they compute, waited for at the ends of the trace.
+            step: number of updates dispatched so far.
+            state: their result, which is waited for when the trace starts or stops.
         """
         if self.steps is None or not is_main_process():
             return
@@ -68,7 +68,7 @@ class Speed(NamedTuple):
     Attributes:
         images_per_second: images.
         steps_per_sec: updates.
-        input_wait_share: part of the time in which the next batch was waited for, from 0 to 1.
+        input_wait_share: fraction of the time spent waiting for the next batch.
     """
 
     images_per_second: float
@@ -79,12 +79,12 @@ class Speed(NamedTuple):
 class Throughput:
     """Counts updates while its stopwatch runs.
 
-    Updates during which something else takes the processor's time, as a checkpoint that is written
-    in the background does, are counted apart: they tell the speed only where there are no others.
+    Updates that share the processor with other work, such as a checkpoint that is written in the
+    background, are counted separately: they are used only if there are no other updates.
 
     Args:
         batch_size: images an update.
-        clock: seconds, ever increasing.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(self, batch_size: int, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -95,40 +95,40 @@ class Throughput:
         self._since = 0.0
 
     def start(self, *, disturbed: bool = False) -> None:
-        """Lets the stopwatch run; nothing if it runs already.
+        """Starts the stopwatch; does nothing if it is running.
 
         Args:
-            disturbed: whether something else is going on beside training.
+            disturbed: whether other work shares the processor.
         """
         if self._running is None:
             self._running = self._disturbed if disturbed else self._alone
             self._since = self._clock()
 
     def is_running(self, *, disturbed: bool) -> bool:
-        """Whether the stopwatch runs, and was started with this."""
+        """Whether the stopwatch is running and was started with the same value."""
         return self._running is (self._disturbed if disturbed else self._alone)
 
     def add(self, steps: int) -> None:
-        """Counts updates, while the stopwatch runs."""
+        """Counts updates; the stopwatch must be running."""
         if self._running is not None:
             self._running.steps += steps
 
     @contextmanager
     def waiting(self) -> Generator[None]:
-        """While the block runs, a batch is waited for."""
+        """Measures the block as time spent waiting for a batch."""
         start = self._clock()
         yield
         if self._running is not None:
             self._running.waited += self._clock() - start
 
     def stop(self) -> None:
-        """Stops the watch; the caller has waited for the computation to end."""
+        """Stops the stopwatch; the caller must have waited for the computation to end."""
         if self._running is not None:
             self._running.seconds += self._clock() - self._since
             self._running = None
 
     def take(self) -> Speed | None:
-        """Speed since the last call, and starts again; None if no update was counted."""
+        """Returns the speed since the last call and resets it; None if no update was counted."""
         tally = self._alone if self._alone.steps else self._disturbed
         self._alone, self._disturbed = _Tally(), _Tally()
         if not (tally.steps and tally.seconds):

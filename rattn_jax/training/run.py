@@ -1,4 +1,4 @@
-"""A run from its config to its end: what is opened, checked and restored before the loop."""
+"""Runs a config: opens, checks and restores everything, then starts the loop."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -46,7 +46,7 @@ from rattn_jax.training.step_functions import StepFunctions, build_steps
 def train_and_evaluate(
     config: ConfigDict, workdir: epath.PathLike, devices: Sequence[jax.Device] | None = None
 ) -> TrainState:
-    """Trains and evaluates, going on from the newest whole checkpoint in `workdir`.
+    """Trains and evaluates, resuming from the latest valid checkpoint in `workdir`.
 
     Args:
         config: the keys of `configs/default.py`.
@@ -54,7 +54,7 @@ def train_and_evaluate(
         devices: devices to use; None takes all.
 
     Returns:
-        The final state, whole on every device.
+        The final state, replicated on every device.
 
     Raises:
         UsageError: the config, the data or the folder cannot be used.
@@ -73,7 +73,7 @@ def train_and_evaluate(
 def _run(
     config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device], console: Console
 ) -> TrainState:
-    """Opens everything in the order in which it can fail, and trains."""
+    """Opens everything, the most likely failures first, and trains."""
     console.enter(f"opening {config.dataset.name}")
     check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
     mesh, spec = make_mesh(devices), build_spec(config)
@@ -82,7 +82,7 @@ def _run(
     with ExitStack() as stack:
         preemption = stack.enter_context(PreemptionGuard(config.preemption_grace_seconds))
         stack.enter_context(lock_run_folder(folder))
-        # What cannot be done is refused before the folder is this run's.
+        # Errors in the config must show before the folder is claimed for this run.
         console.enter("tracing the network")
         target = steps.abstract_state()
         has_begun = bool(all_steps(folder / "checkpoints"))
@@ -149,7 +149,7 @@ def _first_state(
     folder: epath.Path,
     console: Console,
 ) -> TrainState:
-    """The state of a run without a checkpoint, as it is saved."""
+    """Initial state of a run that has no checkpoint, in the form that is saved."""
     if config.num_train_steps == 0:
         raise UsageError(
             f"num_train_steps=0 evaluates the newest checkpoint, and {folder} has none: "
@@ -160,7 +160,7 @@ def _first_state(
 
 
 def _describe(config: RunConfig, target: TrainState, folder: epath.Path, console: Console) -> None:
-    """Says what is trained, and writes the table of its parameters."""
+    """Prints what is trained, and writes parameters.txt."""
     console.say(f"{config.model.name} on {config.dataset.name}, in {folder}")
     table = partial(parameter_overview.get_parameter_overview, target.params, include_stats=False)
     if is_main_process():

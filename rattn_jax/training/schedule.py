@@ -2,7 +2,7 @@
 
 schedule = build_schedule(config, resident=True, on_cpu=False)
 schedule.due(100)          # Due(log=True, eval_splits=(), save=False)
-schedule.next_stop(100)    # 200: train so far without looking up
+schedule.next_stop(100)    # 200: nothing is due before
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from rattn_jax.config.schema import RunConfig
 
-TRAIN, CHECKPOINT = "train", "checkpoint"  # what may be done already, beside splits to evaluate
+TRAIN, CHECKPOINT = "train", "checkpoint"  # what may have been done already, besides the splits
 
 _STEPS_PER_CALL = 100  # on accelerators, with data on the device
 
@@ -58,19 +58,19 @@ class Schedule:
     final_splits: tuple[str, ...]
 
     def is_over(self, step: int) -> bool:
-        """Whether no update is left after `step` updates."""
+        """Whether the run is finished at `step`."""
         return step >= self.num_train_steps
 
     def splits(self, step: int) -> tuple[str, ...]:
-        """Splits that an evaluation after `step` updates is about."""
+        """Splits that an evaluation at `step` covers."""
         return self.final_splits if self.is_over(step) else self.eval_splits
 
     def due(self, step: int, done: Collection[str] = ()) -> Due:
-        """What is due after `step` updates.
+        """What is due at `step`.
 
         Args:
             step: number of updates done.
-            done: what of it needs no doing any more: TRAIN, CHECKPOINT, or names of splits.
+            done: what has been done already: TRAIN, CHECKPOINT, or names of splits.
         """
 
         def is_due(every: int) -> bool:
@@ -84,7 +84,7 @@ class Schedule:
         )
 
     def next_stop(self, step: int) -> int:
-        """Number of updates that the next call goes to: no further than to what is due next."""
+        """Step at which the next call of the train step ends: nothing is due before it."""
         periods = (self.log_every_steps, self.eval_every_steps, self.checkpoint_every_steps)
         stops = [period * (step // period + 1) for period in periods]
         stops += [at for at in self.profile_steps or () if at > step]
@@ -100,7 +100,7 @@ def build_schedule(config: RunConfig, *, resident: bool, on_cpu: bool) -> Schedu
         on_cpu: whether these are CPUs.
     """
     by_default = _STEPS_PER_CALL if resident and not on_cpu else 1
-    # The test split is used once, at the end, where examples are held out to be looked at before.
+    # With a validation split, the test split is evaluated once, at the end.
     held_out = config.validation_examples > 0
     return Schedule(
         num_train_steps=config.num_train_steps,

@@ -1,4 +1,4 @@
-"""What a long run needs, tried before it begins: `main.py --selftest`."""
+"""Tests everything that a long run needs before it starts (`rattn selftest`)."""
 
 import dataclasses
 import datetime
@@ -38,9 +38,9 @@ _TIMED_STEPS = 10
 def selftest(
     config: ConfigDict, workdir: epath.PathLike, devices: Sequence[jax.Device] | None = None
 ) -> None:
-    """Tries devices, data, memory, checkpoints, resuming and speed, and prints a line of each.
+    """Tests devices, data, memory, checkpoints, resuming and speed, and prints a line for each.
 
-    It leaves nothing in the folder, and does not touch a run that is there.
+    It leaves nothing in the folder, and does not change a run that is there.
 
     Args:
         config: the keys of `configs/default.py`.
@@ -51,7 +51,7 @@ def selftest(
         UsageError: the config, the data or the folder cannot be used, or memory or disk are too
             small.
         DataError: an image cannot be read.
-        SaveError: a checkpoint cannot be written, or is not what is read back.
+        SaveError: a checkpoint cannot be written, or reads back differently.
         NonfiniteError: an update gives NaN or infinity.
     """
     parsed = parse_config(config)
@@ -63,7 +63,7 @@ def selftest(
 
 @dataclasses.dataclass(frozen=True)
 class _Trial:
-    """What is tried, and where to say so."""
+    """What is tested, and where the results are printed."""
 
     config: RunConfig
     steps: StepFunctions
@@ -76,7 +76,7 @@ class _Trial:
     def train(
         self, state: TrainState, step: int, end: int, throughput: Throughput | None = None
     ) -> TrainState:
-        """State after updates `step` ... `end - 1`, one a call: a single function to compile."""
+        """Runs updates `step` ... `end - 1`, one per call, so that one function is compiled."""
         throughput = throughput or Throughput(self.config.batch_size)
         for i in range(step, end):
             with throughput.waiting():
@@ -121,7 +121,7 @@ def _selftest(
 
 
 def _try_memory(trial: _Trial, folder: epath.Path, class_names: Sequence[str]) -> TrainState:
-    """The state after the first update: there is room for it, and for checkpoints."""
+    """Checks memory and disk space; returns the state after the first update."""
     config, steps = trial.config, trial.steps
     initial, source = steps.initial_state(), open_source(config, steps.model)
     if source is not None:
@@ -142,7 +142,7 @@ def _try_memory(trial: _Trial, folder: epath.Path, class_names: Sequence[str]) -
 
 
 def _try_checkpoint(trial: _Trial, state: TrainState, scratch: epath.Path) -> TrainState:
-    """The state after more updates, which is the same after a checkpoint was read back."""
+    """Checks that a restored checkpoint trains to the same state, which is returned."""
     steps = trial.steps
     with Checkpointer(scratch / "checkpoints", keep=1) as checkpoints:
         checkpoints.save(steps.to_saved(state))
@@ -166,7 +166,7 @@ def _try_checkpoint(trial: _Trial, state: TrainState, scratch: epath.Path) -> Tr
 
 
 def _project(trial: _Trial, state: TrainState, num_evaluated: int) -> None:
-    """Says how fast it is, and when the run will end."""
+    """Measures the speed, and projects the end of the run."""
     config, throughput = trial.config, Throughput(trial.config.batch_size)
     jax.block_until_ready(state)
     state = trial.train(state, _STEPS, _STEPS + _TIMED_STEPS, throughput)
@@ -192,7 +192,7 @@ def _project(trial: _Trial, state: TrainState, num_evaluated: int) -> None:
 
 
 def _evaluation_rate(trial: _Trial, state: TrainState) -> float:
-    """Images per second of an evaluation, from its first few calls; the first one compiles."""
+    """Images per second of an evaluation, from its first calls; the first one compiles."""
     split = "validation" if trial.config.validation_examples else "test"
     sums, rate = trial.steps.empty_sums(), 0.0
     with closing(trial.loader.eval(split)) as batches:
@@ -219,7 +219,7 @@ def _check_disk(
 
 
 def _memory_limit(devices: Sequence[jax.Device]) -> int:
-    """Bytes of a device's memory; on CPU, of the machine's. 0 if it is not known."""
+    """Bytes of memory of a device, or of the machine on CPU; 0 if unknown."""
     if devices[0].platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return (devices[0].memory_stats() or {}).get("bytes_limit", 0)

@@ -1,4 +1,4 @@
-"""Everything that a training run changes, as one pytree."""
+"""The training state as one pytree."""
 
 import dataclasses
 from functools import partial
@@ -25,10 +25,10 @@ class TrainState:
         ema: averages of params and batch_stats over the updates (`update_ema`), by these names;
             None if none are kept.
         metrics: sums over the training examples since the last line of metrics.
-        num_nonfinite: number of updates that were left out because NaN or infinity came out,
+        num_nonfinite: number of updates that were skipped because they gave NaN or infinity,
             int32 scalar.
-        nonfinite_step: number of updates before the last of them, int32 scalar; -1 if there was
-            none, and `step` if training stands still because of it.
+        nonfinite_step: step of the last of them, int32 scalar; -1 if there was none, and equal to
+            `step` if training has stopped because of it.
     """
 
     step: jax.Array
@@ -42,7 +42,7 @@ class TrainState:
 
     @property
     def evaluated(self) -> Any:
-        """The variables to evaluate: the averages, where there are any."""
+        """The variables to evaluate: the EMA if there is one."""
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -50,7 +50,7 @@ def update_ema(ema: Any, params: Any, batch_stats: Any, step: jax.Array, decay: 
     """Exponential moving averages after an update.
 
     Args:
-        ema: those before, or None.
+        ema: averages before the update, or None.
         params: parameters after the update.
         batch_stats: running averages after it.
         step: number of updates before it.
@@ -67,17 +67,17 @@ def update_ema(ema: Any, params: Any, batch_stats: Any, step: jax.Array, decay: 
 def skip_nonfinite_update(
     new: TrainState, old: TrainState, *, go_on: bool, branch: bool = True
 ) -> TrainState:
-    """`new` if all of its numbers are finite, and else `old`, with the update counted.
+    """Returns `new` if all of its numbers are finite, otherwise `old` with the update counted.
 
     Args:
         new: state after an update.
         old: state before it.
-        go_on: whether to go on with the next batch; if not, training stands still from here on.
-        branch: whether to choose the state as a whole, for which a GPU would stop until the host
-            has read the condition, or number by number.
+        go_on: whether to continue with the next batch; if not, later updates change nothing.
+        branch: whether to choose the state as a whole, for which a GPU waits until the host has
+            read the condition, or number by number.
     """
     numbers = [x for x in jax.tree.leaves(new) if jnp.issubdtype(x.dtype, jnp.floating)]
-    # Together, and not one by one: that would be hundreds of kernels more to compile.
+    # All at once: one by one would be hundreds of additional kernels to compile.
     flat = jnp.concatenate([x.ravel() for x in jax.lax.optimization_barrier(numbers)])
     finite = jnp.all(jnp.isfinite(flat))
     if not go_on:
@@ -101,14 +101,14 @@ def create_train_state(
     *,
     with_averages: bool = False,
 ) -> TrainState:
-    """State of a run before its first update.
+    """Creates the state of a run before its first update.
 
     Args:
         rng: random key of the initial parameters.
         model: network, called as `model(images, train=False)`.
         optimizer: optimizer of the run.
         image_shape: height, width, channels.
-        with_averages: whether to keep averages of parameters and statistics.
+        with_averages: whether to keep an EMA of parameters and batch statistics.
     """
     # Not compiled as a whole: on CPU that takes minutes (hundreds of random kernels). lazy_init
     # computes the parameters only, without the forward pass.

@@ -1,4 +1,4 @@
-"""The steps of a config, compiled: what the loop, the self-test and the plan of a pod call.
+"""Compiled train and eval steps of a config.
 
 steps = build_steps(config, spec, mesh)
 state = steps.to_device(steps.initial_state())
@@ -33,22 +33,22 @@ from rattn_jax.training.steps import Preprocessing, UpdateRule, eval_steps, trai
 
 
 class StepFunctions:
-    """Compiled functions of a run, and the forms of its state.
+    """Compiled steps of a run, and conversions of its state between disk and devices.
 
     Args:
         rule: how an update changes the state.
         schedule: learning rate as a function of the number of updates done.
         mesh: devices.
-        create_state: makes the state before the first update, its modules apart.
+        create_state: creates the initial state, with modules unstacked.
         parallel: see `data_parallel`.
-        stacks_modules: whether the network takes equal modules stacked.
-        use_scan: whether the updates of a call are a loop; see `train_steps`.
+        stacks_modules: whether the network expects equal modules stacked.
+        use_scan: whether the updates of a call are a compiled loop; see `train_steps`.
 
     Attributes:
         rule: see above.
         model: the network.
         mesh: see above.
-        train_function: of (state, data, rows), as yet not compiled.
+        train_function: function of (state, data, rows), not compiled.
     """
 
     def __init__(
@@ -72,49 +72,49 @@ class StepFunctions:
         self._compiled: dict[int, Any] = {}  # by the number of updates in a call
 
     def abstract_state(self) -> TrainState:
-        """Shapes and types of a state as it is saved, in a fraction of the time of a state."""
+        """Shapes and dtypes of the state as it is saved, without computing it."""
         return jax.eval_shape(self._create_state)
 
     def initial_state(self) -> TrainState:
-        """The state before the first update, as it is saved."""
+        """The initial state, in the form that is saved."""
         return self._create_state()
 
     def arrange(self, state: TrainState) -> TrainState:
-        """A state as it is saved, in the form in which the network takes it."""
+        """Converts a saved state to the form that the network expects."""
         return stack_modules(state) if self._stacks_modules else state
 
     def to_device(self, state: TrainState) -> TrainState:
-        """A state as it is saved, arranged and whole on every device."""
+        """Converts a saved state and replicates it on every device."""
         return replicate(self.arrange(state), self.mesh)
 
     def to_saved(self, state: TrainState) -> TrainState:
-        """The reverse of `arrange`: modules apart, as in checkpoints."""
+        """The inverse of `arrange`: the form of checkpoints, with modules unstacked."""
         return unstack_modules(state)
 
     def learning_rate(self, step: int) -> float:
-        """Rate of the last of `step` updates."""
+        """Learning rate of the last of `step` updates."""
         return float(self._schedule(step - 1))
 
     def is_compiled(self, batches: Batches) -> bool:
-        """Whether `train` finds its function for so many updates compiled."""
+        """Whether the train step for this number of updates has been compiled."""
         return _count(batches) in self._compiled
 
     def train(self, state: TrainState, batches: Batches) -> TrainState:
-        """The state after an update with each batch; on accelerators it need not be computed yet.
+        """Runs an update with each batch. On accelerators this does not wait for the result.
 
-        The first time with so many batches is for `train_first`.
+        The step must be compiled: the first call with a number of batches is `train_first`.
 
         Args:
-            state: state before them, whose memory is used again.
-            batches: from the run's loader.
+            state: state before the updates; its memory is reused.
+            batches: batches from the loader of the run.
         """
         if isinstance(batches.data, StreamedData):
-            jax.block_until_ready(state)  # or batches that wait for their turn would pile up
+            jax.block_until_ready(state)  # otherwise batches would queue up in memory
         state = wait_on_cpu(state, self.mesh)
         return self._compiled[_count(batches)](state, batches.data, batches.rows)
 
     def train_first(self, state: TrainState, batches: Batches) -> tuple[TrainState, str]:
-        """`train`, where the function must be compiled first, and how long that took, as a line."""
+        """Compiles the train step, then calls `train`; also returns a line about the time taken."""
         jax.block_until_ready(state)
         count, arguments = _count(batches), (state, batches.data, batches.rows)
         self._compiled[count], seconds = compile_for(self.train_function, *arguments)
@@ -127,7 +127,7 @@ class StepFunctions:
         )
 
     def planned_bytes(self) -> int:
-        """Memory on each device of the largest compiled training call, as XLA plans it."""
+        """Memory per device of the largest compiled train step, as planned by XLA."""
         plans = [compiled.memory_analysis() for compiled in self._compiled.values()]
         return max(
             plan.temp_size_in_bytes
@@ -138,11 +138,11 @@ class StepFunctions:
         )
 
     def empty_sums(self) -> EvalSums:
-        """The sums of an evaluation over no example, on every device."""
+        """Empty sums of an evaluation, on every device."""
         return replicate(eval_sums.empty(self.rule.preprocessing.num_classes), self.mesh)
 
     def evaluate(self, state: TrainState, sums: EvalSums, batches: Batches) -> EvalSums:
-        """The sums, with those over the batches added."""
+        """Adds batches to the sums."""
         data, rows, mask = batches
         return self._evaluate((state, wait_on_cpu(sums, self.mesh)), data, rows, mask)
 
@@ -158,12 +158,13 @@ def build_steps(
 
     Args:
         config: the run's config.
-        spec: of its dataset.
+        spec: description of its dataset.
         mesh: devices.
-        use_scan: whether the updates of a call are a loop; None: not on CPU, where it is slow.
+        use_scan: whether the updates of a call are a compiled loop; None: except on CPU, where
+            that is slow.
 
     Raises:
-        UsageError: network, optimizer or images cannot be as the config says.
+        UsageError: the config of network, optimizer or images is invalid.
     """
     size = image_sizes(config.dataset, spec).train
     model = build_model(config, spec.num_classes)
@@ -217,7 +218,7 @@ def _small_computations(mesh: Mesh) -> AbstractContextManager[Any]:
 
 
 def build_model(config: RunConfig, num_classes: int) -> nn.Module:
-    """The network, as it is trained."""
+    """Creates the network for training."""
     keywords = config.model.keywords()
     if config.sync_batch_norm:
         keywords["norm_axis_name"] = DATA_AXIS
@@ -225,7 +226,7 @@ def build_model(config: RunConfig, num_classes: int) -> nn.Module:
 
 
 def build_optimizer(config: RunConfig) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    """Schedule of the learning rate, and the optimizer that follows it."""
+    """Creates the learning rate schedule and the optimizer."""
     optimizer = config.optimizer
     schedule = make_schedule(
         optimizer.schedule,

@@ -1,7 +1,7 @@
-"""Updates and evaluations, as pure functions of one replica.
+"""Train and eval steps as pure functions of one replica.
 
 They run under a mapped axis (`parallel/`) over which gradients, running averages and metrics
-are combined; batches are the replica's share of the global batch.
+are combined; batches are the replica's shard of the global batch.
 """
 
 import dataclasses
@@ -26,15 +26,15 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What training does with a batch before the network sees it.
+    """Preprocessing of a training batch on the device.
 
     Attributes:
-        augmentation: changes of the uint8 images. Streams are cropped on the host, from the whole
-            image: for them `resized_crop_area` is left out.
-        regularization: changes of normalised images and targets.
+        augmentation: augmentation of the uint8 images. Streamed images have been cropped on the
+            host, from the whole image, so `resized_crop_area` is not set for them.
+        regularization: regularization of normalised images and targets.
         num_classes: number of classes.
         seed: seed of the run.
-        label_smoothing: share of the target that is spread over all classes.
+        label_smoothing: fraction of the target that is spread over all classes.
     """
 
     augmentation: AugmentationConfig
@@ -46,20 +46,20 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRule:
-    """How an update changes the state.
+    """Everything that defines an update.
 
     Attributes:
         model: network.
         optimizer: optimizer.
-        preprocessing: of the batch.
-        accumulate_steps: parts of equal size in which a replica's share of the batch is computed,
-            one after the other, to save memory; batch norm sees them one by one.
+        preprocessing: preprocessing of the batch.
+        accumulate_steps: number of microbatches into which a replica's shard of the batch is split
+            to save memory; batch norm normalises each of them by itself.
         ema_decay: see `update_ema`.
-        skip_nonfinite: what an update does from which NaN or infinity comes: True leaves it out,
-            False stops training; see `skip_nonfinite_update`.
-        freeze_batch_norm: whether the running averages normalise, and stay as they are.
-        by_value: whether the optimizer treats each number on its own, or all of them together, but
-            no array by its place or norm.
+        skip_nonfinite: whether an update that gives NaN or infinity is skipped, or stops training;
+            see `skip_nonfinite_update`.
+        freeze_batch_norm: whether batch norm uses its running averages, unchanged.
+        by_value: whether the optimizer treats every number alike, and does not look at the norm or
+            the name of its array.
     """
 
     model: nn.Module
@@ -79,13 +79,13 @@ def prepare(
     positions: Array,
     preprocessing: Preprocessing,
 ) -> tuple[Array, Array]:
-    """What the network is given in training, and what it is to answer.
+    """Inputs and targets of the network in training.
 
     Args:
         batch: images and labels.
         normalization: of the images.
         step: number of updates done, int32 scalar.
-        positions: places of the examples in the global batch, int32 [B].
+        positions: positions of the examples in the global batch, int32 [B].
         preprocessing: what to do with them.
 
     Returns:
@@ -111,13 +111,13 @@ def train_step(
     use_scan: bool,
     packing: Packing | None = None,
 ) -> TrainState:
-    """State after one update.
+    """Runs one update.
 
     Args:
         state: state before it, the same on every replica; packed where there is a packing.
         data: the training split.
-        row: the replica's share of the batch: numbers of examples [B], or a `Batch`.
-        rule: how the state changes.
+        row: the replica's shard of the batch: indices of examples [B], or a `Batch`.
+        rule: definition of the update.
         axis_name: mapped axis of the replicas.
         use_scan: see `scan_or_unroll`.
         packing: of the state.
@@ -150,7 +150,7 @@ def train_step(
 
 
 def for_data(preprocessing: Preprocessing, data: Data) -> Preprocessing:
-    """What is left to do on the device with batches of this data."""
+    """The preprocessing that batches of this data still need on the device."""
     if isinstance(data, ResidentData):
         return preprocessing
     augmentation = dataclasses.replace(preprocessing.augmentation, resized_crop_area=None)
@@ -160,7 +160,7 @@ def for_data(preprocessing: Preprocessing, data: Data) -> Preprocessing:
 def _gradients(
     state: TrainState, examples: tuple[Array, Array, Array], rule: UpdateRule, use_scan: bool
 ) -> tuple[Any, Any, Metrics]:
-    """Gradients of the mean loss over images, targets and labels; new statistics; and metrics."""
+    """Gradients of the mean loss, new batch statistics, and metrics."""
 
     def loss_fn(params: Any, batch_stats: Any, part: Any) -> tuple[Array, tuple[Any, Metrics]]:
         images, targets, labels = part
@@ -194,12 +194,12 @@ def _gradients(
 def train_steps(
     state: TrainState, data: Data, rows: Any, *, rule: UpdateRule, axis_name: str, use_scan: bool
 ) -> TrainState:
-    """State after one `train_step` for each row of `rows`.
+    """Runs a `train_step` for each row of `rows`.
 
     Args:
-        state: state before them.
+        state: state before the updates.
         data: the training split.
-        rows: those of `train_step`, stacked: [steps, B, ...].
+        rows: rows of `train_step`, stacked: [steps, B, ...].
         rule: see `train_step`.
         axis_name: see `train_step`.
         use_scan: see `scan_or_unroll`.
@@ -224,12 +224,12 @@ def eval_step(
     model: nn.Module,
     axis_name: str,
 ) -> EvalSums:
-    """The sums, with those of a batch over all replicas; running averages normalise.
+    """Adds a batch to the sums, over all replicas. Batch norm uses its running averages.
 
-    Averages of parameters and statistics, where the state has them, are what is evaluated.
+    If the state has an EMA, the averages are evaluated.
 
     Args:
-        sums: those of the batches before.
+        sums: sums over the previous batches.
         state: state, the same on every replica.
         data: the split.
         row: see `train_step`.
@@ -253,11 +253,11 @@ def eval_steps(
     axis_name: str,
     use_scan: bool,
 ) -> EvalSums:
-    """The sums, with those over the rows of `rows` and `mask` [steps, B, ...] added.
+    """Adds the batches in `rows` and `mask` [steps, B, ...] to the sums.
 
-    That each call takes the last one's sums keeps calls in one order on all processes: on CPU,
-    where calls that do not need each other run at the same time, they would wait for each other's
-    collectives in different orders, for ever.
+    Each call depends on the sums of the previous one, which keeps calls in the same order on all
+    processes. On CPU independent calls run concurrently, and processes could deadlock in each
+    other's collectives.
 
     Args:
         state_and_sums: the state, and the sums so far.
@@ -279,10 +279,10 @@ def eval_steps(
 def scan_or_unroll(
     function: Callable[[Any, Any], Any], carry: Any, rows: Any, use_scan: bool
 ) -> Any:
-    """Carry after `function(carry, row)` for each row, in a compiled loop or one by one.
+    """Applies `function(carry, row)` to each row in a compiled loop, or unrolled.
 
-    A loop compiles its body once. On CPU it makes convolutions slow, their gradients 20 times,
-    and so does `jax.lax.scan` with `unroll`, even over a single row.
+    A loop compiles its body once. On CPU convolutions in a loop are slow (their gradients 20
+    times), also with `jax.lax.scan(unroll=...)` and for a single row.
     """
     if use_scan:
         return jax.lax.scan(lambda carry, row: (function(carry, row), None), carry, rows)[0]
