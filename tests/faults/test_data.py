@@ -25,9 +25,9 @@ from tests.compare import assert_equal, numbers, read_rows
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder
 from tests.data.test_loading import Files
+from tests.data.test_runs_on_data import changed
 from tests.devices import ONE
 from tests.forks import start_python
-from tests.test_runs_on_data import changed
 
 
 @pytest.mark.fault("a bad image, in training or evaluation", fast=4, counted=100)

@@ -8,7 +8,7 @@ import pytest
 from tests.compare import read_rows
 from tests.faults.runs import start_placed
 from tests.main_program import wait_for_step
-from tests.test_processes import assert_same_run, endless_job, finish, run_alone, start_job
+from tests.parallel.test_processes import assert_same_run, endless_job, finish, run_alone, start_job
 
 SHARED = "--config.batch_size=12"  # by two or three
 TIMEOUT = 10

@@ -12,8 +12,8 @@ from rattn_jax.parallel.mesh import make_mesh, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training.metrics import compute, count_examples
 from tests.compare import assert_close
-from tests.test_steps import learned
 from tests.tiny import compile_steps, make_config, make_data
+from tests.training.test_steps import learned
 
 INDICES = np.arange(80, dtype=np.int32).reshape(5, 16) % 48  # five updates of 16 examples
 

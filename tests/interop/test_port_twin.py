@@ -10,7 +10,7 @@ from etils import epath
 from rattn_jax.errors import UsageError
 from rattn_jax.interop.torch_files import read_state
 from tests import port_state
-from tests.test_import_torch import NAMES, TINY, images, logits_of
+from tests.interop.test_import_torch import NAMES, TINY, images, logits_of
 
 torch = pytest.importorskip("torch", reason="an optional dependency")
 

@@ -6,7 +6,7 @@ import pytest
 from rattn_jax.compare import main
 from rattn_jax.configs import default
 from rattn_jax.report.comparison import compare_page, read_run
-from tests.test_report import Page
+from tests.report.test_report import Page
 
 
 def make_run(folder, rate=0.1, rows=(), torn="", **dataset):

@@ -12,7 +12,7 @@ from tests.compare import assert_rows_close, read_rows
 from tests.data.test_folder import make_folder
 from tests.faults.runs import start_placed
 from tests.main_program import TINY, run, start, wait_for_step
-from tests.test_report import read_page
+from tests.report.test_report import read_page
 
 
 def start_job(workdir, *arguments, processes=2, devices=2, instead=lambda *a, **e: None):
