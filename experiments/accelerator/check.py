@@ -19,8 +19,8 @@ from experiments.accelerator.record import Record
 from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
 from rattn_jax.data.batches import Normalization, ResidentData
 from rattn_jax.models import create_model
-from rattn_jax.parallel.data_parallel import map_replicas
-from rattn_jax.parallel.mesh import AXIS, make_mesh, replicate
+from rattn_jax.parallel.data_parallel import data_parallel
+from rattn_jax.parallel.mesh import DATA_AXIS, make_mesh, replicate
 from rattn_jax.training.optimizer import make_optimizer, make_schedule
 from rattn_jax.training.state import TrainState, create_train_state
 from rattn_jax.training.steps import Preprocessing, UpdateRule, train_steps
@@ -164,8 +164,10 @@ def _step(
         Preprocessing(AugmentationConfig(), RegularizationConfig(), case.num_classes, 0),
     )
     mesh: Mesh = make_mesh([device])
-    function = partial(train_steps, rule=rule, axis_name=AXIS, use_scan=device.platform != "cpu")
-    step = map_replicas(function, mesh, parallel, num_batches=1)
+    function = partial(
+        train_steps, rule=rule, axis_name=DATA_AXIS, use_scan=device.platform != "cpu"
+    )
+    step = data_parallel(function, mesh, parallel, num_batches=1)
     shape = (case.image_size, case.image_size, 3)
     # The same initial parameters everywhere: normal numbers differ in the last bit.
     with jax.default_device(jax.devices("cpu")[0]):

@@ -207,7 +207,9 @@ def train_steps(
     packing = Packing(state.params, state.batch_stats) if use_scan and rule.by_value else None
 
     def step(state: TrainState, row: Any) -> TrainState:
-        return train_step(state, data, row, rule, axis_name=axis_name, use_scan=use_scan, packing=packing)
+        return train_step(
+            state, data, row, rule, axis_name=axis_name, use_scan=use_scan, packing=packing
+        )
 
     if packing is None:
         return scan_or_unroll(step, state, rows, use_scan)
