@@ -54,12 +54,13 @@ def test_wheel_trains_with_a_config_that_it_has(site, tmp_path):
         "from rattn_jax.configs import digits\n"
         "def get_config():\n"
         "    config = digits.get_config()\n"
-        "    config.update(num_train_steps=1, report=False)\n"
+        "    config.num_train_steps = 1\n"
         "    return config\n"
     )
     status, _, err = rattn(site, tmp_path, "train", "--config=mine.py", "--workdir=run")
     assert (status, err) == (0, "")
     assert read_rows(tmp_path / "run")[-1]["split"] == "test"
+    assert (tmp_path / "run/report.html").exists(), "its templates are in the wheel"
     where = "import rattn_jax; print(rattn_jax.__file__)"
     environment = os.environ | {"PYTHONPATH": str(site)}
     command = [sys.executable, "-c", where]

@@ -10,8 +10,8 @@ from experiments.reproduce.responses import RESPONSES
 from experiments.reproduce.runs import PlannedRun
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import MEASURES, Row, Table
-from rattn_jax.report.charts import Axis, Series, chart, number
-from rattn_jax.report.markup import document, tag
+from rattn_jax.report.charts import Axis, Series, chart, charts, number
+from rattn_jax.report.rendering import render
 from rattn_jax.runs.workdir import FREE_KEYS
 
 # Changes by hand under which a run is still the paper's: the paper asks for the second.
@@ -187,9 +187,8 @@ class Page(NamedTuple):
             lines.append(Series(found[0].row.label, [(1, 1.0), *points] if points else []))
         axis = Axis(number, log=True)
         shown = chart("Response", "to stage 1", lines, axis, across="stage", places=(1, 2, 3))
-        heading = tag("h1", self.table.title)
-        text = tag("p", f"Schedule: {self.scale.text}.")
-        return document(self.table.title, heading, text, tag("div", shown, class_="charts"))
+        text = f"Schedule: {self.scale.text}."
+        return render("figure.html", title=self.table.title, text=text, charts=charts([shown]))
 
     def _warnings(self) -> list[str]:
         if by_hand := self._by_hand():

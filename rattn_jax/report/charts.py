@@ -1,10 +1,12 @@
 """Curves as inline SVG. Lines differ in dashes and markers, and in colour besides."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from rattn_jax.report.markup import Html, join, tag
+from markupsafe import Markup
+
+from rattn_jax.report.rendering import render
 
 _WIDTH, _HEIGHT = 320, 210  # of the picture, which scales with the page
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 38  # margins around the plot
@@ -12,6 +14,11 @@ _MAX_POINTS = 400  # of a line: each then is the average of neighbours
 _MAX_MARKERS = 12
 _DASHES = (None, "7 4", "2 3", "9 3 2 3")
 _MARKERS = ("", "circle", "square", "triangle", "diamond")
+_SHAPES = {
+    "square": ((-3, -3), (3, -3), (3, 3), (-3, 3)),
+    "triangle": ((0, -4), (3.6, 3), (-3.6, 3)),
+    "diamond": ((0, -4.2), (4.2, 0), (0, 4.2), (-4.2, 0)),
+}
 
 Format = Callable[[float], str]
 
@@ -68,7 +75,7 @@ def chart(
     *,
     across: str = "update",
     places: Sequence[float] | None = None,
-) -> Html:
+) -> Markup:
     """A figure with a line for each series; "" without any point.
 
     Args:
@@ -81,7 +88,7 @@ def chart(
     """
     shown = [(i, s.name, p) for i, s in enumerate(series) if (p := _finite(s.points))]
     if not shown:
-        return Html("")
+        return Markup("")
     xs = [x for _, _, points in shown for x, _ in points]
     ys = [y for _, _, points in shown for _, y in points]
     log = axis.log and min(ys) > 0
@@ -99,38 +106,32 @@ def chart(
             span, part = math.log(y_high / y_low), math.log(y / y_low)
         return _TOP + height * (1 - part / span)
 
-    lines = join(
-        _line(i, [(place_x(x), place_y(y)) for x, y in _thin(points)]) for i, _, points in shown
-    )
     steps = places or [x for x in _ticks(x_low, x_high) if x <= x_high]
-    frame = join(
-        [
-            *(_horizontal(place_y(y), axis.format(y)) for y in ticks),
-            *(_vertical(place_x(x), number(x)) for x in steps),
-            _label((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, across, "middle"),
-        ]
+    rows = [(place_y(y), axis.format(y)) for y in ticks]
+    columns = [(place_x(x), number(x)) for x in steps]
+    return render(
+        "chart.html",
+        title=title,
+        note=note,
+        width=_WIDTH,
+        height=_HEIGHT,
+        left=_LEFT,
+        right=_WIDTH - _RIGHT,
+        bottom=_HEIGHT - _BOTTOM,
+        rows=[f"{y:.1f}" for y, _ in rows],
+        columns=[f"{x:.1f}" for x, _ in columns],
+        labels=_labels(rows, columns, across),
+        lines=[
+            _line(i, name, [(place_x(x), place_y(y)) for x, y in _thin(points)])
+            for i, name, points in shown
+        ],
+        last="; ".join(f"{name} {axis.format(points[-1][1])}" for _, name, points in shown),
     )
-    last = "; ".join(f"{name} {axis.format(points[-1][1])}" for _, name, points in shown)
-    drawing = tag(
-        "svg",
-        frame,
-        lines,
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        role="img",
-        aria_label=f"{title}. Last values: {last}",
-    )
-    return _figure(title, note, {i: name for i, name, _ in shown}, drawing)
 
 
-def _figure(title: str, note: str, names: Mapping[int, str], drawing: Html) -> Html:
-    """A drawing with its caption and a legend: the names of the lines by their numbers."""
-    return tag(
-        "figure",
-        tag("figcaption", title, " ", tag("span", note)),
-        tag("ul", *(tag("li", _swatch(i), name) for i, name in names.items()), class_="legend"),
-        drawing,
-        class_="chart",
-    )
+def charts(figures: Sequence[Markup]) -> Markup:
+    """Several charts side by side."""
+    return render("charts.html", charts=figures)
 
 
 def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -175,61 +176,66 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return (ticks if above < len(ticks) else [*ticks, 2 * ticks[-1]])[below : above + 1]
 
 
-def _label(x: float, y: float, content: str, anchor: str) -> Html:
-    return tag("text", content, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor)
+class _Label(NamedTuple):
+    x: str
+    y: str
+    anchor: str
+    text: str
 
 
-def _horizontal(y: float, content: str) -> Html:
-    line = tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid")
-    return join([line, _label(_LEFT - 6, y + 4, content, "end")])
+def _label(x: float, y: float, anchor: str, text: str) -> _Label:
+    return _Label(f"{x:.1f}", f"{y:.1f}", anchor, text)
 
 
-def _vertical(x: float, content: str) -> Html:
-    bottom = _HEIGHT - _BOTTOM
-    line = tag("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=bottom, y2=bottom + 4, class_="grid")
-    anchor = "end" if x > _WIDTH - _RIGHT - 12 else "middle"
-    return join([line, _label(x + (6 if anchor == "end" else 0), bottom + 18, content, anchor)])
+def _labels(
+    rows: Sequence[tuple[float, str]], columns: Sequence[tuple[float, str]], across: str
+) -> list[_Label]:
+    """The numbers beside the axes, and the name of the horizontal one."""
+    labels = [_label(_LEFT - 6, y + 4, "end", text) for y, text in rows]
+    for x, text in columns:
+        at_border = x > _WIDTH - _RIGHT - 12
+        place, anchor = (x + 6, "end") if at_border else (x, "middle")
+        labels.append(_label(place, _HEIGHT - _BOTTOM + 18, anchor, text))
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    return [*labels, _label(middle, _HEIGHT - 4, "middle", across)]
 
 
-def _line(index: int, places: list[tuple[float, float]]) -> Html:
-    path = tag(
-        "polyline",
-        points=" ".join(f"{x:.1f},{y:.1f}" for x, y in places),
-        class_=f"series c{index % 6}",
-        stroke_dasharray=_DASHES[index % len(_DASHES)],
-    )
-    kind = _MARKERS[index % len(_MARKERS)]
-    if not kind and len(places) > 1:
-        return path
+class _Marker(NamedTuple):
+    """A circle, or another shape by its path."""
+
+    x: str
+    y: str
+    path: str | None
+
+
+class _Line(NamedTuple):
+    """A line as it is drawn, and `swatch`, the marker of its piece in the legend."""
+
+    number: int
+    name: str
+    dashes: str | None
+    points: str
+    markers: list[_Marker]
+    swatch: _Marker | None
+
+
+def _line(number: int, name: str, places: Sequence[tuple[float, float]]) -> _Line:
+    kind = _MARKERS[number % len(_MARKERS)]
     every = math.ceil(len(places) / _MAX_MARKERS)
-    marked = places[::-1][::every]  # the last one always
-    return join([path, *(_marker(kind or "circle", index, x, y) for x, y in marked)])
-
-
-def _marker(kind: str, index: int, x: float, y: float) -> Html:
-    style = f"mark c{index % 6}"
-    if kind == "circle":
-        return tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_=style)
-    shape = {
-        "square": ((-3, -3), (3, -3), (3, 3), (-3, 3)),
-        "triangle": ((0, -4), (3.6, 3), (-3.6, 3)),
-        "diamond": ((0, -4.2), (4.2, 0), (0, 4.2), (-4.2, 0)),
-    }[kind]
-    corners = " ".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in shape)
-    return tag("path", d=f"M{corners}Z", class_=style)
-
-
-def _swatch(index: int) -> Html:
-    """A piece of the line, for the legend."""
-    kind = _MARKERS[index % len(_MARKERS)]
-    line = tag(
-        "line",
-        x1=0,
-        x2=34,
-        y1=7,
-        y2=7,
-        class_=f"series c{index % 6}",
-        stroke_dasharray=_DASHES[index % len(_DASHES)],
+    marked = places[::-1][::every] if kind or len(places) == 1 else []  # the last one always
+    return _Line(
+        number=number,
+        name=name,
+        dashes=_DASHES[number % len(_DASHES)],
+        points=" ".join(f"{x:.1f},{y:.1f}" for x, y in places),
+        markers=[_marker(kind or "circle", x, y) for x, y in marked],
+        swatch=_marker(kind, 17, 7) if kind else None,
     )
-    marker = _marker(kind, index, 17, 7) if kind else ""
-    return tag("svg", line, marker, viewBox="0 0 34 14", aria_hidden="true")
+
+
+def _marker(kind: str, x: float, y: float) -> _Marker:
+    path = None
+    if kind in _SHAPES:
+        corners = " ".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in _SHAPES[kind])
+        path = f"M{corners}Z"
+    return _Marker(f"{x:.1f}", f"{y:.1f}", path)

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
+from markupsafe import Markup
 
 from rattn_jax.config.load import flatten, with_new_names
 from rattn_jax.errors import UsageError
-from rattn_jax.report.charts import Axis, Series, chart, number, percent
+from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.confusion import error_text
-from rattn_jax.report.markup import Html, document, section, table, tag
+from rattn_jax.report.rendering import render
 from rattn_jax.runs.workdir import RECORD
 
 
@@ -70,16 +71,17 @@ def read_run(path: str, name: str) -> Run:
 
 def compare_page(runs: Sequence[Run]) -> str:
     """The page."""
-    return document(
-        "Runs compared",
-        tag("h1", "Runs compared"),
-        section("Result", _results(runs)),
-        section("Curves", _curves(runs)),
-        section("Differences", *_differences(runs)),
+    return render(
+        "comparison.html",
+        title="Runs compared",
+        names=[run.name for run in runs],
+        results=_results(runs),
+        curves=_curves(runs),
+        differences=_differences(runs),
     )
 
 
-def _results(runs: Sequence[Run]) -> Html:
+def _results(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for run in runs:
         row = run.newest("test", "validation")
@@ -92,11 +94,10 @@ def _results(runs: Sequence[Run]) -> Html:
         error = error_text(row["error_top1"], count)
         top5, loss = f"{100 * row['error_top5']:.2f} %", f"{row['loss']:.4f}"
         rows.append((run.name, network, row["split"], progress, error, top5, loss))
-    header = ("run", "network", "split", "update", "top-1 error (95 % interval)", "top-5", "loss")
-    return table(header, rows)
+    return rows
 
 
-def _curves(runs: Sequence[Run]) -> Html:
+def _curves(runs: Sequence[Run]) -> Markup:
     def lines(key: str, *splits: str) -> list[Series]:
         return [
             Series(run.name, [(r["step"], r[key]) for r in run.rows if r["split"] in splits])
@@ -108,35 +109,36 @@ def _curves(runs: Sequence[Run]) -> Html:
 
     evaluated = "test" if any(run.newest("test") for run in runs) else "validation"
     share, plain = Axis(percent, low=0.0), Axis(number, low=0.0)
-    return tag(
-        "div",
-        chart(f"{evaluated.capitalize()} error", "top-1", lines("error_top1", evaluated), share),
-        chart(f"{evaluated.capitalize()} loss", "nats", lines("loss", evaluated), plain),
-        chart("Train error", "top-1", lines("error_top1", "train"), share),
-        chart("Train loss", "nats", lines("loss", "train"), plain),
-        chart(
-            "Learning rate",
-            "of the last update",
-            [Series(run.name, rates(run)) for run in runs],
-            Axis(number, log=True),
-        ),
-        chart("Throughput", "training images a second", lines("images_per_second", "train"), plain),
-        class_="charts",
+    return charts(
+        [
+            chart(
+                f"{evaluated.capitalize()} error", "top-1", lines("error_top1", evaluated), share
+            ),
+            chart(f"{evaluated.capitalize()} loss", "nats", lines("loss", evaluated), plain),
+            chart("Train error", "top-1", lines("error_top1", "train"), share),
+            chart("Train loss", "nats", lines("loss", "train"), plain),
+            chart(
+                "Learning rate",
+                "of the last update",
+                [Series(run.name, rates(run)) for run in runs],
+                Axis(number, log=True),
+            ),
+            chart(
+                "Throughput", "training images a second", lines("images_per_second", "train"), plain
+            ),
+        ]
     )
 
 
-def _differences(runs: Sequence[Run]) -> list[Html]:
+def _differences(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     """Differences in config, dataset, versions, devices and commit."""
     facts = [flatten(run.record) for run in runs]
     keys = dict.fromkeys(key for fact in facts for key in fact)
-    different = [
+    return [
         (key.removeprefix("config."), *(_shown(fact.get(key)) for fact in facts))
         for key in keys
         if any(fact.get(key) != facts[0].get(key) for fact in facts)
     ]
-    if not different:
-        return [tag("p", "Config, dataset, versions, devices and commit are the same.")]
-    return [table(("key", *(run.name for run in runs)), different, class_="words")]
 
 
 def _shown(value: Any) -> str:

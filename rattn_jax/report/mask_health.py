@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
-from rattn_jax.report.charts import Axis, Series, chart, number, percent
-from rattn_jax.report.markup import Html, join, section, table, tag
+from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.pictures import data_uri, overlay, thumbnail
+from rattn_jax.report.rendering import render
 
 # Mask values are counted in this many parts of [0, 1], of 0.05 each: the outer two are those that
 # count as saturated. What lies outside, as channel attention's values may, is counted with them.
@@ -108,10 +109,10 @@ def _relative(responses: Mapping[str, float]) -> dict[str, float]:
     return {stage: value / first if first else math.nan for stage, value in responses.items()}
 
 
-def health_section(rows: Sequence[Mapping[str, Any]], warning: str | None) -> Html:
+def health_section(rows: Sequence[Mapping[str, Any]], warning: str | None) -> Markup:
     """Mask values and responses, over time and now."""
     newest = rows[-1]
-    charts = [
+    figures = [
         chart(name.capitalize(), note, *_lines(rows, name)) for name, note in _MEASURES.items()
     ]
     responses = [
@@ -119,25 +120,25 @@ def health_section(rows: Sequence[Mapping[str, Any]], warning: str | None) -> Ht
         for stage in newest["responses"]
     ]
     note = "mean absolute output, relative to the first stage"
-    charts.append(chart("Response of the stages", note, responses, Axis(number, log=True)))
+    figures.append(chart("Response of the stages", note, responses, Axis(number, log=True)))
     text = f"Measured on the first {newest['images']} {newest['split']} images"
     averaged = len(newest["modules"]) > _MAX_LINES
     text += "; lines are averages over the modules of a stage." if averaged else "."
-    header = ("module", *_MEASURES)
-    body = [
+    modules = [
         (name, f"{m['mean']:.3f}", f"{100 * m['saturation']:.1f} %", f"{m['entropy']:.2f}")
         for name, m in newest["modules"].items()
     ]
     relative = _relative(newest["responses"]).items()
     stages = [(s, f"{newest['responses'][s]:.4g}", f"{value:.3g}") for s, value in relative]
-    return section(
-        "Mask health",
-        tag("p", text),
-        tag("p", warning, class_="alarm") if warning else "",
-        tag("div", *charts, class_="charts"),
-        tag("h3", f"After {newest['step']:,} updates"),
-        table(header, body),
-        table(("stage", "response", "relative"), stages),
+    return render(
+        "health.html",
+        text=text,
+        warning=warning,
+        charts=charts(figures),
+        update=f"{newest['step']:,}",
+        measures=list(_MEASURES),
+        modules=modules,
+        stages=stages,
     )
 
 
@@ -161,9 +162,23 @@ def _lines(rows: Sequence[Mapping[str, Any]], measure: str) -> tuple[list[Series
     return lines, Axis(number, low=0.0, high=1.0)
 
 
+class _Tile(NamedTuple):
+    """A picture, the text in its place, and its caption."""
+
+    source: str
+    alt: str
+    caption: str
+
+
+class _ModuleMasks(NamedTuple):
+    name: str
+    size: str
+    masks: list[_Tile]
+
+
 def overlay_section(
     split: str, images: np.ndarray, labels: Sequence[str], seen: Observation
-) -> Html:
+) -> Markup:
     """The masks of some images, over them.
 
     Args:
@@ -172,35 +187,34 @@ def overlay_section(
         labels: names of their classes.
         seen: with the masks of these images.
     """
-    smooth = " smooth" if images.shape[1] > 48 else ""
     originals = [
-        _tile(data_uri(thumbnail(image)), f"{split} image {i}: {label}", label)
+        _Tile(data_uri(thumbnail(image)), f"{split} image {i}: {label}", label)
         for i, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
-    groups = [tag("div", *originals, class_=f"tiles{smooth}")]
-    for name, masks in seen.masks.items():
-        tiles = [
-            _tile(
-                data_uri(overlay(image, mask)),
-                f"mask of {name} over {split} image {i}",
-                _range(mask),
-            )
-            for i, (image, mask) in enumerate(zip(images, masks, strict=True))
-        ]
-        size = f" mask of {masks.shape[1]}x{masks.shape[2]}"
-        heading = tag("h3", name, tag("span", size, class_="faint"))
-        groups.append(join([heading, tag("div", *tiles, class_="tiles smooth")]))
-    text = (
-        f"The first {split} images, and over each the masks, averaged over channels: dark where "
-        "that average is lowest, light where it is highest; below, both values."
+    modules = [
+        _ModuleMasks(
+            name=name,
+            size=f"{masks.shape[1]}x{masks.shape[2]}",
+            masks=[
+                _Tile(
+                    data_uri(overlay(image, mask)),
+                    f"mask of {name} over {split} image {i}",
+                    _range(mask),
+                )
+                for i, (image, mask) in enumerate(zip(images, masks, strict=True))
+            ],
+        )
+        for name, masks in seen.masks.items()
+    ]
+    return render(
+        "overlays.html",
+        split=split,
+        smooth=images.shape[1] > 48,
+        images=originals,
+        modules=modules,
     )
-    return section("What the masks attend to", tag("p", text), *groups)
 
 
 def _range(mask: np.ndarray) -> str:
     low, high = f"{mask.min():.2f}", f"{mask.max():.2f}"
     return f"{low} all over" if low == high else f"{low} to {high}"
-
-
-def _tile(source: str, alt: str, caption: str) -> Html:
-    return tag("figure", tag("img", src=source, alt=alt), tag("div", caption, class_="faint"))

@@ -5,19 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from rattn_jax.config.load import flatten
-from rattn_jax.report.charts import Axis, Series, chart, number, percent
+from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.confusion import (
     Mistakes,
     class_section,
     confusion_section,
+    error_rate,
     error_text,
     mistakes_section,
-    wilson_interval,
 )
-from rattn_jax.report.markup import Html, details, document, section, table, tag
 from rattn_jax.report.mask_health import Observation, alarm, health_section, overlay_section
+from rattn_jax.report.rendering import render
 
 PAGE = "report.html"
 _SPLITS = ("train", "validation", "test")  # in this order, so that each split keeps its line style
@@ -80,7 +81,6 @@ def run_page(
     count = counts[evaluated.split]
     warning = masks and alarm(masks.history[-1], config["model"]["attention_residual"] is not False)
     sections = [
-        section("Curves", curves(rows)),
         confusion_section(evaluated.split, evaluated.confusion, names),
         class_section(evaluated.confusion, names),
         mistakes_section(
@@ -91,15 +91,18 @@ def run_page(
         labels = [names[label] for label in masks.labels]
         sections.append(overlay_section(masks.split, masks.images, labels, masks.seen))
         sections.append(health_section(masks.history, warning))
-    return document(
-        title,
-        tag("h1", title),
-        tag("div", folder, class_="path faint"),
-        _result(rows, counts, evaluated.split, config["num_train_steps"]),
-        tag("p", tag("b", "Alarm. "), warning, class_="alarm") if warning else "",
-        *sections,
-        _run_section(record),
-        data_update=_newest(rows)[evaluated.split]["step"],
+    return render(
+        "run.html",
+        title=title,
+        folder=folder,
+        update=_newest(rows)[evaluated.split]["step"],
+        result=_result(rows, counts, evaluated.split, config["num_train_steps"]),
+        warning=warning,
+        curves=curves(rows),
+        sections=sections,
+        facts=_facts(record),
+        config=[(k, "" if v is None else v) for k, v in flatten(config).items()],
+        now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
@@ -113,51 +116,43 @@ def _newest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     return {row["split"]: row for row in rows}
 
 
+class _Result(NamedTuple):
+    """The error in large letters, the text beside it, and a line for each split."""
+
+    error: str
+    text: str
+    rows: list[tuple[Any, ...]]
+
+
 def _result(
     rows: Sequence[Mapping[str, Any]],
     counts: Mapping[str, int],
     split: str,
     num_train_steps: int,
-) -> Html:
+) -> _Result:
     newest = _newest(rows)
-    shown = [newest[split] for split in _SPLITS if split in newest]
     last = newest[split]
-    low, high = wilson_interval(round(last["error_top1"] * counts[split]), counts[split])
+    rate = error_rate(last["error_top1"], counts[split])
     state = "finished" if last["step"] >= num_train_steps else f"of {num_train_steps:,}"
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    body = [
-        (
-            row["split"],
-            f"{row['step']:,}",
-            error_text(row["error_top1"], counts.get(row["split"])),
-            f"{100 * row['error_top5']:.2f} %",
-            f"{row['loss']:.4f}",
-        )
-        for row in shown
-    ]
-    header = ("split", "update", "top-1 error (95 % interval)", "top-5 error", "loss")
-    return tag(
-        "section",
-        tag(
-            "p",
-            tag("b", f"{100 * last['error_top1']:.2f} %"),
-            f" {split} error (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
-            f"{counts[split]:,} images) after {last['step']:,} updates, {state}",
-            class_="big",
-        ),
-        table(header, body),
-        tag(
-            "p",
-            "Intervals are Wilson's: they say what another sample of as many images might give, "
-            "not what another training would. A train line is the average over the updates since "
-            f"the one before, of augmented images. Drawn {now}.",
-            class_="faint",
-        ),
-        id="result",
+    return _Result(
+        rate.text,
+        f"{split} error (95 % interval {rate.interval}, {counts[split]:,} images) after "
+        f"{last['step']:,} updates, {state}",
+        [
+            (
+                name,
+                f"{newest[name]['step']:,}",
+                error_text(newest[name]["error_top1"], counts.get(name)),
+                f"{100 * newest[name]['error_top5']:.2f} %",
+                f"{newest[name]['loss']:.4f}",
+            )
+            for name in _SPLITS
+            if name in newest
+        ],
     )
 
 
-def curves(rows: Sequence[Mapping[str, Any]]) -> Html:
+def curves(rows: Sequence[Mapping[str, Any]]) -> Markup:
     """Errors, loss, learning rate and throughput over the updates."""
 
     def lines(key: str) -> list[Series]:
@@ -168,31 +163,27 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Html:
 
     rates = {row["step"]: row["learning_rate"] for row in rows}
     rate = [Series("learning rate", sorted(rates.items()))]
-    return tag(
-        "div",
-        chart("Error", "top-1", lines("error_top1"), Axis(percent, low=0.0)),
-        chart("Loss", "cross entropy in nats", lines("loss"), Axis(number, low=0.0)),
-        chart("Learning rate", "of the last update", rate, Axis(number, log=True)),
-        chart("Throughput", "images a second", lines("images_per_second"), Axis(number, low=0.0)),
-        class_="charts",
+    return charts(
+        [
+            chart("Error", "top-1", lines("error_top1"), Axis(percent, low=0.0)),
+            chart("Loss", "cross entropy in nats", lines("loss"), Axis(number, low=0.0)),
+            chart("Learning rate", "of the last update", rate, Axis(number, log=True)),
+            chart(
+                "Throughput", "images a second", lines("images_per_second"), Axis(number, low=0.0)
+            ),
+        ]
     )
 
 
-def _run_section(record: Mapping[str, Any]) -> Html:
+def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Commit, devices, versions and sizes of the dataset."""
     devices = record["devices"]
     kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
     dataset = record["dataset"]
-    facts = [
+    return [
         ("commit", record["git_commit"] or "not known"),
         ("devices", kinds),
         *((name, version) for name, version in record["versions"].items()),
         *((key, f"{value:,}") for key, value in dataset.items() if isinstance(value, int)),
         ("classes", len(dataset["class_names"])),
     ]
-    flat = flatten(record["config"])
-    config = [(key, "" if value is None else value) for key, value in flat.items()]
-    return section(
-        "Run",
-        table(("first start", ""), facts, class_="words"),
-        details("Config", table(("key", "value"), config, class_="words")),
-    )
