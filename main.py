@@ -2,7 +2,7 @@
 
     python main.py --config=configs/cifar100_attention452.py --workdir=/ckpt
 
-Run again with the same --workdir, it goes on where it was. Any key of the config can be set on
+Run again with the same --workdir, it resumes. Any key of the config can be set on
 the command line: --config.batch_size=256. Exit status: 0 finished or nothing left to do, 1
 failed, 2 bad usage or config, 75 stopped by a signal after saving (run again).
 """

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from rattn_jax.cli import Parser, errors_on_one_line, positive
+from rattn_jax.cli import Parser, errors_on_one_line, positive, working
 from rattn_jax.data import open_dataset
 from rattn_jax.data.dataset import Dataset, Source
 from rattn_jax.data.images import random_box
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--images={options.images}: must be at least {_BATCH_SIZE}")
     with errors_on_one_line(parser.prog):
         dataset = open_dataset(options.dataset, options.data_dir)
-        rates = measure(dataset, options.turns, options.images)
+        with working(f"measuring {options.turns} turns"):
+            rates = measure(dataset, options.turns, options.images)
         print(f"{options.dataset}, {options.images} images a turn, {options.turns} turns; images/s")
         print(table(rates))
 

@@ -21,7 +21,7 @@ import jax
 from experiments.pod.chips import Chip, open_topology
 from experiments.pod.plan import Plan, plan
 from experiments.pod.predict import StepTime
-from rattn_jax.cli import Parser, errors_on_one_line
+from rattn_jax.cli import Parser, errors_on_one_line, working
 from rattn_jax.config.load import load_config, parse_config
 
 
@@ -113,14 +113,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")
     with errors_on_one_line(parser.prog):
         config = parse_config(load_config(options.config, overrides))
-        devices, chip = open_topology(options.topology)
-        found = plan(
-            config,
-            devices,
-            chip,
-            search=options.largest_batch,
-            say=lambda text: print(text, file=sys.stderr, flush=True),
-        )
+        with working(f"compiling for {options.topology}"):
+            devices, chip = open_topology(options.topology)
+            found = plan(
+                config,
+                devices,
+                chip,
+                search=options.largest_batch,
+                say=lambda text: print(text, file=sys.stderr, flush=True),
+            )
         as_json = json.dumps({"topology": options.topology, **dataclasses.asdict(found)})
         print(as_json if options.json else table(found, options.topology, chip))
 

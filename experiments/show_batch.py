@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from rattn_jax.cli import Parser, errors_on_one_line, positive
+from rattn_jax.cli import Parser, errors_on_one_line, positive, working
 from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.data.batches import take
 from rattn_jax.data.catalog import build_dataset, build_spec
@@ -86,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = load_config(options.config, overrides)
         if options.step < 0:
             raise UsageError(f"--step={options.step}: must be at least 0")
-        images, targets, class_names = training_batch(config, options.step)
+        with working("preparing the batch"):
+            images, targets, class_names = training_batch(config, options.step)
         count = min(options.count, len(images))
         captions = [caption(target, class_names) for target in targets[:count]]
         try:

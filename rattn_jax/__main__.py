@@ -16,8 +16,8 @@ from rattn_jax.errors import UsageError
 
 # Each command's module, which is imported when the command is used, and its function.
 COMMANDS = {
-    "train": ("train", "main", "train a network, and go on with a run"),
-    "evaluate": ("train", "evaluate", "evaluate the newest checkpoint of a run"),
+    "train": ("train", "main", "train a network, or resume a run"),
+    "evaluate": ("train", "evaluate", "evaluate the latest checkpoint of a run"),
     "predict": ("predict", "main", "classes of images, from a trained network"),
     "explain": ("explain", "main", "pictures of the masks, and what they are worth"),
     "export": ("export", "main", "write a trained network as StableHLO or ONNX"),

@@ -131,14 +131,14 @@ def errors_on_one_line(program: str, workdir: str = "the disk") -> Iterator[None
         _end_at_once(program, error)
     except Preempted as error:
         _end(program, error, STOPPED)
-    except BrokenPipeError:  # as in `rattn predict ... | head -1`: nobody is left to tell
+    except BrokenPipeError:  # as in `rattn predict ... | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains while it ends
         sys.exit(FAILED)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         place = error.filename or workdir
-        remedy = "free space or mend the folder, and run again"
+        remedy = "free space or repair the folder, and run again"
         _end(program, f"{place}: {error.strerror}; {remedy}", FAILED)
     except KeyError as error:  # of epath, for a kind of URL that it does not know
         if not str(error.args[0]).endswith("://"):

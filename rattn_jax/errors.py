@@ -1,4 +1,4 @@
-"""Errors that `main.py` prints as one line, without a traceback."""
+"""Errors that programs print as one line, without a traceback."""
 
 
 class UsageError(ValueError):
@@ -32,7 +32,7 @@ class NonfiniteError(Exception):
     """
 
 
-class Preempted(Exception):  # noqa: N818 - no error: the run goes on when it is started again
+class Preempted(Exception):  # noqa: N818 - not an error: the run resumes when it is started again
     """SIGTERM or Ctrl-C has ended the run, after saving: exit status 75.
 
     The message is one line that names the step.

@@ -3,7 +3,7 @@
     rattn train --config=cifar10_attention56 --workdir=runs/mine --config.batch_size=128
 
 --config is the name of a config (see `rattn configs`) or the path of a file; any of its keys can be
-set with --config.KEY=VALUE. Run again with the same --workdir, it goes on where it was. Exit
+set with --config.KEY=VALUE. Run again with the same --workdir, it resumes. Exit
 status: 0 finished or nothing left to do, 1 failed, 2 bad usage or config, 75 stopped by a signal
 after saving (run again). From Python:
 
@@ -55,12 +55,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rattn train") -> N
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
-    """Evaluates the newest checkpoint of a run, and adds the line to its metrics.
+    """Evaluates the latest checkpoint of a run, and adds the line to its metrics.
 
         rattn evaluate --workdir=runs/mine --config.data_dir=/data/tfds
 
     The config is the run's own. Keys that a run may change when it is resumed, such as data_dir,
-    can be set with --config.KEY=VALUE. A checkpoint that was evaluated before is not again.
+    can be set with --config.KEY=VALUE. A checkpoint that has been evaluated is not evaluated again.
     """
     parser = _parser("rattn evaluate", evaluate.__doc__, with_config=False)
     options, overrides = parser.parse_with_overrides(arguments)
@@ -74,7 +74,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
 
 
 def selftest(arguments: Sequence[str] | None = None) -> None:
-    """Tries what a long run needs, and trains nothing.
+    """Tests everything that a long run needs, and trains nothing.
 
         rattn selftest --config=imagenet_attention56 --workdir=runs/imagenet
 

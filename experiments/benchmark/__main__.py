@@ -27,7 +27,7 @@ from pathlib import Path
 from experiments.benchmark.report import figures, table
 from experiments.benchmark.task import INFERENCE, TRAIN, Task
 from experiments.benchmark.turns import contenders, take_turns
-from rattn_jax.cli import Parser, errors_on_one_line, positive
+from rattn_jax.cli import Parser, errors_on_one_line, positive, working
 from rattn_jax.errors import UsageError
 
 _CIFAR = [f"attention{depth}_cifar" for depth in (56, 92, 128, 164, 236, 452)]
@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names, reasons = contenders(task, options.torch_compile)
         for reason in reasons:
             print(f"left out: {reason}", file=sys.stderr)
-        turns = take_turns(task, names, options.rounds, calls_per_round)
+        with working(f"compiling, and measuring {options.rounds} turns"):
+            turns = take_turns(task, names, options.rounds, calls_per_round)
         found = figures(task, turns, calls_per_round)
         print(table(found))
         if options.json:

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 import rattn_jax
-from rattn_jax.cli import errors_on_one_line
+from rattn_jax.cli import errors_on_one_line, working
 from rattn_jax.data.batches import normalize
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Subset
@@ -75,6 +75,7 @@ def measure(workdir: epath.PathLike) -> None:
 
 
 if __name__ == "__main__":
-    with errors_on_one_line("responses"):
+    with errors_on_one_line("experiments.reproduce.responses"):
         for folder in sys.argv[1:]:
-            measure(folder)
+            with working(f"measuring responses of {folder}"):
+                measure(folder)

@@ -88,8 +88,8 @@ class PreemptionGuard:
                 ctypes.CFUNCTYPE(None, ctypes.c_int)(self._handler_of_jax)(signal.SIGTERM)
             if data and not self._left.wait(self._grace_seconds):
                 print(
-                    f"SIGTERM, and {self._grace_seconds:g} s were not enough to leave in order: "
-                    "run again to go on from the newest checkpoint",
+                    f"SIGTERM, and {self._grace_seconds:g} s were not enough to save: "
+                    "run again to resume from the latest checkpoint",
                     file=sys.stderr,
                     flush=True,
                 )

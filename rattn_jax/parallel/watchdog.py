@@ -100,7 +100,7 @@ def _complaint(index: int, took: float, limit: float, places: list[tuple[str, st
         culprits = "process " + ", ".join(map(str, behind)) + " hangs"
     shown = "; ".join(f"process {process}: {value}" for process, value in where)
     return (
-        f"main.py: process {index}: nothing has moved for {took:.0f} s, and {limit:.0f} is the "
-        f"limit: {culprits} (updates asked for, and what is under way: {shown}); run again to go "
-        "on from the newest checkpoint, or raise process_timeout_seconds"
+        f"process {index}: no progress for {took:.0f} s, and the limit is {limit:.0f} s: "
+        f"{culprits} (updates dispatched and current phase: {shown}); run again to resume from the "
+        "latest checkpoint, or raise process_timeout_seconds"
     )

@@ -113,8 +113,8 @@ def try_to_read(path: epath.Path) -> tuple[dict[str, Any], Any] | str:
 def none_is_valid(directory: epath.PathLike, count: int) -> DataError:
     """The error if all `count` checkpoints are damaged."""
     return DataError(
-        f"no checkpoint in {directory} can be read, {count} are damaged: put back a copy, or "
-        "remove that folder to begin again"
+        f"no checkpoint in {directory} can be read, {count} are damaged: restore a copy, or "
+        "remove that folder to start again"
     )
 
 

@@ -200,7 +200,7 @@ class Checkpointer:
         if aside.exists():
             aside.rmtree()
         (self.directory / str(step)).rename(aside)
-        self._say(f"put aside as {aside}")
+        self._say(f"renamed to {aside}")
 
     def _give_up(self, error: Exception) -> None:
         """Reports the failure of the save in progress."""
@@ -217,11 +217,11 @@ class Checkpointer:
         self._error = SaveError(
             f"the checkpoint of step {step} could not be written {who}to {self.directory} "
             f"({reason[:200]}): "
-            "free space or mend the folder"
+            "free space or repair the folder"
         )
         if self._stop_on_error:
             raise self._error from error
-        self._say(f"{self._error}; going on, the next one may do")
+        self._say(f"{self._error}; the run continues, and the next save may succeed")
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed or failed process has left behind."""

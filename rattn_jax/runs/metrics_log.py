@@ -183,8 +183,8 @@ class MetricWriter:
         except OSError as error:
             self._error = SaveError(
                 f"metrics of step {step} could not be written to {self._folder} "
-                f"({error.strerror}): free space or mend the folder"
+                f"({error.strerror}): free space or repair the folder"
             )
             if self._stop_on_error:
                 raise self._error from error
-            self._console.say(f"{self._error}; going on, the next line may do")
+            self._console.say(f"{self._error}; the run continues, and the next line may succeed")

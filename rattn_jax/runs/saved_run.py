@@ -53,8 +53,8 @@ def read_inputs(folder: epath.Path) -> tuple[Normalization, int]:
     path = folder / NORMALIZATION
     if not path.exists():
         raise UsageError(
-            f"workdir {folder} has no {NORMALIZATION}, as a run of an older version: start main.py "
-            "with this --workdir and the run's config once more, which adds it"
+            f"workdir {folder} has no {NORMALIZATION}, because the run is of an older version: "
+            "train once more with this --workdir and the config of the run, which adds it"
         )
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
@@ -62,8 +62,8 @@ def read_inputs(folder: epath.Path) -> tuple[Normalization, int]:
             return normalization, int(arrays["image_size"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(
-            f"{path} is damaged ({error}): remove it, and start main.py with this --workdir and "
-            "the run's config once more, which adds it"
+            f"{path} is damaged ({error}): remove it, and train once more with this --workdir "
+            "and the config of the run, which adds it"
         ) from error
 
 

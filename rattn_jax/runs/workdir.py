@@ -195,7 +195,7 @@ def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
     """
     if "imported" in old:
         raise UsageError(
-            f"{folder} holds imported weights, and no run to go on with: use another workdir, and "
+            f"{folder} holds imported weights, not a run to resume: use another workdir, and "
             f"--config.init_from={folder}"
         )
     before, now = flatten(with_new_names(old)), flatten(_as_json(new))

@@ -108,7 +108,7 @@ def train(job: Job, state: TrainState) -> TrainState:
         job.checkpointer.save(job.steps.to_saved(state))
         job.checkpointer.wait()
         raise Preempted(
-            f"stopped after step {int(state.step)}, saved: run again to go on"
+            f"stopped after step {int(state.step)}, saved: run again to resume"
         ) from None
 
 
@@ -166,7 +166,7 @@ def log_training(job: Job, state: TrainState, num_skipped: int) -> TrainState:
     if num_skipped:
         path = keep_batch(job, int(state.nonfinite_step))
         job.console.say(
-            f"{num_skipped} updates gave NaN or infinity and were left out; the batch of the "
+            f"{num_skipped} updates gave NaN or infinity and were skipped; the batch of the "
             f"last is in {path}"
         )
     return dataclasses.replace(state, metrics=replicate(metrics.empty(), job.steps.mesh))
@@ -194,7 +194,7 @@ def draw_report(job: Job, state: TrainState, results: Mapping[str, EvalResult]) 
         job.report.draw(job.probe.look(state, results), job.writer.history)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        job.console.say(f"{PAGE} could not be drawn ({reason}); the run goes on")
+        job.console.say(f"{PAGE} could not be drawn ({reason}); the run continues")
 
 
 def stop_if_nonfinite(job: Job, state: TrainState) -> None:
@@ -205,7 +205,7 @@ def stop_if_nonfinite(job: Job, state: TrainState) -> None:
     path = keep_batch(job, step)
     raise NonfiniteError(
         f"the update after step {step} gave NaN or infinity; its batch is in {path}: lower "
-        "the learning rate, look at the batch, or go on with --config.on_nonfinite=skip"
+        "the learning rate, look at the batch, or continue with --config.on_nonfinite=skip"
     )
 
 

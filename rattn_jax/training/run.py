@@ -96,12 +96,12 @@ def _run(
         record_inputs(folder, loader.normalization, sizes.eval)
         _describe(config, target, folder, console)
         checkpointer = stack.enter_context(_open_checkpoints(folder, config, record, console))
-        console.enter("reading the newest checkpoint")
+        console.enter("reading the latest checkpoint")
         state = checkpointer.restore_latest(target)
         if state is None:
             state = _first_state(config, steps, source, dataset.class_names, folder, console)
         else:
-            console.say(f"going on from the checkpoint of step {int(state.step)}")
+            console.say(f"resuming from the checkpoint of step {int(state.step)}")
         console.enter(None)
         step = int(state.step)
         stop_on_error = config.on_save_error == "stop"
@@ -152,7 +152,7 @@ def _first_state(
     """Initial state of a run that has no checkpoint, in the form that is saved."""
     if config.num_train_steps == 0:
         raise UsageError(
-            f"num_train_steps=0 evaluates the newest checkpoint, and {folder} has none: "
+            f"num_train_steps=0 evaluates the latest checkpoint, and {folder} has none: "
             "train first, or choose another workdir"
         )
     state = steps.initial_state()

@@ -23,7 +23,7 @@ class ReportWriter:
 
     Args:
         folder: the run's folder.
-        last_step: what the run goes on from; see `MetricsLog`.
+        last_step: step from which the run resumes; see `MetricsLog`.
         config: the run's config.
 
     Attributes:

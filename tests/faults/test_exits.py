@@ -69,7 +69,7 @@ def test_signal_at_a_place(tmp_path, case, outcome):
     saved = newest(tmp_path)
     status, out, err = run(TINY, LONG, f"--workdir={tmp_path}")
     assert status == 0, err
-    assert not saved or f"going on from the checkpoint of step {saved}" in out
+    assert not saved or f"resuming from the checkpoint of step {saved}" in out
     outcome("status 75, saved, resumed")
 
 

@@ -45,7 +45,7 @@ def test_random_kills(straight, tmp_path, case, outcome):
         process.kill()
         out, _ = process.communicate()
         if before:
-            assert "going on" in out or "nothing is left" in out or "step" not in out
+            assert "resuming" in out or "nothing is left" in out or "step" not in out
         assert newest_saved(tmp_path) >= before
     status, _, err = run(TINY, long(40), f"--workdir={tmp_path}")
     assert status == 0, err

@@ -92,7 +92,10 @@ def test_folder_is_left_as_it_is(run, tmp_path):
     ("removed", "message"),
     [
         ("config.json", "holds no run: it has no config.json"),
-        ("normalization.npz", "has no normalization.npz, as a run of an older version: start main"),
+        (
+            "normalization.npz",
+            "has no normalization.npz, because the run is of an older version",
+        ),
         ("checkpoints", "has no checkpoint yet"),
     ],
 )

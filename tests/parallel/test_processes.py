@@ -165,7 +165,7 @@ def test_sigterm_ends_a_job_that_cannot_leave_in_order(tmp_path):
         results = finish(job)
     assert time.monotonic() - since < 150  # the one that hangs would for 1,000 s
     assert [status for status, _, _ in results] == [75, 75], results
-    assert all("2 s were not enough to leave in order" in err for _, _, err in results)
+    assert all("2 s were not enough to save" in err for _, _, err in results)
 
 
 def test_a_job_without_an_address_is_refused(tmp_path):

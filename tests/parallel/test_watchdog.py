@@ -35,7 +35,7 @@ def test_compiling_says_nothing_about_the_time_after_it(clock):
 def test_the_process_that_is_behind_is_named():
     places = [(f"{watchdog._KEYS}/{i}", f"{step}, training") for i, step in ((10, 6), (2, 5))]
     text = watchdog._complaint(10, 31.2, 30, places)
-    assert text.startswith("main.py: process 10: nothing has moved for 31 s, and 30 is the limit")
+    assert text.startswith("process 10: no progress for 31 s, and the limit is 30 s")
     assert "process 2 hangs (" in text
     assert "process 2: 5, training; process 10: 6, training" in text
     assert "it may be any of them" in watchdog._complaint(0, 31, 30, places[:1])

@@ -152,7 +152,7 @@ def test_failing_to_draw_is_said_in_one_line(copied, monkeypatch, capsys):
     monkeypatch.setattr(rattn_jax.training.run_report, "run_page", fail)
     train_and_evaluate(run_config(), copied, ONE)
     output = capsys.readouterr().out
-    assert "report.html could not be drawn (ValueError: two lines); the run goes on\n" in output
+    assert "report.html could not be drawn (ValueError: two lines); the run continues\n" in output
     assert "test error" in output
     assert "report  " not in output
 

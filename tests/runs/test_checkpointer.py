@@ -69,7 +69,7 @@ def test_leftovers_of_a_failed_save_are_removed_once_its_threads_have_ended(
     monkeypatch.setattr(checkpoints, "_remove_leftovers", remove_leftovers)
     checkpoints.check()
     assert happened == ["waited", "removed"]
-    assert "going on" in said[0]
+    assert "the run continues" in said[0]
     with pytest.raises(SaveError, match="step 1 could not be written"):
         checkpoints.__exit__(None, None, None)
 
