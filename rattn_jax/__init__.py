@@ -13,14 +13,14 @@ __all__ = ["UsageError", "__version__", "create_model", "list_models", "load"]
 
 
 def load(workdir: str) -> "Classifier":
-    """The trained network of a run's folder: see `rattn_jax.inference.network.load`."""
+    """Reads a trained network from the folder of a run: see `rattn_jax.inference.network.load`."""
     from rattn_jax.inference import network
 
     return network.load(workdir)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the networks, and with them JAX, when they are used first."""
+    """Imports the networks, and with them JAX, on first use."""
     if name in ("create_model", "list_models"):
         from rattn_jax import models
 

@@ -2,7 +2,7 @@
 
     rattn train --config=digits --workdir=runs/digits
 
-`rattn COMMAND --help` says more, with an example.
+`rattn COMMAND --help` explains a command, with an example.
 """
 
 import importlib
@@ -14,18 +14,18 @@ from rattn_jax.cli import Parser, errors_on_one_line, leave_out_triton
 from rattn_jax.config.load import SHIPPED, did_you_mean, shipped_configs
 from rattn_jax.errors import UsageError
 
-# Each command's module, which is imported when the command is used, and its function.
+# Module and function of each command; the module is imported when the command is used.
 COMMANDS = {
     "train": ("train", "main", "train a network, or resume a run"),
     "evaluate": ("train", "evaluate", "evaluate the latest checkpoint of a run"),
-    "predict": ("predict", "main", "classes of images, from a trained network"),
-    "explain": ("explain", "main", "pictures of the masks, and what they are worth"),
+    "predict": ("predict", "main", "predict the classes of images"),
+    "explain": ("explain", "main", "draw masks, and measure how much they matter"),
     "export": ("export", "main", "write a trained network as StableHLO or ONNX"),
-    "describe": ("describe", "main", "sizes and costs of the networks"),
-    "compare": ("compare", "main", "a page with runs side by side"),
-    "import": ("import_torch", "main", "a run's folder from a PyTorch port's weights"),
-    "selftest": ("train", "selftest", "try what a long run needs, and train nothing"),
-    "configs": ("__main__", "configs", "list the configs, or show one"),
+    "describe": ("describe", "main", "print sizes and costs of the networks"),
+    "compare": ("compare", "main", "compare runs on one page"),
+    "import": ("import_torch", "main", "convert weights of a PyTorch port"),
+    "selftest": ("train", "selftest", "test everything that a long run needs"),
+    "configs": ("__main__", "configs", "list the configs, or print one"),
 }
 
 
@@ -53,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def configs(arguments: Sequence[str] | None = None) -> None:
-    """Lists the configs of the package, or shows one of them.
+    """Lists the configs of the package, or prints one of them.
 
-        rattn configs              # their names, and what each is for
+        rattn configs              # names and descriptions
         rattn configs default      # all keys, with their meaning and unit
 
-    A file of your own starts from one of them: `from rattn_jax.configs import default`.
+    Your own config file starts from one of them: `from rattn_jax.configs import default`.
     """
     parser = Parser("rattn configs", configs.__doc__)
-    parser.add_argument("name", nargs="?", help="the one to show")
+    parser.add_argument("name", nargs="?", help="the config to print")
     options = parser.parse(arguments)
     found = shipped_configs()
     with errors_on_one_line(parser.prog):

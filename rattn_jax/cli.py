@@ -31,11 +31,11 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says on one line what is wrong, and asks whether another flag was meant.
+    """An argument parser that reports errors in one line, and suggests similar flags.
 
     Args:
         prog: the command, such as "rattn predict".
-        doc: the docstring of its module, which has an example: the text of --help.
+        doc: text of --help, with an example: the docstring of the module.
     """
 
     def __init__(self, prog: str, doc: str | None) -> None:
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         self._takes_overrides = False
 
     def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """The options; ends the process if an argument is unknown."""
+        """Returns the options; ends the process if an argument is unknown."""
         options, rest = self._parse(arguments)
         if rest:
             self._refuse(rest[0])
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
     def parse_with_overrides(
         self, arguments: Sequence[str] | None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and the flags `--config.KEY=VALUE`."""
+        """Returns the options, and the flags `--config.KEY=VALUE`."""
         self._takes_overrides = True
         options, rest = self._parse(arguments)
         for argument in rest:
@@ -70,15 +70,15 @@ class Parser(argparse.ArgumentParser):
         return options, rest
 
     def error(self, message: str) -> NoReturn:
-        """Ends the process with a line."""
+        """Ends the process with one line."""
         say(self.prog, f"{' '.join(message.split())} (see {self.prog} --help)")
         sys.exit(BAD_USAGE)
 
     def _parse(self, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
         given = sys.argv[1:] if arguments is None else arguments
-        # --batch_size is --batch-size.
+        # Underscores in flags mean dashes.
         dashed = [re.sub(r"^--\w+", lambda m: m[0].replace("_", "-"), text) for text in given]
-        # An unknown flag is more to the point than what is missing because of it.
+        # Report a misspelt flag rather than that the right one is missing.
         required = [] if {"-h", "--help"} & {*dashed} else self._required()
         for action in required:
             action.required = False
@@ -112,17 +112,17 @@ class Parser(argparse.ArgumentParser):
 
 @contextmanager
 def errors_on_one_line(program: str, workdir: str = "the disk") -> Iterator[None]:
-    """Ends the process with a line and a status where the user can do something about an error.
+    """Turns errors that a user can correct into one line and an exit status.
 
     Args:
-        program: what the line begins with, such as "rattn predict".
-        workdir: the folder to name where a disk is full and the error does not say which.
+        program: beginning of the line, such as "rattn predict".
+        workdir: folder to report if a disk is full and the error names none.
     """
     _set_up_output()
     try:
         yield
         if sys.stdout is not None:
-            sys.stdout.flush()  # a pipe may turn out to be closed
+            sys.stdout.flush()  # raises if the pipe is closed
     except UsageError as error:
         _end(program, error, BAD_USAGE)
     except (DataError, NonfiniteError) as error:
@@ -132,7 +132,7 @@ def errors_on_one_line(program: str, workdir: str = "the disk") -> Iterator[None
     except Preempted as error:
         _end(program, error, STOPPED)
     except BrokenPipeError:  # as in `rattn predict ... | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains while it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python reports it again at exit
         sys.exit(FAILED)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
@@ -140,13 +140,13 @@ def errors_on_one_line(program: str, workdir: str = "the disk") -> Iterator[None
         place = error.filename or workdir
         remedy = "free space or repair the folder, and run again"
         _end(program, f"{place}: {error.strerror}; {remedy}", FAILED)
-    except KeyError as error:  # of epath, for a kind of URL that it does not know
+    except KeyError as error:  # raised by epath for an unknown URL scheme
         if not str(error.args[0]).endswith("://"):
             raise
         kind = f"{error.args[0]}..."
         remedy = "download it, or give a path, or a URL such as gs://bucket/run"
         _end(program, f"{kind} cannot be read or written: {remedy}", BAD_USAGE)
-    except RuntimeError as error:  # that of JAX has no name before JAX is imported
+    except RuntimeError as error:  # JaxRuntimeError, without importing JAX
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = " ".join(str(error).split())[:150]
@@ -156,14 +156,14 @@ def errors_on_one_line(program: str, workdir: str = "the disk") -> Iterator[None
 
 @contextmanager
 def working(phase: str) -> Iterator[Console]:
-    """While the block runs, says on stderr what goes on, once it takes long."""
+    """Prints the phase on stderr if the block takes long."""
     with closing(Console(stream=sys.stderr)) as console:
         console.enter(phase)
         yield console
 
 
 def say(program: str, message: object) -> None:
-    """A line on stderr."""
+    """Prints a line on stderr."""
     print(f"{program}: {message}", file=sys.stderr, flush=True)
 
 
@@ -175,8 +175,8 @@ def _end(program: str, message: object, status: int) -> NoReturn:
 def _end_at_once(program: str, error: SaveError) -> NoReturn:
     """Ends the process without waiting for a save that has failed.
 
-    Its threads, TensorStore's as well, still print tracebacks: from here on nowhere. One may be in
-    the middle of a line. While Python ends it would wait for them, or complain.
+    The threads of the save still print tracebacks, which are discarded from here on; one may be in
+    the middle of a line. A normal exit of Python would wait for them.
     """
     with os.fdopen(os.dup(2), "w") as stderr:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -185,30 +185,30 @@ def _end_at_once(program: str, error: SaveError) -> NoReturn:
 
 
 def _set_up_output() -> None:
-    """Prints names of files that are not UTF-8, and of log lines nothing but their text."""
+    """Makes file names that are not UTF-8 printable, and prints only the text of log records."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None if it was closed before Python began
+        if isinstance(stream, io.TextIOWrapper):  # None if it was closed when Python started
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s")
     absl_logging.set_verbosity(absl_logging.WARNING)
-    # Of a save that fails, Orbax leaves an error for each array; SaveError says it once.
+    # A failed save leaves an error for each array; SaveError reports it once.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def positive(text: str) -> int:
-    """The type of an option that is a whole number of at least 1."""
+    """Type of a flag with a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
     return int(text)
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
-    """The option that names a run."""
+    """Adds the flag for the folder of a run."""
     parser.add_argument("--workdir", required=True, metavar="RUN", help="folder of a trained run")
 
 
 def align(rows: list[list[str]]) -> str:
-    """Rows as aligned columns, the first to the left; the first row is the heading."""
+    """Formats rows as a table, its first column left-aligned; the first row is the heading."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(

@@ -1,9 +1,9 @@
-"""Writes a page with runs side by side: final numbers, curves, and where their configs differ.
+"""Writes a page that compares runs: final numbers, curves, and differences of their configs.
 
     rattn compare runs/a runs/b --out=compare.html
 
-Reads config.json and metrics.jsonl of each run, and changes nothing in their folders; runs may be
-under way.
+Reads config.json and metrics.jsonl of each run without changing their folders. Runs may still be
+training.
 """
 
 from collections.abc import Sequence

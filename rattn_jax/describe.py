@@ -1,9 +1,9 @@
-"""Prints sizes and costs of the networks, beside the paper's figures.
+"""Prints sizes and costs of the networks, compared with the paper.
 
     rattn describe attention92 resnet152 --input-size=320
     rattn describe attention56_cifar --layers
 
-Everything is read off the traced computation: nothing is initialised or run.
+Everything is computed from a trace: no network is initialised or run.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def _describe_all(names: list[str], options: argparse.Namespace) -> list[Descrip
 
 
 def _map(function: Callable[[str], Description], names: list[str]) -> Iterator[Description]:
-    """The function of each name, in as many processes as there are cores."""
+    """Applies the function to each name, in one process per core."""
     workers = min(len(names), os.cpu_count() or 1)
     if workers == 1:
         yield from map(function, names)

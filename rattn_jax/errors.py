@@ -2,13 +2,13 @@
 
 
 class UsageError(ValueError):
-    """A value that a user gave breaks a rule: exit status 2.
+    """A value given by the user is invalid: exit status 2.
 
     The message is one line that names the value, the rule and the remedy.
     """
 
     def __str__(self) -> str:
-        return super().__str__().replace("\n", "\\n")  # which the value may have
+        return super().__str__().replace("\n", "\\n")  # the value may contain it
 
 
 class DataError(Exception):

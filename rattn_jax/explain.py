@@ -1,10 +1,10 @@
-"""Shows what the attention modules of a trained network do: as pictures, and to the error.
+"""Explains the attention modules of a trained network: pictures, and their effect on the error.
 
     rattn explain --workdir=runs/mine --image photo.jpg --out=sheets --channels=3,17
     rattn explain --workdir=runs/mine --ablate --split=test
 
 The first writes a sheet for each image, as figure 1 of the paper; the second prints a table of the
-error with each module's masks replaced by zero, by their mean, and by those of other images.
+error with the masks of each module replaced by zero, by their mean, and by those of other images.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def _print_errors(network: Classifier, options: argparse.Namespace) -> None:
 
 
 def as_table(ablation: Ablation) -> str:
-    """The errors in percent, and how much they rise."""
+    """Formats the errors in percent, and their increase."""
 
     def cell(error: float) -> str:
         return f"{100 * error:.2f} ({100 * (error - ablation.error):+.2f})"
@@ -110,7 +110,7 @@ def _draw_sheets(network: Classifier, options: argparse.Namespace) -> None:
 
 
 def _save(sheet: Image.Image, folder: epath.Path, name: str, taken: set[str]) -> epath.Path:
-    """Writes a sheet under a name that no other one of this call has."""
+    """Writes a sheet under a name that this call has not used yet."""
     numbered = (f"{name}-{i}" for i in itertools.count(2))
     while name in taken:
         name = next(numbered)

@@ -2,14 +2,14 @@
 
     rattn export --workdir=runs/mine --out=mine.stablehlo --masks
 
-The file takes images uint8 [B, S, S, 3], of the size of the run's evaluation and as it crops them,
-for any B, and gives logits float32 [B, classes]; with --masks, the masks of the attention modules
-as well. It is read back and compared with the network before it gets its name.
+The file takes images uint8 [B, S, S, 3] for any B, cropped and resized as in the evaluation of the
+run. It returns logits float32 [B, classes] and, with --masks, the masks of the attention modules.
+It is read back and compared with the network before it gets its final name.
 
 `stablehlo` is the format of `jax.export`, for CPU, CUDA and TPU:
 
     network = jax.export.deserialize(bytearray(open("FILE", "rb").read()))
-    network.call(images)["logits"]             # with --masks: ["stage1/module1"], ..., too
+    network.call(images)["logits"]             # masks: ["stage1/module1"], ...
 
 `onnx` has the input "images" and outputs of the same names; it needs the libraries of
 `pip install -e '.[onnx]'`.

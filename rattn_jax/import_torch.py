@@ -1,12 +1,12 @@
-"""Makes a run's folder of weights that a PyTorch port of the networks was trained to.
+"""Converts weights of a PyTorch port of the networks to the folder of a run.
 
     rattn import model_92_sgd.pkl --workdir=runs/port --class-names=names.txt
 
-FILE is what tengshaofeng/ResidualAttentionNetwork-pytorch saves for its networks
+The file is what tengshaofeng/ResidualAttentionNetwork-pytorch saves for its networks
 ResidualAttentionModel_56, ResidualAttentionModel_92 and ResidualAttentionModel_92_32input_update:
-a state_dict. Which of them it is, the weights tell. DIR is for `rattn_jax.load`, `predict`,
-`explain` and `export`, as the folder of any run; training starts from it in another folder, with
-`config.init_from`. Needs `pip install -e '.[torch]'`.
+a state_dict. The network is recognized by its weights. The folder can be used by `rattn_jax.load`,
+`predict`, `explain` and `export` like the folder of any run; to train from it, use another folder
+and `config.init_from`. Needs `pip install -e '.[torch]'`.
 """
 
 import textwrap

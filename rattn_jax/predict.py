@@ -1,10 +1,10 @@
-"""Prints the likeliest classes of images, from a trained network.
+"""Prints the most probable classes of images.
 
     rattn predict --workdir=runs/mine photo.jpg folder/ --top=5
 
-Images are decoded as evaluation decodes them. A line an image, in the order of the command line,
-folders in alphabetical order; those that cannot be read are named on stderr. Exit status: 0 all
-predicted, 1 some could not be read, 2 bad usage, or none could be read.
+Images are decoded and cropped as in evaluation. There is one line per image, in the order of the
+command line and in alphabetical order within folders; images that cannot be read are reported on
+stderr. Exit status: 0 all predicted, 1 some could not be read, 2 bad usage, or none could be read.
 """
 
 import json

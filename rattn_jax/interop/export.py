@@ -1,8 +1,8 @@
-"""A trained network as one portable file: StableHLO or ONNX.
+"""Exports a trained network as one portable file: StableHLO or ONNX.
 
-The file takes images uint8 [B, S, S, 3], of the size of the run's evaluation and as it crops them,
-for any B, and gives logits float32 [B, classes] and, if they are wanted, the masks of the attention
-modules. It is read back and compared with the network before it gets its name.
+The file takes images uint8 [B, S, S, 3] for any B, cropped and resized as in the evaluation of the
+run. It returns logits float32 [B, classes] and, on request, the masks of the attention modules. It
+is read back and compared with the network before it gets its final name.
 """
 
 import logging
@@ -23,7 +23,8 @@ Function = Callable[[Any], Outputs]  # of images
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _CHECKED_BATCH_SIZES = (1, 3)
-# Of an output's largest value: compilers round differently, in the last of 24 or of 8 bits.
+# Relative to the largest value of an output: compilers round differently in the last of 24 or 8
+# bits.
 _TOLERANCE, _TOLERANCE_16_BITS = 1e-4, 5e-2
 
 
@@ -36,15 +37,14 @@ def export_network(
         network: a trained network.
         path: the file.
         kind: "stablehlo" or "onnx".
-        masks: whether it gives the masks of the attention modules, too.
+        masks: whether it also returns the masks of the attention modules.
 
     Returns:
-        The largest difference to the network that was seen, as a share of an output's largest
-        value.
+        The largest difference from the network, relative to the largest value of an output.
 
     Raises:
         UsageError: the file cannot be written, there are no masks, or libraries are missing.
-        DataError: what was written does not compute what the network computes.
+        DataError: the outputs of the file differ from those of the network.
     """
 
     def function(images: Any) -> Outputs:

@@ -1,4 +1,4 @@
-"""From a file of a PyTorch port's weights to the folder of a run.
+"""Converts a file with weights of a PyTorch port to the folder of a run.
 
 state = read_state(path)
 variables, dropped = convert(state, recognize(state).create_model())    # see `torch_port.py`
@@ -32,16 +32,16 @@ _CIFAR10 = ("airplane", "automobile", *_ANIMALS, "ship", "truck")
 
 
 def read_state(path: epath.Path) -> dict[str, np.ndarray]:
-    """The arrays of a file that `torch.save` wrote, floating-point ones as float32.
+    """Reads the arrays of a file of `torch.save`, floating-point ones as float32.
 
-    Only tensors are read; nothing that the file contains is run. The prefix "module." of
-    `DataParallel` is left out.
+    Only tensors are read; no code in the file is run. The prefix "module." of `DataParallel` is
+    removed.
 
     Args:
         path: a file with a state_dict, or with a dictionary that has one as "state_dict".
 
     Raises:
-        UsageError: PyTorch is missing, or this is no such file.
+        UsageError: PyTorch is not installed, or the file is not of this kind.
     """
     try:
         import torch
@@ -75,13 +75,13 @@ def write_run(
     variables: Mapping[str, Any],
     class_names: Sequence[str],
 ) -> epath.Path:
-    """Writes a run's folder with one checkpoint, of step 0; returns its absolute path.
+    """Writes the folder of a run with a checkpoint of step 0; returns its absolute path.
 
     Args:
         workdir: the folder, new or empty.
-        network: which network it is.
+        network: the network.
         variables: its `params` and `batch_stats`.
-        class_names: a name a class, in the order of the outputs.
+        class_names: names of the classes, in the order of the outputs.
 
     Raises:
         UsageError: the folder is not empty, or cannot be written.
@@ -111,7 +111,7 @@ def write_run(
 
 
 def _config(network: PortNetwork, class_names: Sequence[str]) -> dict[str, Any]:
-    """What is read of the config of a trained network; too little to train with."""
+    """The part of a config that is read from a trained network; not enough to train."""
     return {
         "imported": network.name,
         "normalization": "zero_one",  # as in the port's train.py and train_mixup.py
@@ -137,7 +137,7 @@ def _config(network: PortNetwork, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def read_class_names(path: epath.Path | None, num_classes: int) -> tuple[str, ...]:
-    """Names from a file, a line each; without one those of CIFAR-10, or numbers.
+    """Reads class names, one per line; without a file those of CIFAR-10, or numbers.
 
     Raises:
         UsageError: the file cannot be read, or has another number of names.
@@ -159,7 +159,7 @@ def read_class_names(path: epath.Path | None, num_classes: int) -> tuple[str, ..
 
 
 def describe_dropped(state: State, dropped: Sequence[str]) -> str:
-    """What was left out, by where it stands in the network, and its share of the file."""
+    """Describes the dropped arrays by part of the network, and their fraction of the file."""
     size, total = (sum(state[name].size for name in names) for names in (dropped, state))
     weights = [name for name in dropped if not name.endswith(".num_batches_tracked")]
     places = Counter(name.split(".")[0] for name in weights)

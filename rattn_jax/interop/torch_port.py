@@ -1,9 +1,9 @@
-"""Weights of the PyTorch port tengshaofeng/ResidualAttentionNetwork-pytorch, in this package.
+"""Converts weights of the PyTorch port tengshaofeng/ResidualAttentionNetwork-pytorch.
 
 network = recognize(state)
 variables, dropped = convert(state, network.create_model())
 
-A state is what the port saves, `model.state_dict()`, as NumPy arrays by their names. Names, shapes
+A state is the `model.state_dict()` that the port saves, as NumPy arrays by name. Names, shapes
 and wiring are those of its files `residual_attention_network.py`, `attention_module.py` and
 `basic_layers.py` in `Residual-Attention-Network/model`.
 """
@@ -102,10 +102,10 @@ class PortNetwork:
 
 
 def recognize(state: State) -> PortNetwork:
-    """Finds the network by names, its classes and widths by shapes.
+    """Recognizes the network by names of arrays, its classes and widths by their shapes.
 
     Raises:
-        UsageError: the state is of another network.
+        UsageError: the state belongs to another network.
     """
 
     def shape(name: str, num_axes: int) -> tuple[int, ...]:
@@ -135,7 +135,7 @@ def recognize(state: State) -> PortNetwork:
 
 
 def convert(state: State, model: Any) -> tuple[dict[str, Any], list[str]]:
-    """The model's variables, each from the one array of the state that belongs there.
+    """Converts a state to the variables of the model.
 
     Args:
         state: arrays by name.

@@ -1,4 +1,4 @@
-"""Curves as inline SVG. Lines differ in dashes and markers, and in colour besides."""
+"""Charts as inline SVG. Lines differ in dashes and markers as well as in color."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from rattn_jax.report.rendering import render
 
-_WIDTH, _HEIGHT = 320, 210  # of the picture, which scales with the page
+_WIDTH, _HEIGHT = 320, 210  # of the picture, which is scaled with the page
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 38  # margins around the plot
-_MAX_POINTS = 400  # of a line: each then is the average of neighbours
+_MAX_POINTS = 400  # per line; more are averaged in groups
 _MAX_MARKERS = 12
 _DASHES = (None, "7 4", "2 3", "9 3 2 3")
 _MARKERS = ("", "circle", "square", "triangle", "diamond")
@@ -27,8 +27,8 @@ class Series(NamedTuple):
     """A line.
 
     Attributes:
-        name: what the legend calls it.
-        points: (x, y), x ascending; what is not finite is left out.
+        name: its name in the legend.
+        points: (x, y) in ascending order of x; non-finite ones are skipped.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Axis(NamedTuple):
     """The vertical axis.
 
     Attributes:
-        format: of the numbers beside it.
-        log: logarithmic, as far as all values are above 0.
-        low: what the axis must reach down to, or None.
-        high: what it must reach up to, or None.
+        format: format of its numbers.
+        log: whether it is logarithmic, if all values are positive.
+        low: value that the axis must include at the bottom, or None.
+        high: value that it must include at the top, or None.
     """
 
     format: Format
@@ -52,12 +52,12 @@ class Axis(NamedTuple):
 
 
 def percent(value: float) -> str:
-    """A share as percent."""
+    """A fraction as percent."""
     return f"{100 * value:.6g} %"
 
 
 def number(value: float) -> str:
-    """A number in few characters."""
+    """A short number."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.6g}{letter}"
@@ -76,15 +76,15 @@ def chart(
     across: str = "update",
     places: Sequence[float] | None = None,
 ) -> Markup:
-    """A figure with a line for each series; "" without any point.
+    """A chart with a line for each series; empty without points.
 
     Args:
-        title: what is shown.
-        note: unit, or how to read it.
+        title: title of the chart.
+        note: unit or explanation.
         series: the lines.
         axis: the vertical axis.
-        across: what the horizontal axis counts.
-        places: all values of x; None takes round numbers from 0 on.
+        across: name of the horizontal axis.
+        places: values of x with a tick; None takes round numbers.
     """
     shown = [(i, s.name, p) for i, s in enumerate(series) if (p := _finite(s.points))]
     if not shown:
@@ -156,7 +156,7 @@ def _high(axis: Axis, ys: list[float]) -> float:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, equally far apart, from at most `low` to at least `high`."""
+    """Round, equidistant numbers from at most `low` to at least `high`."""
     span = high - low or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = min((m * power for m in (1, 2, 5, 10)), key=lambda step: abs(span / step - 4.5))
@@ -166,7 +166,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, and 2 and 5 times them where there are few, around `low` and `high`."""
+    """Powers of ten around `low` and `high`; if there are few, also 2 and 5 times them."""
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
     factors = (1, 2, 5) if last - first <= 2 else (1,)
     ticks = [m * 10.0**e for e in range(first, last + 1) for m in factors]
@@ -190,7 +190,7 @@ def _label(x: float, y: float, anchor: str, text: str) -> _Label:
 def _labels(
     rows: Sequence[tuple[float, str]], columns: Sequence[tuple[float, str]], across: str
 ) -> list[_Label]:
-    """The numbers beside the axes, and the name of the horizontal one."""
+    """The numbers at the axes, and the name of the horizontal axis."""
     labels = [_label(_LEFT - 6, y + 4, "end", text) for y, text in rows]
     for x, text in columns:
         at_border = x > _WIDTH - _RIGHT - 12

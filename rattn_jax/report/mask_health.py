@@ -1,4 +1,4 @@
-"""Whether the masks work: their values over time, and responses that vanish (paper, figure 4)."""
+"""Health of the masks: their values over time, and vanishing responses (paper, figure 4)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.pictures import data_uri, overlay, thumbnail
 from rattn_jax.report.rendering import render
 
-# Mask values are counted in this many parts of [0, 1], of 0.05 each: the outer two are those that
-# count as saturated. What lies outside, as channel attention's values may, is counted with them.
+# Number of bins of the histogram of mask values in [0, 1], of 0.05 each. Values in the outer two
+# count as saturated, and so do values outside, which channel attention may have.
 BINS = 20
-COLLAPSED = 0.1  # of the first stage's response: what is below has vanished
+COLLAPSED = 0.1  # of the response of the first stage; smaller responses have vanished
 _MAX_LINES = 6  # modules in a chart; more are averaged over each stage
 _MEASURES = {
     "mean": "of all mask values",
@@ -24,12 +24,12 @@ _MEASURES = {
 
 
 class Observation(NamedTuple):
-    """What was seen.
+    """Statistics of masks and responses.
 
     Attributes:
         masks: mean over channels of the masks of the first images, float32 [n, h, w], by module.
         means: mean of all mask values, by module.
-        shares: shares of the mask values in the BINS parts of [0, 1], float32 [BINS], by module.
+        shares: histogram of the mask values over BINS bins of [0, 1], float32 [BINS], by module.
         responses: mean absolute value of each stage's output, by stage (paper, figure 4).
     """
 
@@ -40,12 +40,12 @@ class Observation(NamedTuple):
 
 
 def saturation(shares: np.ndarray) -> float:
-    """Share of the values below 0.05 or from 0.95 on."""
+    """Fraction of the values below 0.05 or from 0.95 on."""
     return float(shares[0] + shares[-1])
 
 
 def entropy(shares: np.ndarray) -> float:
-    """Entropy of the distribution over the parts: 0 if all values are alike, 1 if even."""
+    """Normalised entropy of the histogram: 0 if all values are in one bin, 1 if uniform."""
     shares = shares[shares > 0]
     return float(-np.sum(shares * np.log(shares)) / np.log(BINS)) + 0.0
 
@@ -71,10 +71,10 @@ def health_row(step: int, split: str, num_images: int, seen: Observation) -> dic
 
 
 def alarm(row: Mapping[str, Any] | None, attention_residual: bool) -> str | None:
-    """What to say when a stage's response has vanished, or None.
+    """Warning if the response of a stage has vanished, otherwise None.
 
     Args:
-        row: newest line of mask_health.jsonl, if there is one.
+        row: latest line of mask_health.jsonl, or None.
         attention_residual: whether the modules add 1 to their masks.
     """
     if row is None:
@@ -110,7 +110,7 @@ def _relative(responses: Mapping[str, float]) -> dict[str, float]:
 
 
 def health_section(rows: Sequence[Mapping[str, Any]], warning: str | None) -> Markup:
-    """Mask values and responses, over time and now."""
+    """Charts of mask values and responses, and their latest values."""
     newest = rows[-1]
     figures = [
         chart(name.capitalize(), note, *_lines(rows, name)) for name, note in _MEASURES.items()
@@ -179,13 +179,13 @@ class _ModuleMasks(NamedTuple):
 def overlay_section(
     split: str, images: np.ndarray, labels: Sequence[str], seen: Observation
 ) -> Markup:
-    """The masks of some images, over them.
+    """Overlays of the masks over some images.
 
     Args:
-        split: where the images are from.
+        split: split of the images.
         images: uint8 [n, H, W, 3].
         labels: names of their classes.
-        seen: with the masks of these images.
+        seen: statistics with the masks of these images.
     """
     originals = [
         _Tile(data_uri(thumbnail(image)), f"{split} image {i}: {label}", label)

@@ -1,10 +1,10 @@
-"""Sheets that show what attention modules do to an image (as figure 1 of the paper).
+"""Draws sheets with the maps of the attention modules for an image (as figure 1 of the paper).
 
 sheet = draw_sheet(image, ["dog.jpg", "dog 93.1 %"], maps, channels={"stage1/module1": [3, 7]})
 sheet.save("sheet.png")
 
-A column for each stage. Of each module a row for the mean over all channels and one for each
-chosen channel: features before attention, mask, mask over the image, features after.
+There is a column for each stage. Each module has a row for the mean over all channels and one for
+each chosen channel: features before attention, mask, mask over the image, features after.
 """
 
 import itertools
@@ -32,11 +32,11 @@ _TITLE, _HEAD, _TEXT = (ImageFont.load_default(size) for size in (21, 15, 12))
 
 
 def strongest_channels(maps: ModuleMaps, count: int) -> list[int]:
-    """Channels in which mask times trunk, what attention selects, is largest on average.
+    """Channels with the largest mean response |mask * trunk|.
 
     Args:
-        maps: those of one image, [H, W, C].
-        count: how many.
+        maps: maps of one image, [H, W, C].
+        count: number of channels.
     """
     response = np.mean(np.abs(np.asarray(maps.mask) * np.asarray(maps.trunk)), axis=(0, 1))
     return np.argsort(-response, kind="stable")[:count].tolist()
@@ -50,14 +50,14 @@ def draw_sheet(
     *,
     lowest: float = 0.0,
 ) -> Image.Image:
-    """The sheet of an image.
+    """Draws the sheet of an image.
 
     Args:
-        image: what the network saw, uint8 [S, S, 3].
-        title: lines beside it, the first in large letters.
+        image: the input of the network, uint8 [S, S, 3].
+        title: lines of text, the first in large letters.
         maps: the maps of each module, [H, W, C], by name ("stage1/module1"), in order.
-        channels: which to draw of each module.
-        lowest: value of a mask with the lowest colour; the highest is 1.
+        channels: channels to draw, by module.
+        lowest: mask value with the lowest color; the highest is 1.
     """
     stages: dict[str, list[str]] = {}
     for name in maps:
@@ -81,12 +81,12 @@ def draw_sheet(
 
 
 def _panel_side(size: int) -> int:
-    """A multiple of small images' sides, so that their pixels have one size."""
+    """Side of a panel, a multiple of the sides of small images."""
     return size * max(1, round(_SMALL / size)) if size <= _LARGE else _LARGE
 
 
 class _Sheet:
-    """A sheet while it is drawn."""
+    """A sheet that is being drawn."""
 
     def __init__(self, picture: Image.Image, image: np.ndarray, side: int, lowest: float) -> None:
         self.picture, self._pen = picture, ImageDraw.Draw(picture)
@@ -125,7 +125,7 @@ class _Sheet:
         for i, words in enumerate(_COLUMNS):
             x = left + _LABEL + i * (self._side + _GAP)
             self._pen.text((x, top + 23), words, _GREY, _TEXT)
-        # Features are of both signs, and their mean would be of what is left of them.
+        # Absolute values, because features of both signs would cancel.
         mean = (mask.mean(2), np.abs(trunk).mean(2), np.abs(fused).mean(2))
         rows: list[tuple[str, tuple[np.ndarray, ...]]] = [("mean of\nchannels", mean)]
         rows += [(f"channel\n{c}", (mask[..., c], trunk[..., c], fused[..., c])) for c in channels]
@@ -165,7 +165,7 @@ def _resize(image: np.ndarray, side: int) -> Image.Image:
 
 
 def _spotlight(image: np.ndarray, mask: np.ndarray, side: int) -> Image.Image:
-    """The image, bright where the mask, float32 [H, W], is highest and dark where it is lowest."""
+    """The image, darkened where the mask, float32 [H, W], is low."""
     highest = mask.max()
     shade = (highest - mask) / max(highest - mask.min(), _LEAST_SPAN)
     smooth = Image.fromarray(1 - shade).resize((side, side), Image.Resampling.BICUBIC)

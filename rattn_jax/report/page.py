@@ -30,8 +30,8 @@ class Evaluated(NamedTuple):
     Attributes:
         split: name of the split.
         confusion: int32 [K, K], see `EvalSums` of training.
-        mistakes: the most confident ones, used places only.
-        mistaken_images: theirs, uint8 [n, H, W, 3].
+        mistakes: the most confident mistakes, used slots only.
+        mistaken_images: their images, uint8 [n, H, W, 3].
     """
 
     split: str
@@ -48,7 +48,7 @@ class Masks(NamedTuple):
         images: uint8 [n, H, W, 3].
         labels: their classes, int32 [n].
         seen: their masks, and statistics.
-        history: lines of mask_health.jsonl, oldest first; the last one is of now.
+        history: mask_health.jsonl, oldest line first; the last one is of this evaluation.
     """
 
     split: str
@@ -66,14 +66,14 @@ def run_page(
     evaluated: Evaluated,
     masks: Masks | None,
 ) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
-        folder: the run's.
+        folder: folder of the run.
         record: config.json.
         rows: metrics.jsonl.
-        counts: number of examples of the splits that were evaluated, by name.
-        evaluated: the newest evaluation.
+        counts: number of examples of each evaluated split.
+        evaluated: the latest evaluation.
         masks: None if the network has no attention modules.
     """
     config, names = record["config"], record["dataset"]["class_names"]
@@ -112,7 +112,7 @@ def shows_update(page: str, step: int) -> bool:
 
 
 def _newest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The newest line of each split."""
+    """The latest line of each split."""
     return {row["split"]: row for row in rows}
 
 

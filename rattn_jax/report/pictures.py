@@ -1,4 +1,4 @@
-"""Pictures that are part of the page: PNG files as data URIs."""
+"""Pictures of the page: PNG files as data URIs."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from PIL import Image
 
 SIDE = 96  # pixels of a picture, about
 
-# From dark to light, so that it reads without colour, too.
+# From dark to light, so that it is readable without color.
 _HEAT = cv2.COLORMAP_VIRIDIS
 _OVERLAY = 0.6  # share of the mask's colour; the rest is the image
 
@@ -28,7 +28,7 @@ def thumbnail(pixels: np.ndarray) -> Image.Image:
 
 
 def overlay(pixels: np.ndarray, mask: np.ndarray) -> Image.Image:
-    """A mask over its image in grey: dark where it is lowest, light where it is highest.
+    """Overlays a mask on its image in gray: dark where it is lowest, light where it is highest.
 
     Args:
         pixels: uint8 [H, W, 3].
@@ -39,7 +39,7 @@ def overlay(pixels: np.ndarray, mask: np.ndarray) -> Image.Image:
     method = Image.Resampling.NEAREST if small else Image.Resampling.BOX
     ground = np.asarray(gray.resize((SIDE, SIDE), method), np.float32)[..., None]
     low, high = float(mask.min()), float(mask.max())
-    # What is all but even is shown as even, not as the differences that rounding leaves.
+    # A nearly constant mask is shown as constant, because its differences are rounding errors.
     level = (mask - low) / (high - low) if high - low >= 0.005 else np.full_like(mask, 0.5)
     smooth = Image.fromarray(level.astype(np.float32)).resize(
         (SIDE, SIDE), Image.Resampling.BILINEAR
@@ -47,7 +47,7 @@ def overlay(pixels: np.ndarray, mask: np.ndarray) -> Image.Image:
     place = np.round(255 * np.clip(np.asarray(smooth), 0, 1)).astype(np.uint8)
     heat = cv2.cvtColor(cv2.applyColorMap(place, _HEAT), cv2.COLOR_BGR2RGB)
     mixed = _OVERLAY * heat + (1 - _OVERLAY) * ground
-    # 64 colours: a third of the size, and nothing that one could see.
+    # 64 colors: a third of the size, without visible difference.
     return Image.fromarray(mixed.round().astype(np.uint8)).quantize(64)
 
 
