@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 _SHOWN = ("loss", "error_top1")
@@ -26,6 +27,7 @@ class Console:
         quiet: print nothing.
         patience: seconds without output after which the phase is printed. Outside a terminal
             the interval doubles each time, so that log files stay short.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Console:
         *,
         quiet: bool = False,
         patience: float = 4.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream or sys.stdout
         self._quiet = quiet or self._stream is None  # None if it was closed when Python started
@@ -43,7 +46,7 @@ class Console:
         self._batch_size = batch_size
         self._open: str | None = None  # kind of the temporary line: "metrics" or "phase"
         self._lock = threading.RLock()
-        self._patience = patience
+        self._patience, self._clock = patience, clock
         self._phase: str | None = None
         self._detail = ""
         self._since = self._last_write = self._wait = 0.0
@@ -89,7 +92,7 @@ class Console:
             if phase == self._phase:
                 return
             self._phase, self._wait = phase, self._patience
-            self._since = self._last_write = time.monotonic()
+            self._since = self._last_write = self._clock()
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
@@ -102,17 +105,21 @@ class Console:
                 self._write("\r\033[K")
                 self._open = None
 
+    def remind(self) -> None:
+        """Prints the current phase if nothing has been printed for long enough."""
+        with self._lock:
+            now = self._clock()
+            if self._phase is None or now - self._last_write < self._wait:
+                return
+            seconds = f": {now - self._since:.0f} s so far"
+            far = f", {self._detail}" if self._detail else seconds
+            self._say_for_now(self._phase + far, "phase")
+            if not self._stream.isatty():
+                self._wait *= 2
+
     def _watch(self) -> None:
         while not self._closed.wait(self._patience / 8):
-            with self._lock:
-                now = time.monotonic()
-                if self._phase is None or now - self._last_write < self._wait:
-                    continue
-                seconds = f": {now - self._since:.0f} s so far"
-                far = f", {self._detail}" if self._detail else seconds
-                self._say_for_now(self._phase + far, "phase")
-                if not self._stream.isatty():
-                    self._wait *= 2
+            self.remind()
 
     def _say_for_now(self, text: str, kind: str) -> None:
         """Prints a line that, on a terminal, the next one of the same kind overwrites."""
@@ -132,4 +139,4 @@ class Console:
         except OSError:  # the reader is gone: go on, and let Python flush at exit
             self._quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-        self._last_write = time.monotonic()
+        self._last_write = self._clock()

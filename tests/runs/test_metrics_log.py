@@ -104,41 +104,64 @@ def test_metrics_elsewhere_is_a_line_each():
     assert stream.getvalue() == "step   10/1000  train  loss 0.5000  error  25.00 %\n"
 
 
-def wait_for(stream, text):
-    end = time.monotonic() + 20
-    while text not in stream.getvalue():
-        assert time.monotonic() < end, stream.getvalue()
-        time.sleep(0.01)
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
 
 
-def test_what_takes_long_is_said():
-    stream = io.StringIO()
-    with closing(Console(stream=stream, patience=0.05)) as console:
+def after(console, clock, seconds):
+    """Lets time pass, second by second."""
+    for _ in range(seconds):
+        clock.now += 1
+        console.remind()
+
+
+def test_what_takes_long_is_said_at_growing_intervals():
+    stream, clock = io.StringIO(), Clock()
+    with closing(Console(stream=stream, clock=clock)) as console:
         console.enter("evaluating test")
-        wait_for(stream, "evaluating test: 0 s so far\nevaluating test: 0 s so far\n")
+        after(console, clock, 30)
         console.enter("training", "step 3/9")
-        wait_for(stream, "training, step 3/9\n")
+        after(console, clock, 5)
+        console.enter(None)
+        after(console, clock, 50)
+    assert stream.getvalue().splitlines() == [
+        *(f"evaluating test: {seconds} s so far" for seconds in (4, 12, 28)),
+        "training, step 3/9",
+    ]
 
 
 def test_what_is_quick_is_not_said():
-    stream = io.StringIO()
-    with closing(Console(stream=stream, patience=0.4)) as console:
-        for i in range(10):
+    stream, clock = io.StringIO(), Clock()
+    with closing(Console(stream=stream, clock=clock)) as console:
+        for i in range(5):
             console.enter("training")
-            time.sleep(0.06)
+            after(console, clock, 3)
             console.say(str(i))
-        console.enter(None)
-        time.sleep(0.5)
-    assert "training" not in stream.getvalue()
+    assert stream.getvalue() == "0\n1\n2\n3\n4\n"
 
 
 def test_what_takes_long_is_written_over_on_a_terminal():
-    stream = Terminal()
-    with closing(Console(1000, 64, stream, patience=0.05)) as console:
+    stream, clock = Terminal(), Clock()
+    with closing(Console(1000, 64, stream, clock=clock)) as console:
         console.show(row(10, rate=None))
-        console.enter("saving", "1 of 2")
-        wait_for(stream, "saving, 1 of 2\r\033[Ksaving, 1 of 2")
-    assert stream.getvalue().startswith(
-        "\r\033[Kstep   10/1000  train  loss 0.5000  error  25.00 %\ns"
+        console.enter("saving")
+        after(console, clock, 8)
+    assert stream.getvalue() == (
+        "\r\033[Kstep   10/1000  train  loss 0.5000  error  25.00 %"
+        "\nsaving: 4 s so far\r\033[Ksaving: 8 s so far\r\033[K"
     )
-    assert stream.getvalue().endswith("saving, 1 of 2\r\033[K")
+
+
+def test_a_thread_says_it():
+    stream, end = io.StringIO(), time.monotonic() + 20
+    with closing(Console(stream=stream, patience=0.01)) as console:
+        console.enter("compiling")
+        while "compiling: 0 s so far\n" not in stream.getvalue():
+            assert time.monotonic() < end
+            time.sleep(0.01)
