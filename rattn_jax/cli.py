@@ -221,6 +221,11 @@ def align(rows: list[list[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def hide_warnings_of_xla() -> None:
+    """Has XLA log errors only; must come before JAX is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
 def leave_out_triton() -> None:
     """Has XLA compute products of matrices on GPUs with cuBLAS alone; before JAX is imported.
 
