@@ -1,33 +1,69 @@
-"""What an accelerator computes, how fast, and networks trained on it.
+"""What an accelerator computes, how fast, and networks trained on it within a time limit.
 
-    python -m experiments.accelerator check --out=DIR [--minutes=2]
+    python -m experiments.accelerator check --out=DIR --minutes=2
+    python -m experiments.accelerator speed --out=DIR --minutes=10
+    python -m experiments.accelerator train --out=DIR --minutes=8 \
+        --config=cifar10_attention56_modern --config.data_dir=DATA
 
-check: logits, an update and running averages beside those of a CPU, in float32 and bfloat16.
-Every row is printed and written to DIR as soon as it is known, so that a command that is cut off
-leaves what it has found. The exit status is 1 if something differs more than it may.
+check: logits, an update and running averages beside those of a CPU, in float32 and bfloat16; the
+exit status is 1 if something differs more than it may. speed: training beside PyTorch and
+torch.compile. train: the config's recipe, with as many updates as fit into the time.
+
+Every row of results is printed and written to DIR as soon as it is known, and so is every
+checkpoint: a command that is cut off leaves what it has. For a machine without a network,
+
+    python -m experiments.accelerator bundle --out=.bundle --config=cifar10_attention56_modern \
+        --data-dir=DATA
+    bash .bundle/run.sh train --out=DIR --minutes=8 --config=cifar10_attention56_modern \
+        --config.data_dir=.bundle/data --start=.bundle/start
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rattn_jax.cli import Parser, errors_on_one_line, leave_out_triton, positive
+
+_COMMANDS = ("check", "speed", "train", "bundle")
+_PROG = "experiments.accelerator"
 
 
-def main() -> None:
-    """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="experiments.accelerator",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("command", choices=["check"])
-    parser.add_argument("--out", required=True, help="folder for the results")
-    parser.add_argument("--minutes", type=float, default=2, help="time limit")
-    parser.add_argument("--tiny", action="store_true", help="a small network, to rehearse")
-    options = parser.parse_args()
-    from experiments.accelerator.check import CASES, TINY_CASES, check
-    from experiments.accelerator.record import Record
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command; the exit status is 1 if what it is about is not so."""
+    parser = Parser(_PROG, __doc__)
+    parser.add_argument("command", choices=_COMMANDS)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--minutes", type=float, default=5, help="time limit")
+    parser.add_argument("--tiny", action="store_true", help="check, speed: small, to rehearse")
+    parser.add_argument("--config", metavar="NAME", help="train, bundle: a config, or a file")
+    parser.add_argument("--updates", type=positive, help="train: first guess; else the config's")
+    parser.add_argument("--start", type=Path, help="train: a run's folder to begin with")
+    parser.add_argument("--data-dir", metavar="DIR", help="bundle: folder of TFDS")
+    options, overrides = parser.parse_with_overrides(arguments)
+    if options.command in ("train", "bundle") and options.config is None:
+        parser.error(f"{options.command} needs --config")
+    if options.command == "bundle" and options.data_dir is None:
+        parser.error("bundle needs --data-dir")
+    leave_out_triton()
+    with errors_on_one_line(_PROG, options.out):
+        if options.command == "bundle":
+            from experiments.accelerator.bundle import make_bundle
 
-    record = Record(options.out, options.command, options.minutes)
-    sys.exit(not check(record, TINY_CASES if options.tiny else CASES))
+            make_bundle(Path(options.out), options.config, options.data_dir)
+            return
+        from experiments.accelerator.check import CASES, TINY_CASES, check
+        from experiments.accelerator.record import Record
+        from experiments.accelerator.speed import TASKS, TINY_TASKS, measure_speed
+        from experiments.accelerator.train import train
+
+        record = Record(options.out, options.command, options.minutes)
+        if options.command == "check":
+            is_right = check(record, TINY_CASES if options.tiny else CASES)
+        elif options.command == "speed":
+            is_right = measure_speed(record, TINY_TASKS if options.tiny else TASKS)
+        else:
+            is_right = train(record, options.config, overrides, options.updates, options.start)
+    sys.exit(not is_right)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ class Values(NamedTuple):
 def check(record: Record, cases: tuple[Case, ...] = CASES) -> bool:
     """Compares the default device with a CPU; whether all errors are below their limits."""
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
+    record.add(device=device.device_kind, platform=device.platform, jax=jax.__version__)
     is_right = True
     for case in cases:
         if record.seconds_left() < 0:

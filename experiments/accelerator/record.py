@@ -2,15 +2,13 @@
 
 record = Record(folder, "check", minutes=2)
 record.add(network="attention56_cifar", relative_error=1e-6)
-if record.is_time_up(): ...
+if record.seconds_left() < 0: ...
 """
 
 import json
 import time
 from pathlib import Path
 from typing import Any
-
-import jax
 
 
 class Record:
@@ -27,8 +25,6 @@ class Record:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / f"{name}.jsonl"
         self._start, self._limit = time.monotonic(), 60 * minutes
-        device = jax.devices()[0]
-        self.add(device=device.device_kind, platform=device.platform, jax=jax.__version__)
 
     def add(self, **row: Any) -> None:
         """Writes a row, with the seconds since the start of the command."""

@@ -1,0 +1,130 @@
+"""Trains a run within a time limit: it is done with learning rate 0 when the time is up.
+
+How many updates fit is only known when some are done. A run that is found too long starts again,
+with as many as fit; this costs the compilation a second time.
+"""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.accelerator.record import Record
+from rattn_jax.config.load import load_config
+
+_CALL = 100  # updates; other numbers of them would be compiled a second time
+_ROWS = 3  # of metrics, before the speed is believed
+_EVALUATION_SECONDS = 15
+_EVALUATIONS = 5
+
+
+class _Run:
+    """A training process, in a folder of its own.
+
+    Args:
+        folder: the run's folder.
+        log: file for what it prints.
+        arguments: of main.py.
+        num_train_steps: number of updates.
+    """
+
+    def __init__(self, folder: Path, log: Path, arguments: list[str], num_train_steps: int) -> None:
+        self.folder, self.log, self.num_train_steps = folder, log, num_train_steps
+        every = max(_CALL, num_train_steps // _EVALUATIONS // _CALL * _CALL)
+        command = [sys.executable, "main.py", f"--workdir={folder}", *arguments]
+        command += [
+            f"--config.num_train_steps={num_train_steps}",
+            f"--config.eval_every_steps={every}",
+            f"--config.checkpoint_every_steps={every}",
+            "--config.keep_checkpoints=1",
+            "--config.report=False",
+        ]
+        self.process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of training metrics with a speed."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [row for row in rows if row["split"] == "train" and row.get("images_per_second")]
+
+    def newest_checkpoint(self) -> str | None:
+        """Name of the newest whole checkpoint after the start."""
+        done = [p.name for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit()]
+        return max(done, key=int) if done and max(done, key=int) != "0" else None
+
+
+def train(
+    record: Record,
+    config_name: str,
+    overrides: Sequence[str],
+    num_train_steps: int | None = None,
+    start: Path | None = None,
+) -> bool:
+    """Trains, and keeps the newest checkpoint as OUT/run.tar.gz; whether the run came to its end.
+
+    Args:
+        record: where to write; has the time limit.
+        config_name: config of the run.
+        overrides: flags --config.KEY=VALUE.
+        num_train_steps: first guess at the number of updates; None takes the config's.
+        start: a run's folder to begin with.
+    """
+    config = load_config(config_name, overrides)
+    updates = num_train_steps or config.num_train_steps
+    arguments = [f"--config={config_name}", *overrides]
+    run = _start(record, "run", arguments, updates, start)
+    is_measured, kept, seconds_at_start = False, None, record.seconds_left()
+    while run.process.poll() is None:
+        time.sleep(1)
+        rows = run.rows()
+        if not is_measured and len(rows) >= _ROWS:
+            is_measured = True
+            speed = statistics.median(row["images_per_second"] for row in rows)
+            seconds = (updates - rows[-1]["step"]) * config.batch_size / speed
+            record.add(images_per_second=speed, seconds_needed=round(seconds))
+            if seconds + _EVALUATION_SECONDS > record.seconds_left():
+                run.process.kill()
+                run.process.wait()
+                again = seconds_at_start - record.seconds_left()  # to come this far once more
+                usable = record.seconds_left() - again - _EVALUATION_SECONDS
+                updates = int(usable * speed / config.batch_size) // _CALL * _CALL
+                run = _start(record, "shorter_run", arguments, updates, start)
+        if (newest := run.newest_checkpoint()) and newest != kept:
+            kept = newest
+            _keep(record, run, kept)
+    record.add(status=run.process.returncode, updates=updates)
+    _keep(record, run, run.newest_checkpoint())
+    print(run.log.read_text()[-2000:])
+    return run.process.returncode == 0
+
+
+def _start(
+    record: Record, name: str, arguments: list[str], updates: int, start: Path | None
+) -> _Run:
+    folder = record.folder / "runs" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(exist_ok=True)
+    if start is not None:
+        shutil.copytree(start, folder)
+    record.add(run=name, updates=updates)
+    return _Run(folder, record.folder / f"{name}.log", arguments, updates)
+
+
+def _keep(record: Record, run: _Run, checkpoint: str | None) -> None:
+    """Writes OUT/run.tar.gz anew: the run's folder without what was compiled."""
+    packed = record.folder / "run.tar.gz.tmp"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(
+            run.folder,
+            arcname="run",
+            filter=lambda item: None if "compilation_cache" in item.name else item,
+        )
+    packed.replace(record.folder / "run.tar.gz")
+    record.add(kept_checkpoint=checkpoint)
