@@ -18,6 +18,7 @@ from rattn_jax.cli import Parser, errors_on_one_line, positive, working
 from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.data.batches import take
 from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.class_names import readable_names
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import find_devices, make_mesh
@@ -41,7 +42,7 @@ def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray,
     images, targets = prepare(batch, data.normalization, jnp.int32(step), positions, preprocessing)
     shown = images / data.normalization.scale + data.normalization.mean
     pixels = np.asarray(jnp.clip(jnp.round(shown), 0, 255).astype(jnp.uint8))
-    return pixels, np.asarray(targets), list(dataset.class_names)
+    return pixels, np.asarray(targets), list(readable_names(dataset.class_names))
 
 
 def caption(target: np.ndarray, class_names: list[str]) -> str:

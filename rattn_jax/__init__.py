@@ -9,14 +9,24 @@ if TYPE_CHECKING:
     from rattn_jax.models import create_model, list_models
 
 __version__ = "0.1.0"
-__all__ = ["UsageError", "__version__", "create_model", "list_models", "load"]
+__all__ = ["UsageError", "__version__", "create_model", "list_models", "list_pretrained", "load"]
 
 
 def load(workdir: str) -> "Classifier":
-    """Reads a trained network from the folder of a run: see `rattn_jax.inference.network.load`."""
+    """Reads a trained network from the folder of a run, or a pretrained one by its name.
+
+    See `rattn_jax.inference.network.load`.
+    """
     from rattn_jax.inference import network
 
     return network.load(workdir)
+
+
+def list_pretrained() -> list[str]:
+    """Names of the pretrained networks that come with the package, for `load`; sorted."""
+    from rattn_jax.runs import pretrained
+
+    return pretrained.list_pretrained()
 
 
 def __getattr__(name: str) -> Any:

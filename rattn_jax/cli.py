@@ -203,8 +203,14 @@ def positive(text: str) -> int:
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag for the folder of a run."""
-    parser.add_argument("--workdir", required=True, metavar="RUN", help="folder of a trained run")
+    """Adds the flag that names a trained network, which has two spellings."""
+    parser.add_argument(
+        "--workdir",
+        "--pretrained",
+        required=True,
+        metavar="RUN",
+        help="folder of a trained run, name of a pretrained network, or hf://OWNER/NAME",
+    )
 
 
 def align(rows: list[list[str]]) -> str:

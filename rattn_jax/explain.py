@@ -72,9 +72,7 @@ def _channels(text: str) -> list[int]:
 
 
 def _print_errors(network: Classifier, options: argparse.Namespace) -> None:
-    if options.data_dir:
-        config = dataclasses.replace(network.config, data_dir=options.data_dir)
-        network = dataclasses.replace(network, config=config)
+    network = network.with_data_dir(options.data_dir)
     with working(f"evaluating {options.split} with masks replaced"):
         ablation = ablate_masks(
             network, options.split, batch_size=options.batch_size, num_examples=options.examples

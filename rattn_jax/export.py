@@ -1,6 +1,7 @@
-"""Writes a trained network as one portable file.
+"""Writes a trained network as one portable file, or as a folder of weights.
 
     rattn export --workdir=runs/mine --out=mine.stablehlo --masks
+    rattn export --workdir=runs/mine --out=mine --format=safetensors --evaluate
 
 The file takes images uint8 [B, S, S, 3] for any B, cropped and resized as in the evaluation of the
 run. It returns logits float32 [B, classes] and, with --masks, the masks of the attention modules.
@@ -13,15 +14,21 @@ It is read back and compared with the network before it gets its final name.
 
 `onnx` has the input "images" and outputs of the same names; it needs the libraries of
 `pip install -e '.[onnx]'`.
+
+`safetensors` is a folder to hand on: weights, config, normalization, checksums, and a card, which
+has the test error if --evaluate measures it. `rattn_jax.load`, `init_from` and --workdir take it.
 """
 
+import argparse
 from collections.abc import Sequence
 
 from etils import epath
 
 from rattn_jax.cli import Parser, add_workdir, errors_on_one_line, working
-from rattn_jax.inference.network import load
+from rattn_jax.inference.network import Classifier, load
+from rattn_jax.interop.card import error_text
 from rattn_jax.interop.export import export_network
+from rattn_jax.interop.safetensors import DTYPES, export_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,13 +36,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser("rattn export", __doc__)
     add_workdir(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="the file to write")
-    parser.add_argument("--format", choices=["stablehlo", "onnx"], default="stablehlo")
+    formats = ["stablehlo", "onnx", "safetensors"]
+    parser.add_argument("--format", choices=formats, default="stablehlo")
     parser.add_argument("--masks", action="store_true", help="the modules' masks as outputs, too")
+    folder = parser.add_argument_group("safetensors")
+    folder.add_argument("--dtype", choices=DTYPES, help="what parameters are stored in (float32)")
+    folder.add_argument("--evaluate", action="store_true", help="the card has the test error")
+    folder.add_argument("--data-dir", help="of the dataset, if it is no longer the run's")
+    folder.add_argument("--note", help="a sentence on the data, for the card")
     options = parser.parse(arguments)
+    if options.format == "safetensors" and options.masks:
+        parser.error("--masks is for the other formats: safetensors holds weights alone")
+    if options.format != "safetensors" and (
+        options.dtype or options.evaluate or options.data_dir or options.note
+    ):
+        parser.error("--dtype, --evaluate, --data-dir and --note need --format=safetensors")
     path = epath.Path(options.out)
     with errors_on_one_line(parser.prog):
         with working("reading the run"):
             network = load(options.workdir)
+        if options.format == "safetensors":
+            _export_folder(network, path, options)
+            return
         with working(f"exporting and comparing {options.format}"):
             difference = export_network(network, path, kind=options.format, masks=options.masks)
         size = network.image_size
@@ -43,6 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{path}: {path.stat().length / 1e6:,.1f} MB, images uint8 [B, {size}, {size}, 3], "
             f"differs from the network by {difference:.1g} of the largest output"
         )
+
+
+def _export_folder(network: Classifier, path: epath.Path, options: argparse.Namespace) -> None:
+    with working("evaluating test" if options.evaluate else "writing the folder"):
+        evaluation = export_folder(
+            network.with_data_dir(options.data_dir),
+            path,
+            dtype=options.dtype or "float32",
+            evaluate=options.evaluate,
+            note=options.note,
+        )
+    size = sum(file.stat().length for file in path.iterdir())
+    print(f"{path}: {size / 1e6:,.1f} MB, test error {error_text(evaluation)}")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ from rattn_jax.inference.network import Classifier, load
 
 
 def _best(row: np.ndarray, network: Classifier, top: int) -> list[dict[str, object]]:
+    names = network.readable_names
     return [
-        {"class": network.class_names[i], "index": int(i), "probability": float(row[i])}
+        {"class": names[i], "index": int(i), "probability": float(row[i])}
         for i in np.argsort(-row, kind="stable")[:top]
     ]
 

@@ -5,7 +5,6 @@ unchanged), `mean` by its mean over the examples, `shuffled` by the mask of anot
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,12 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rattn_jax.data.catalog import build_dataset
-from rattn_jax.data.dataset import Source, Subset
-from rattn_jax.data.read import read_exclude_file
-from rattn_jax.data.splits import build_splits
-from rattn_jax.data.stream import StreamOptions, evaluation_batches
-from rattn_jax.errors import UsageError
+from rattn_jax.data.dataset import Source
+from rattn_jax.inference.examples import open_split, read_batches
 from rattn_jax.inference.network import Classifier
 from rattn_jax.models.attention import LocalMask, SoftMask, in_order
 
@@ -91,7 +86,7 @@ def ablate_masks(
     """
     shapes = _mask_shapes(network)
     names = list(shapes)
-    examples, excluded = _examples(network, split, num_examples)
+    examples, excluded = open_split(network, split, num_examples)
     evaluate = jax.jit(partial(_evaluate, network))
     variables = jax.device_put(network.variables)
 
@@ -172,43 +167,10 @@ def _evaluate(
     return jnp.sum(wrong & batch.counts), sums
 
 
-def _examples(
-    network: Classifier, split: str, num_examples: int | None
-) -> tuple[Source, frozenset[str]]:
-    """Examples of a split in random order, and the file names of those that do not count.
-
-    In stored order neighbors often have the same class, and so would the shuffled masks.
-    """
-    config = network.config
-    dataset = build_dataset(config)
-    if dataset.class_names != network.class_names:
-        raise UsageError(
-            f"{config.dataset.name} has other classes than those of the run: choose the data that "
-            "it was trained on"
-        )
-    sources = {"train": dataset.train, **build_splits(config, dataset)[1]}
-    if split not in sources:
-        raise UsageError(f"split {split!r} is unknown: this run has {', '.join(sources)}")
-    order = np.random.RandomState(0).permutation(len(sources[split]))[:num_examples]
-    exclude_file = config.dataset.test_exclude_file
-    excluded = read_exclude_file(exclude_file) if exclude_file and split == "test" else frozenset()
-    return Subset(sources[split], order), excluded
-
-
 def _batches(
     network: Classifier, examples: Source, excluded: frozenset[str], batch_size: int
 ) -> Iterator[_Batch]:
-    batches = evaluation_batches(
-        examples,
-        StreamOptions(
-            batch_size=batch_size,
-            size=network.image_size,
-            num_classes=len(network.class_names),
-            num_threads=network.config.dataset.num_threads or os.cpu_count() or 1,
-        ),
-        crop_fraction=network.crop_fraction,
-        excluded=excluded,
-    )
+    batches = read_batches(network, examples, excluded, batch_size)
     left = len(examples)
     for batch in batches:
         partners = np.arange(batch_size, dtype=np.int32)

@@ -39,7 +39,7 @@ def draw_image(network: Classifier, file: epath.Path, channels: Sequence[int] = 
             f"--channels={max(channels)}: must be below {most}, the most that a module has"
         )
     best = np.argsort(-probabilities, kind="stable")[:4]
-    answers = [f"{network.class_names[i]} {probabilities[i]:.1%}" for i in best]
+    answers = [f"{network.readable_names[i]} {probabilities[i]:.1%}" for i in best]
     title = [
         f"{file.name}: {answers[0]}",
         f"then {', '.join(answers[1:])}" if answers[1:] else "",

@@ -5,6 +5,7 @@ network.predict(["a.png", "b.jpg"])        # probabilities, float32 [2, classes]
 network.class_names                        # ("0", "1", ...)
 """
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,12 @@ class Classifier(SavedRun):
 
     Its attributes are those of `SavedRun`.
     """
+
+    def with_data_dir(self, data_dir: str | None) -> "Classifier":
+        """The same network with its dataset in another TFDS folder; None changes nothing."""
+        if data_dir is None:
+            return self
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, data_dir=data_dir))
 
     def decode(self, image: AnyImage) -> np.ndarray:
         """Decodes and crops an image as in evaluation: uint8 [image_size, image_size, 3].
@@ -169,11 +176,12 @@ def load(workdir: epath.PathLike) -> Classifier:
     """Reads the network of the latest valid checkpoint, without changing the folder.
 
     Args:
-        workdir: the run's folder.
+        workdir: the run's folder; the name of a pretrained network, of `list_pretrained`; a folder
+            that `export --format=safetensors` has made; or "hf://owner/name", one on a hub.
 
     Raises:
-        UsageError: the folder holds no run, no checkpoint, or one of an older version; or there is
-            no device.
+        UsageError: the folder holds no run, no checkpoint, or one of an older version; there is no
+            such pretrained network, or its files are damaged; or there is no device.
         DataError: all checkpoints are damaged.
     """
     find_devices()  # otherwise the first prediction fails with an unclear error

@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rattn_jax.config.load import flatten
+from rattn_jax.data.class_names import readable_names
 from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.confusion import (
     Mistakes,
@@ -76,7 +77,7 @@ def run_page(
         evaluated: the latest evaluation.
         masks: None if the network has no attention modules.
     """
-    config, names = record["config"], record["dataset"]["class_names"]
+    config, names = record["config"], readable_names(record["dataset"]["class_names"])
     title = f"{config['model']['name']} on {config['dataset']['name']}"
     count = counts[evaluated.split]
     warning = masks and alarm(masks.history[-1], config["model"]["attention_residual"] is not False)

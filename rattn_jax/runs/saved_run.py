@@ -17,11 +17,14 @@ from etils import epath
 
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.batches import Normalization
+from rattn_jax.data.class_names import readable_names
 from rattn_jax.errors import UsageError
 from rattn_jax.models.registry import create_model
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.checkpoint_files import read_newest
-from rattn_jax.runs.files import absolute, replace_bytes
+from rattn_jax.runs.files import replace_bytes
+from rattn_jax.runs.pretrained import find_folder
+from rattn_jax.runs.weights_folder import is_weights_folder, read_weights
 from rattn_jax.runs.workdir import read_run
 
 NORMALIZATION = "normalization.npz"
@@ -38,10 +41,15 @@ def record_inputs(folder: epath.Path, normalization: Normalization, image_size: 
     path = folder / NORMALIZATION
     if path.exists() or not is_main_process():
         return
+    replace_bytes(path, encode_inputs(normalization, image_size))
+
+
+def encode_inputs(normalization: Normalization, image_size: int) -> bytes:
+    """The content of normalization.npz; see `record_inputs`."""
     buffer = io.BytesIO()
     mean, scale = (np.asarray(value, np.float32) for value in normalization)
     np.savez(buffer, mean=mean, scale=scale, image_size=np.int32(image_size))
-    replace_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_inputs(folder: epath.Path) -> tuple[Normalization, int]:
@@ -93,42 +101,54 @@ class SavedRun:
     crop_fraction: float
     normalization: Normalization
 
+    @property
+    def readable_names(self) -> tuple[str, ...]:
+        """The classes' names as people read them, in the order of the outputs."""
+        return readable_names(self.class_names)
+
 
 def read_saved_run(workdir: epath.PathLike) -> SavedRun:
     """Reads the network of the latest valid checkpoint, without changing the folder.
 
     Args:
-        workdir: the run's folder.
+        workdir: the run's folder, a folder of weights, or what else `find_folder` finds.
 
     Raises:
-        UsageError: the folder holds no run, no checkpoint, or one of an older version.
+        UsageError: the folder holds no run, no checkpoint, or one of an older version; there is no
+            such pretrained network, or its files are damaged.
         DataError: all checkpoints are damaged.
     """
-    folder = absolute(workdir)
+    folder = find_folder(workdir)
+    exported = read_weights(folder) if is_weights_folder(folder) else None  # checks all files
     config, dataset = read_run(folder)
     normalization, image_size = read_inputs(folder)
+    step, variables = exported or _read_checkpoint(folder)
+    # These keys matter only in training: modules are saved apart, batch statistics are fixed.
+    network = dataclasses.replace(config.model, scan_modules=None, remat=None)
+    config = dataclasses.replace(config, model=network, sync_batch_norm=False)
+    class_names = tuple(dataset["class_names"])
+    return SavedRun(
+        folder=folder,
+        step=step,
+        config=config,
+        model=create_model(network.name, len(class_names), **network.keywords()),
+        variables=variables,
+        class_names=class_names,
+        image_size=image_size,
+        crop_fraction=config.dataset.eval_crop_fraction,
+        normalization=normalization,
+    )
+
+
+def _read_checkpoint(folder: epath.Path) -> tuple[int, Mapping[str, Any]]:
+    """Step and variables of the latest valid checkpoint."""
     try:
         step, state = read_newest(folder / "checkpoints", _warn)
     except FileNotFoundError as error:
         raise UsageError(
             f"workdir {folder} has no checkpoint yet: train until the first one is saved"
         ) from error
-    # These keys matter only in training: modules are saved apart, batch statistics are fixed.
-    network = dataclasses.replace(config.model, scan_modules=None, remat=None)
-    config = dataclasses.replace(config, model=network, sync_batch_norm=False)
-    class_names = tuple(dataset["class_names"])
-    averages = state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
-    return SavedRun(
-        folder=folder,
-        step=step,
-        config=config,
-        model=create_model(network.name, len(class_names), **network.keywords()),
-        variables=averages,
-        class_names=class_names,
-        image_size=image_size,
-        crop_fraction=config.dataset.eval_crop_fraction,
-        normalization=normalization,
-    )
+    return step, state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
 
 
 def _warn(text: str) -> None:

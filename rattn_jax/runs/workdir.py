@@ -27,6 +27,7 @@ from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.files import absolute, is_remote, replace_text
+from rattn_jax.runs.weights_folder import is_weights_folder
 
 # Keys that may change when a run is resumed, because they do not change its results.
 FREE_KEYS = frozenset(
@@ -81,6 +82,8 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
             f"workdir {folder} cannot be written ({error.strerror}): "
             "choose a folder that you may write to"
         ) from error
+    if is_weights_folder(folder):
+        raise _no_run("exported", folder)
     record = folder / RECORD
     if record.exists():
         check_same_config(folder, _read(record, "config"), config)
@@ -194,10 +197,7 @@ def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
         new: the config to resume with, nested.
     """
     if "imported" in old:
-        raise UsageError(
-            f"{folder} holds imported weights, not a run to resume: use another workdir, and "
-            f"--config.init_from={folder}"
-        )
+        raise _no_run("imported", folder)
     before, now = flatten(with_new_names(old)), flatten(_as_json(new))
     for key in sorted(before.keys() | now.keys()):
         if key not in before and not now[key]:
@@ -207,6 +207,13 @@ def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
                 f"{folder} holds a run with {key}={before.get(key)!r}, and this config "
                 f"has {key}={now.get(key)!r}: use another workdir, or that value"
             )
+
+
+def _no_run(kind: str, folder: epath.Path) -> UsageError:
+    return UsageError(
+        f"{folder} holds {kind} weights, and no run to go on with: use another workdir, and "
+        f"--config.init_from={folder}"
+    )
 
 
 def _compare_dataset(folder: epath.Path, before: Any, now: Any) -> None:

@@ -16,6 +16,7 @@ from rattn_jax.data.batches import Normalization
 from rattn_jax.data.dataset import ArraySource
 from rattn_jax.errors import UsageError
 from rattn_jax.inference import ablation
+from rattn_jax.inference import examples as examples_module
 from rattn_jax.inference.network import Classifier
 from rattn_jax.models import create_model
 from rattn_jax.models.attention import ModuleMaps, SoftMask
@@ -70,7 +71,7 @@ def examples(network, images, monkeypatch):
     assert len(set(labels.tolist())) > 3
     source = ArraySource("digits/test", images, labels)
     dataset = Dataset("digits", network.class_names, source, source, 8)
-    monkeypatch.setattr(ablation, "build_dataset", lambda config: dataset)
+    monkeypatch.setattr(examples_module, "build_dataset", lambda config: dataset)
     order = np.random.RandomState(0).permutation(COUNT)
     return images[order], labels[order]
 
@@ -144,7 +145,7 @@ def test_ablation_on_what_is_not_there(network, examples, monkeypatch):
     with pytest.raises(UsageError, match="split 'validation' is unknown: this run has train, test"):
         ablation.ablate_masks(network, "validation")
     other = Dataset("digits", ("a", "b"), None, None, 8)
-    monkeypatch.setattr(ablation, "build_dataset", lambda config: other)
+    monkeypatch.setattr(examples_module, "build_dataset", lambda config: other)
     with pytest.raises(UsageError, match="digits has other classes than those of the run"):
         ablation.ablate_masks(network)
 

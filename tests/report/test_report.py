@@ -185,7 +185,7 @@ def test_stream_of_a_folder_with_odd_names(tmp_path):
 def synthetic_page(num_classes):
     """A page as after CIFAR, with so many classes."""
     generator = np.random.RandomState(0)
-    names = [f"class {i} <name>" for i in range(num_classes)]
+    names = ["n01484850", *(f"class {i} <name>" for i in range(1, num_classes))]
     confusion = generator.poisson(0.7, (num_classes, num_classes)) + 90 * np.eye(num_classes)
     images = generator.randint(0, 256, (8, 32, 32, 3)).astype(np.uint8)
     modules = [f"stage{s}/module{m}" for s in (1, 2, 3) for m in (1, 2, 3)]
@@ -250,6 +250,8 @@ def test_pages_of_many_classes(num_classes):
     assert "2,000 updates, of 160,000" in page.text
     assert "https://example.org/<script>" in page.text
     assert "2 x TPU" in page.text
+    assert "is great white shark" in page.text
+    assert "n01484850" not in page.text
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")

@@ -1,0 +1,88 @@
+"""The examples of a split of the data that a trained network has learned from.
+
+examples, excluded = open_split(network, "test")
+for batch in read_batches(network, examples, excluded, batch_size=64): ...
+"""
+
+import os
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from rattn_jax.data.catalog import build_dataset
+from rattn_jax.data.dataset import Source, Subset
+from rattn_jax.data.read import read_exclude_file
+from rattn_jax.data.splits import build_splits
+from rattn_jax.data.stream import EvaluationBatch, StreamOptions, evaluation_batches
+from rattn_jax.errors import UsageError
+from rattn_jax.inference.network import Classifier
+
+
+def open_split(
+    network: Classifier, split: str, num_examples: int | None = None
+) -> tuple[Source, frozenset[str]]:
+    """Examples of a split in random order, and the file names of those that do not count.
+
+    In their own order neighbours are often of one class.
+
+    Args:
+        network: a trained network.
+        split: "test", "train" or, where the run holds some out, "validation".
+        num_examples: so many, the same ones every time; None takes all.
+
+    Raises:
+        UsageError: no such split, or a dataset that cannot be opened or has other classes.
+    """
+    config = network.config
+    dataset = build_dataset(config)
+    if dataset.class_names != network.class_names:
+        raise UsageError(
+            f"{config.dataset.name} has other classes than those of the run: choose the data that "
+            "it was trained on"
+        )
+    sources = {"train": dataset.train, **build_splits(config, dataset)[1]}
+    if split not in sources:
+        raise UsageError(f"split {split!r} is unknown: this run has {', '.join(sources)}")
+    order = np.random.RandomState(0).permutation(len(sources[split]))[:num_examples]
+    exclude_file = config.dataset.test_exclude_file
+    excluded = read_exclude_file(exclude_file) if exclude_file and split == "test" else frozenset()
+    return Subset(sources[split], order), excluded
+
+
+def read_batches(
+    network: Classifier, examples: Source, excluded: frozenset[str], batch_size: int
+) -> Iterator[EvaluationBatch]:
+    """Batches as evaluation shows them to the network, the last one padded.
+
+    Raises:
+        DataError: an example cannot be used.
+    """
+    return evaluation_batches(
+        examples,
+        StreamOptions(
+            batch_size=batch_size,
+            size=network.image_size,
+            num_classes=len(network.class_names),
+            num_threads=network.config.dataset.num_threads or os.cpu_count() or 1,
+        ),
+        crop_fraction=network.crop_fraction,
+        excluded=excluded,
+    )
+
+
+def split_logits(
+    network: Classifier, split: str, batch_size: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits float32 [N, classes] and labels int32 [N] of the examples of a split that count.
+
+    Raises:
+        UsageError: see `open_split`.
+        DataError: an example cannot be used.
+    """
+    logits, labels = [], []
+    compute, variables = jax.jit(network.logits), jax.device_put(network.variables)
+    for batch in read_batches(network, *open_split(network, split), batch_size):
+        logits.append(np.asarray(compute(variables, batch.images), np.float32)[batch.mask])
+        labels.append(batch.labels[batch.mask])
+    return np.concatenate(logits), np.concatenate(labels)
