@@ -15,6 +15,7 @@ import argparse
 import datetime
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from experiments.reproduce.results import Page
 from experiments.reproduce.runs import PlannedRun, call, plan_runs, train
@@ -37,8 +38,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--only", default="", metavar="NAME,...", help="runs to train; the plan has their names"
     )
-    parser.add_argument("--dry-run", action="store_true", help="show the plan and its time")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, estimate its time")
+    parser.add_argument(
+        "--measure", action="store_true", help="compile and time each network for it: minutes"
+    )
     options, overrides = parser.parse_with_overrides(arguments)
+    if options.measure and not options.dry_run:
+        parser.error("--measure is for --dry-run, whose times it measures")
     with errors_on_one_line(parser.prog):
         sys.exit(reproduce(options, overrides))
 
@@ -56,7 +62,7 @@ def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     print(f"{options.table}: {table.title}\nSchedule: {scale.text}.\n", flush=True)
     wanted = _chosen(runs, options.only)
     if options.dry_run:
-        _show_plan(wanted)
+        _show_plan(wanted, measure=options.measure)
         return 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,9 +124,9 @@ def _plan(runs: Sequence[PlannedRun]) -> list[list[str]]:
     return rows
 
 
-def _show_plan(runs: Sequence[PlannedRun]) -> None:
+def _show_plan(runs: Sequence[PlannedRun], *, measure: bool) -> None:
     """The plan, with the time it takes on this machine."""
-    times = StepTimes(lambda text: print(text, file=sys.stderr, flush=True))
+    times = StepTimes(partial(print, file=sys.stderr, flush=True) if measure else None)
     rows = _plan(runs)
     rows[0] += ["ms a step", "time left"]
     total = 0.0
@@ -136,6 +142,11 @@ def _show_plan(runs: Sequence[PlannedRun]) -> None:
     print(
         f"\ntogether {_duration(total)} on this machine, one run after the other; compiling apart"
     )
+    if not measure:
+        print(
+            "estimated from multiply-adds and the speed of one residual unit, but for runs that "
+            "have begun: half or double is possible; --measure times a step of each network"
+        )
 
 
 def _duration(seconds: float) -> str:

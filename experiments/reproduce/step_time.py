@@ -1,4 +1,4 @@
-"""How long runs will take, from measured steps."""
+"""How long runs will take: an estimate at once, or from a measured step of each network."""
 
 import json
 import multiprocessing
@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.pod.step import PlannedStep
+from experiments.reproduce import costs
 from experiments.reproduce.runs import PlannedRun
 from rattn_jax.config.load import parse_config
 from rattn_jax.data import dataset_spec
@@ -22,23 +23,27 @@ _STEPS, _MOST_SECONDS = 10, 20.0
 
 
 class StepTimes:
-    """Seconds of a step, measured once for each network and batch.
+    """Seconds of a step, estimated, or measured once for each network and batch.
 
     What a run has noted itself goes first: the median of its lines of training.
 
     Args:
-        say: told what is measured.
+        say: told what is measured; None measures nothing but the machine's speed.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None] | None) -> None:
         self._say = say
         self._measured: dict[str, float] = {}
+        self._speed: float | None = None
 
     def seconds(self, run: PlannedRun) -> float:
         """Seconds of a step of the run, on this machine."""
         rates = [row["steps_per_sec"] for row in run.rows() if row.get("steps_per_sec")]
         if rates:
             return 1 / statistics.median(rates)
+        if self._say is None:
+            self._speed = self._speed or costs.measure_speed()
+            return costs.step_seconds(parse_config(run.config), self._speed)
         config = run.config
         sizes = (config.batch_size, config.dataset.image_size or config.dataset.name)
         key = json.dumps([config.model.to_dict(), sizes, config.accumulate_steps])

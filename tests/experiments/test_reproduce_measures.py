@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 from etils import epath
 
-from experiments.reproduce import step_time
+from experiments.reproduce import costs, step_time
 from experiments.reproduce.responses import RESPONSES, measure, stage_responses
-from experiments.reproduce.runs import ROOT, PlannedRun
-from experiments.reproduce.tables import Variant
+from experiments.reproduce.runs import ROOT, PlannedRun, plan_runs
+from experiments.reproduce.scales import SCALES
+from experiments.reproduce.tables import TABLES, Variant
 from rattn_jax import create_model, load
+from rattn_jax.config.load import parse_config
+from rattn_jax.configs import default
+from rattn_jax.models.summary import layers, standard_input
 from rattn_jax.train import train_and_evaluate
+from tests.networks import CIFAR_MULTIPLY_ADDS, IMAGENET_MULTIPLY_ADDS
 from tests.tiny import make_config
 from tests.variables import random_variables
 
@@ -80,6 +85,55 @@ def test_a_step_is_measured_once_for_a_network(tmp_path, monkeypatch):
     assert times.seconds(plan(tmp_path, batch_size=32)) == 0.5
     assert len(asked) == 2
     assert said == ["measuring a step of tiny"] * 2
+
+
+def test_an_estimate_compiles_no_network(tmp_path, monkeypatch):
+    speeds = []
+    monkeypatch.setattr(costs, "measure_speed", lambda: speeds.append(1e9) or 1e9)
+    times = step_time.StepTimes(None)
+    config = parse_config(make_config())
+    network = create_model("attention56_cifar", 10, **config.model.keywords())
+    counted = sum(layer.multiply_adds for layer in layers(network, 8))
+    assert costs.multiply_adds(config) == counted
+    assert times.seconds(plan(tmp_path)) == pytest.approx(3 * counted * 16 / 1e9)
+    assert times.seconds(plan(tmp_path, seed=1)) == times.seconds(plan(tmp_path))
+    assert len(speeds) == 1
+
+
+def test_multiply_adds_of_the_tables():
+    expected = CIFAR_MULTIPLY_ADDS | {n: c[0] for n, c in IMAGENET_MULTIPLY_ADDS.items()}
+    for name in costs.MULTIPLY_ADDS.keys() & expected.keys():
+        assert costs.MULTIPLY_ADDS[name] == expected[name]
+    names = {
+        run.config.model.name
+        for table in TABLES.values()
+        for run in plan_runs(table.variants(), SCALES["paper"], epath.Path("x"), 1, ())
+    }
+    assert names == costs.MULTIPLY_ADDS.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", costs.MULTIPLY_ADDS)
+def test_multiply_adds_of_a_network(name):
+    size, num_classes = standard_input(name)
+    products = layers(create_model(name, num_classes), size)
+    assert sum(layer.multiply_adds for layer in products) == costs.MULTIPLY_ADDS[name]
+
+
+def test_multiply_adds_grow_with_images_and_widths():
+    config = default.get_config()
+    standard = costs.multiply_adds(parse_config(config))
+    assert standard == costs.MULTIPLY_ADDS["attention56_cifar"]
+    config.model.widths = (32, 64, 128)
+    config.model.scan_modules, config.model.attention_residual = True, False
+    config.dataset.image_size = 64
+    assert costs.multiply_adds(parse_config(config)) == standard  # a quarter, of four times
+    config.model.mask_structure = "local"
+    assert costs.multiply_adds(parse_config(config)) != standard
+
+
+def test_speed_of_this_machine():
+    assert 1e6 < costs.measure_speed() < 1e17
 
 
 def test_what_a_run_has_noted_goes_first(run):
