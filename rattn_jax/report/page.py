@@ -20,6 +20,7 @@ from rattn_jax.report.confusion import (
 )
 from rattn_jax.report.mask_health import Observation, alarm, health_section, overlay_section
 from rattn_jax.report.rendering import render
+from rattn_jax.report.unsettled import explain_loss
 
 PAGE = "report.html"
 _SPLITS = ("train", "validation", "test")  # in this order, so that each split keeps its line style
@@ -81,6 +82,7 @@ def run_page(
     title = f"{config['model']['name']} on {config['dataset']['name']}"
     count = counts[evaluated.split]
     warning = masks and alarm(masks.history[-1], config["model"]["attention_residual"] is not False)
+    early = explain_loss(rows, evaluated.split, len(names))
     sections = [
         confusion_section(evaluated.split, evaluated.confusion, names),
         class_section(evaluated.confusion, names),
@@ -98,6 +100,7 @@ def run_page(
         folder=folder,
         update=_newest(rows)[evaluated.split]["step"],
         result=_result(rows, counts, evaluated.split, config["num_train_steps"]),
+        early=f"{early[0].upper()}{early[1:]}." if early else "",
         warning=warning,
         curves=curves(rows),
         sections=sections,

@@ -20,6 +20,7 @@ from rattn_jax.parallel.mesh import broadcast_from_main, replicate
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
+from rattn_jax.report.unsettled import explain_loss
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import MetricWriter
@@ -183,6 +184,9 @@ def evaluate_split(job: Job, state: TrainState, split: str) -> EvalResult:
             learning_rate=job.steps.learning_rate(step),
             images_per_second=result.num_examples / result.seconds,
         )
+        num_classes = job.steps.rule.preprocessing.num_classes
+        if job.writer.history and (text := explain_loss(job.writer.history, split, num_classes)):
+            job.console.say(text)
     return result
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import rattn_jax.training.run_report
+from rattn_jax.report import page as page_module
 from rattn_jax.report.confusion import Mistakes, wilson_interval
 from rattn_jax.report.mask_health import Observation
 from rattn_jax.report.page import Evaluated, Masks, run_page
@@ -252,6 +253,11 @@ def test_pages_of_many_classes(num_classes):
     assert "2 x TPU" in page.text
     assert "is great white shark" in page.text
     assert "n01484850" not in page.text
+
+
+def test_page_explains_an_early_loss(monkeypatch):
+    monkeypatch.setattr(page_module, "explain_loss", lambda rows, split, count: f"{split} {count}")
+    assert "Test 10." in Page(synthetic_page(10)).text
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")

@@ -12,7 +12,11 @@ from rattn_jax.models.resnet import ResNet
 from rattn_jax.report.charts import Axis, Series, chart, number
 from rattn_jax.report.confusion import wilson_interval
 from rattn_jax.report.mask_health import BINS, alarm, entropy, saturation
+from rattn_jax.report.unsettled import explain_loss
+from rattn_jax.train import train_and_evaluate
+from rattn_jax.training import loop
 from rattn_jax.training.page_data import Probe
+from tests.tiny import make_config
 from tests.variables import random_variables
 
 
@@ -99,3 +103,38 @@ def test_chart_leaves_out_what_is_not_finite_and_thins_long_lines():
     assert len(first) == 400
     assert text.count("<circle") == text.count("<square") == 0 < text.count("<path")
     assert chart("Loss", "", series[1:2], Axis(number)) == ""
+
+
+@pytest.mark.parametrize(
+    ("step", "training", "test", "is_explained"),
+    [
+        (4, 2.0, 6_701.0, True),
+        (4, None, 6_701.0, True),
+        (1_000, 2.0, 4.7, True),
+        (1_001, 2.0, 4.7, False),  # late
+        (4, 2.0, 4.6, False),  # not twice the loss of guessing, ln 10 = 2.303
+        (4, 4.0, 7.9, False),  # not twice that of training
+        (4, 2.0, None, False),  # NaN, which has its own message
+    ],
+)
+def test_early_losses_are_explained(step, training, test, is_explained):
+    rows = [
+        {"step": 1, "split": "test", "loss": 2.0},
+        {"step": 2, "split": "train", "loss": training},
+        {"step": step, "split": "test", "loss": test},
+    ]
+    text = explain_loss(rows, "test", 10)
+    assert (text is not None) == is_explained
+    if text:
+        assert (
+            f"the test loss of {test:,.1f} (guessing has 2.3) is no fault: after {step:,}" in text
+        )
+
+
+def test_training_says_it_with_its_own_numbers(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(loop, "explain_loss", lambda *rest: asked.append(rest) or "an explanation")
+    train_and_evaluate(make_config(num_train_steps=2), tmp_path, jax.devices()[:1])
+    ((rows, split, num_classes),) = asked
+    assert (rows[-1]["split"], split, num_classes) == ("test", "test", 10)
+    assert "\nan explanation\n" in capsys.readouterr().out
