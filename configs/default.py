@@ -27,6 +27,14 @@ def get_config() -> ConfigDict:
     config.eval_every_steps = 1_000
     config.checkpoint_every_steps = 1_000
     config.keep_checkpoints = 2  # number of latest checkpoints to keep
+    # The checkpoint of the best evaluation is kept in addition, for --step=best.
+    config.keep_best = ConfigDict()
+    config.keep_best.metric = config_dict.placeholder(str)  # "error_top1", "error_top5" or "loss"
+    config.keep_best.mode = "min"  # the lowest value is the best; or "max"
+    # Split that chooses; None: "validation", see validation_examples. "test" must be asked for:
+    # the test error of a checkpoint that was chosen by it is too low.
+    config.keep_best.split = config_dict.placeholder(str)
+    config.keep_best.patience = 0  # evaluations without a better one that end the run; 0: none do
     config.report = True  # whether to write report.html after each evaluation
 
     config.parallel = "shard_map"  # or "pmap", with the same results

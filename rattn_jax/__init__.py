@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 __all__ = ["UsageError", "__version__", "create_model", "list_models", "list_pretrained", "load"]
 
 
-def load(workdir: str) -> "Classifier":
+def load(workdir: str, step: int | str = "last") -> "Classifier":
     """Reads a trained network from the folder of a run, or a pretrained one by its name.
 
     See `rattn_jax.inference.network.load`.
     """
     from rattn_jax.inference import network
 
-    return network.load(workdir)
+    return network.load(workdir, step)
 
 
 def list_pretrained() -> list[str]:

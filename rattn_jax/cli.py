@@ -23,6 +23,7 @@ from absl import logging as absl_logging
 from rattn_jax.config.load import did_you_mean, flatten
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import DataError, NonfiniteError, Preempted, SaveError, UsageError
+from rattn_jax.runs.best import BEST, LAST
 from rattn_jax.runs.console import Console
 
 FAILED, BAD_USAGE, STOPPED = 1, 2, 75  # 75 is EX_TEMPFAIL of sysexits.h
@@ -203,7 +204,7 @@ def positive(text: str) -> int:
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag that names a trained network, which has two spellings."""
+    """Adds the flags that name a trained network and its checkpoint: `workdir` and `step`."""
     parser.add_argument(
         "--workdir",
         "--pretrained",
@@ -211,6 +212,21 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="folder of a trained run, name of a pretrained network, or hf://OWNER/NAME",
     )
+    parser.add_argument(
+        "--step",
+        type=_step,
+        default=LAST,
+        metavar=f"{BEST}|{LAST}|N",
+        help=f"the checkpoint ({LAST}); {BEST}: the one that config.keep_best has kept",
+    )
+
+
+def _step(text: str) -> int | str:
+    if text in (LAST, BEST):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: must be {BEST}, {LAST} or a number of updates")
+    return int(text)
 
 
 def align(rows: list[list[str]]) -> str:

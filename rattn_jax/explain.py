@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("either --image or --ablate is needed, and not both")
     with errors_on_one_line(parser.prog):
         with working("reading the run"):
-            network = load(options.workdir)
+            network = load(options.workdir, options.step)
         if options.ablate:
             _print_errors(network, options)
         else:

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = epath.Path(options.out)
     with errors_on_one_line(parser.prog):
         with working("reading the run"):
-            network = load(options.workdir)
+            network = load(options.workdir, options.step)
         if options.format == "safetensors":
             _export_folder(network, path, options)
             return

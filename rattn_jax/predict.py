@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with errors_on_one_line(parser.prog):
         files = find_images(options.image)
         with working("reading the run"):
-            network = load(options.workdir)
+            network = load(options.workdir, options.step)
         num_bad = 0
         with working("predicting") as console:
             found = network.predict_files(files, batch_size=options.batch_size)

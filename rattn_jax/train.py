@@ -12,6 +12,7 @@ after saving (run again). From Python:
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 import traceback
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from etils import epath
 from ml_collections import ConfigDict
 
-from rattn_jax.cli import FAILED, STOPPED, Parser, errors_on_one_line, say
-from rattn_jax.config.load import load_config, override, to_config_dict
+from rattn_jax.cli import FAILED, STOPPED, Parser, add_workdir, errors_on_one_line, say
+from rattn_jax.config.load import load_config, override, parse_config, to_config_dict
 from rattn_jax.errors import UsageError
+from rattn_jax.runs.best import LAST
 
 if TYPE_CHECKING:
     import jax
@@ -61,16 +63,35 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
 
     The config is the run's own. Keys that a run may change when it is resumed, such as data_dir,
     can be set with --config.KEY=VALUE. A checkpoint that has been evaluated is not evaluated again.
+    With --step=best or a number, and for a pretrained network, the error is printed and nothing is
+    written.
     """
     parser = _parser("rattn evaluate", evaluate.__doc__, with_config=False)
     options, overrides = parser.parse_with_overrides(arguments)
     with errors_on_one_line(parser.prog):
-        from rattn_jax.runs.files import absolute
+        from rattn_jax.runs.pretrained import find_folder
+        from rattn_jax.runs.weights_folder import is_weights_folder
         from rattn_jax.runs.workdir import read_run
 
-        config = to_config_dict(read_run(absolute(options.workdir))[0])
+        folder = find_folder(options.workdir)
+        if options.step != LAST or is_weights_folder(folder):
+            _print_error(options, overrides)
+            return
+        config = to_config_dict(read_run(folder)[0])
         config = override(config, [*overrides, "--config.num_train_steps=0"])
     _run(parser.prog, train_and_evaluate, config, options)
+
+
+def _print_error(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Evaluates a checkpoint that is not the newest of a run, or is of no run."""
+    from rattn_jax.inference.examples import split_logits
+    from rattn_jax.inference.network import load
+    from rattn_jax.interop.card import compare, error_text
+
+    network = load(options.workdir, options.step)
+    config = parse_config(override(to_config_dict(network.config), overrides))
+    logits, labels = split_logits(dataclasses.replace(network, config=config), "test")
+    print(f"step {network.step}: {error_text(compare('test', labels, logits, logits))}")
 
 
 def selftest(arguments: Sequence[str] | None = None) -> None:
@@ -98,7 +119,9 @@ def _parser(prog: str, doc: str | None, *, with_config: bool = True) -> Parser:
     parser = Parser(prog, doc)
     if with_config:
         parser.add_argument("--config", required=True, metavar="NAME", help="a config, or a file")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+        parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+    else:
+        add_workdir(parser)
     job = parser.add_argument_group("several processes")
     job.add_argument(
         "--distributed",

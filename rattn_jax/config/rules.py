@@ -33,6 +33,16 @@ _RULES: dict[str, Rule] = {
     "eval_every_steps": _POSITIVE,
     "checkpoint_every_steps": _POSITIVE,
     "keep_checkpoints": _POSITIVE,
+    "keep_best.metric": (
+        "'error_top1', 'error_top5' or 'loss'",
+        lambda value: value in ("error_top1", "error_top5", "loss"),
+    ),
+    "keep_best.mode": ("'min' or 'max'", lambda value: value in ("min", "max")),
+    "keep_best.split": (
+        "'validation' or 'test'",
+        lambda value: value in ("validation", "test"),
+    ),
+    "keep_best.patience": _NOT_NEGATIVE,
     "steps_per_call": _NOT_NEGATIVE,
     "process_timeout_seconds": _POSITIVE,
     "preemption_grace_seconds": _POSITIVE,
@@ -92,6 +102,8 @@ _OPTIONAL = frozenset(
         "dataset.image_size",
         "dataset.eval_image_size",
         "augmentation.resized_crop_area",
+        "keep_best.metric",
+        "keep_best.split",
         "model.mask_decoder_units",
         "model.p",
         "model.r",
@@ -116,3 +128,31 @@ def check_config(config: RunConfig) -> None:
             continue
         if value is None or not holds(value):
             raise UsageError(f"config.{key}={value!r} is out of range: it must be {text}")
+    _check_keep_best(config)
+
+
+def _check_keep_best(config: RunConfig) -> None:
+    """Refuses a choice by a split that is not evaluated in training, or by the test split unasked.
+
+    Raises:
+        UsageError: one of these, or patience without a metric.
+    """
+    keep_best = config.keep_best
+    if keep_best.metric is None:
+        if keep_best.patience:
+            raise UsageError(
+                f"config.keep_best.patience={keep_best.patience} waits for a better value of "
+                "nothing: set config.keep_best.metric"
+            )
+        return
+    if keep_best.split == "test" and config.validation_examples:
+        raise UsageError(
+            "config.keep_best.split='test' with held-out examples: the test split is evaluated "
+            "once, at the end; leave it out, and the held-out ones choose"
+        )
+    if keep_best.split != "test" and not config.validation_examples:
+        raise UsageError(
+            f"config.keep_best.metric={keep_best.metric!r} needs examples to choose by: hold some "
+            "out with config.validation_examples, or let the test split choose, whose error is "
+            "too low then, with config.keep_best.split=test"
+        )

@@ -56,6 +56,21 @@ class RegularizationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class KeepBestConfig:
+    """Which checkpoint is the best, and when to stop: section `keep_best`."""
+
+    metric: str | None = None
+    mode: str = "min"
+    split: str | None = None
+    patience: int = 0
+
+    @property
+    def chosen_split(self) -> str:
+        """The split that is looked at."""
+        return self.split or "validation"
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network: section `model`. None keeps the default of the network."""
 
@@ -113,6 +128,7 @@ class RunConfig:
     eval_every_steps: int = 1_000
     checkpoint_every_steps: int = 1_000
     keep_checkpoints: int = 2
+    keep_best: KeepBestConfig = KeepBestConfig()
     report: bool = True
     parallel: str = "shard_map"
     sync_batch_norm: bool = False

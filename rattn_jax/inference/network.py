@@ -22,6 +22,7 @@ from rattn_jax.data.images import BadImageError, center_box, load_crop, to_rgb
 from rattn_jax.errors import UsageError
 from rattn_jax.models.attention import ModuleMaps, in_order, read_maps
 from rattn_jax.parallel.mesh import find_devices
+from rattn_jax.runs.best import LAST
 from rattn_jax.runs.saved_run import SavedRun, read_saved_run
 
 Array = jax.Array
@@ -172,17 +173,19 @@ class Classifier(SavedRun):
         return jax.jit(lambda variables, images: jax.nn.softmax(self.logits(variables, images)))
 
 
-def load(workdir: epath.PathLike) -> Classifier:
-    """Reads the network of the latest valid checkpoint, without changing the folder.
+def load(workdir: epath.PathLike, step: int | str = LAST) -> Classifier:
+    """Reads the network of a checkpoint, without changing the folder.
 
     Args:
         workdir: the run's folder; the name of a pretrained network, of `list_pretrained`; a folder
             that `export --format=safetensors` has made; or "hf://owner/name", one on a hub.
+        step: number of updates of the checkpoint; "last" is the latest valid one, "best" the one
+            that `config.keep_best` has chosen.
 
     Raises:
-        UsageError: the folder holds no run, no checkpoint, or one of an older version; there is no
-            such pretrained network, or its files are damaged; or there is no device.
+        UsageError: the folder holds no run, no such checkpoint, or one of an older version; there
+            is no such pretrained network, or its files are damaged; or there is no device.
         DataError: all checkpoints are damaged.
     """
     find_devices()  # otherwise the first prediction fails with an unclear error
-    return Classifier(**vars(read_saved_run(workdir)))
+    return Classifier(**vars(read_saved_run(workdir, step)))

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from rattn_jax.config.load import flatten
+from rattn_jax.config.load import flatten, read_config
+from rattn_jax.config.schema import KeepBestConfig
 from rattn_jax.data.class_names import readable_names
 from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.confusion import (
@@ -21,6 +22,7 @@ from rattn_jax.report.confusion import (
 from rattn_jax.report.mask_health import Observation, alarm, health_section, overlay_section
 from rattn_jax.report.rendering import render
 from rattn_jax.report.unsettled import explain_loss
+from rattn_jax.runs.best import best_row
 
 PAGE = "report.html"
 _SPLITS = ("train", "validation", "test")  # in this order, so that each split keeps its line style
@@ -100,6 +102,7 @@ def run_page(
         folder=folder,
         update=_newest(rows)[evaluated.split]["step"],
         result=_result(rows, counts, evaluated.split, config["num_train_steps"]),
+        best=_best(rows, read_config(config).keep_best),
         early=f"{early[0].upper()}{early[1:]}." if early else "",
         warning=warning,
         curves=curves(rows),
@@ -154,6 +157,15 @@ def _result(
             if name in newest
         ],
     )
+
+
+def _best(rows: Sequence[Mapping[str, Any]], keep_best: KeepBestConfig) -> dict[str, Any] | None:
+    """The best evaluation, if the run keeps its checkpoint."""
+    best = best_row(rows, keep_best)
+    if best is None or keep_best.metric is None:
+        return None
+    value = f"{best[keep_best.metric]:.4f}"
+    return {**best, "metric": keep_best.metric, "value": value}
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> Markup:

@@ -9,6 +9,7 @@ directory/damaged-STEP    a damaged one, moved out of the way
 """
 
 import contextlib
+import datetime
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,6 +18,13 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization
+from orbax.checkpoint.checkpoint_manager import CheckpointInfo
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    CustomSteps,
+    LatestN,
+    PreservationContext,
+)
 
 from rattn_jax.errors import SaveError, UsageError
 from rattn_jax.parallel.mesh import is_main_process, sum_over_processes
@@ -55,6 +63,7 @@ class Checkpointer:
 
     Attributes:
         directory: its absolute path.
+        best: step of a checkpoint to keep whatever its age; None if there is none.
     """
 
     def __init__(
@@ -70,6 +79,7 @@ class Checkpointer:
         # Orbax refuses a relative path only after the first save.
         self.directory = absolute(directory)
         self._keep, self._record, self._compare, self._say = keep, record, compare, say
+        self.best: int | None = None
         self._stop_on_error = stop_on_error
         self._error: SaveError | None = None  # of the last save
         self._saving: int | None = None
@@ -130,11 +140,22 @@ class Checkpointer:
             return
         self._newest, self._saving, self._error = self._saving, None, None
         if is_main_process():
-            for step in all_steps(self.directory)[: -self._keep]:
+            for step in self._superfluous():
                 # Renamed first, so that a killed process leaves no checkpoint that looks valid.
                 aside = self.directory / f"{_REMOVING}{step}"
                 (self.directory / str(step)).rename(aside)
                 aside.rmtree()
+
+    def _superfluous(self) -> list[int]:
+        """Steps of the checkpoints that are neither among the newest nor the best."""
+        steps = all_steps(self.directory)
+        policy = AnyPreservationPolicy(
+            [LatestN(self._keep), CustomSteps([] if self.best is None else [self.best])]
+        )
+        now = datetime.datetime.now(datetime.UTC)  # of no account to these policies
+        infos = [CheckpointInfo(step=step, time=now, metrics=None) for step in steps]
+        kept = policy.should_preserve(infos, context=PreservationContext())
+        return [step for step, is_kept in zip(steps, kept, strict=True) if not is_kept]
 
     def save(self, state: Any) -> None:
         """Saves the state under its step, unless that step has been saved.

@@ -15,13 +15,14 @@ import flax.linen as nn
 import numpy as np
 from etils import epath
 
-from rattn_jax.config.schema import RunConfig
+from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.batches import Normalization
 from rattn_jax.data.class_names import readable_names
-from rattn_jax.errors import UsageError
+from rattn_jax.errors import DataError, UsageError
 from rattn_jax.models.registry import create_model
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.checkpoint_files import read_newest
+from rattn_jax.runs.best import BEST, LAST, best_row, read_rows
+from rattn_jax.runs.checkpoint_files import all_steps, read_newest, try_to_read
 from rattn_jax.runs.files import replace_bytes
 from rattn_jax.runs.pretrained import find_folder
 from rattn_jax.runs.weights_folder import is_weights_folder, read_weights
@@ -107,22 +108,29 @@ class SavedRun:
         return readable_names(self.class_names)
 
 
-def read_saved_run(workdir: epath.PathLike) -> SavedRun:
-    """Reads the network of the latest valid checkpoint, without changing the folder.
+def read_saved_run(workdir: epath.PathLike, step: int | str = LAST) -> SavedRun:
+    """Reads the network of a checkpoint, without changing the folder.
 
     Args:
         workdir: the run's folder, a folder of weights, or what else `find_folder` finds.
+        step: number of updates of the checkpoint; "last" is the latest valid one, "best" the one
+            that `config.keep_best` has chosen.
 
     Raises:
-        UsageError: the folder holds no run, no checkpoint, or one of an older version; there is no
-            such pretrained network, or its files are damaged.
+        UsageError: the folder holds no run, no such checkpoint, or one of an older version; there
+            is no such pretrained network, or its files are damaged.
         DataError: all checkpoints are damaged.
     """
     folder = find_folder(workdir)
     exported = read_weights(folder) if is_weights_folder(folder) else None  # checks all files
     config, dataset = read_run(folder)
     normalization, image_size = read_inputs(folder)
-    step, variables = exported or _read_checkpoint(folder)
+    if exported and step not in (LAST, exported[0]):
+        raise UsageError(
+            f"--step={step}: {folder} holds weights of step {exported[0]} alone; choose that, or "
+            "the folder of the run"
+        )
+    step, variables = exported or _read_checkpoint(folder, step, config.keep_best)
     # These keys matter only in training: modules are saved apart, batch statistics are fixed.
     network = dataclasses.replace(config.model, scan_modules=None, remat=None)
     config = dataclasses.replace(config, model=network, sync_batch_norm=False)
@@ -140,15 +148,37 @@ def read_saved_run(workdir: epath.PathLike) -> SavedRun:
     )
 
 
-def _read_checkpoint(folder: epath.Path) -> tuple[int, Mapping[str, Any]]:
-    """Step and variables of the latest valid checkpoint."""
-    try:
-        step, state = read_newest(folder / "checkpoints", _warn)
-    except FileNotFoundError as error:
+def _read_checkpoint(
+    folder: epath.Path, step: int | str, keep_best: KeepBestConfig
+) -> tuple[int, Mapping[str, Any]]:
+    """Step and variables of a checkpoint."""
+    checkpoints = folder / "checkpoints"
+    steps = all_steps(checkpoints)
+    if not steps:
         raise UsageError(
             f"workdir {folder} has no checkpoint yet: train until the first one is saved"
-        ) from error
-    return step, state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
+        )
+    if step == BEST:
+        best = best_row([row for row in read_rows(folder) if row["step"] in steps], keep_best)
+        if best is None:
+            raise UsageError(
+                f"--step={BEST}: workdir {folder} has no best checkpoint; train with "
+                "--config.keep_best.metric=error_top1, or choose another step"
+            )
+        step = int(best["step"])
+    if step == LAST:
+        step, state = read_newest(checkpoints, _warn)
+    elif step in steps:
+        found = try_to_read(checkpoints / str(step))
+        if isinstance(found, str):
+            raise DataError(f"{found}: choose another --step")
+        state = found[0]
+    else:
+        raise UsageError(
+            f"--step={step}: workdir {folder} has no such checkpoint; must be one of "
+            f"{', '.join(map(str, steps))}, {LAST} or {BEST}"
+        )
+    return int(step), state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
 
 
 def _warn(text: str) -> None:

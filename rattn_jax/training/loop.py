@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from rattn_jax.config.schema import KeepBestConfig
 from rattn_jax.data.loaders import Loader
 from rattn_jax.errors import NonfiniteError, Preempted
 from rattn_jax.parallel.mesh import broadcast_from_main, replicate
@@ -21,6 +22,7 @@ from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
 from rattn_jax.report.unsettled import explain_loss
+from rattn_jax.runs.best import best_row, is_enough
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import MetricWriter
@@ -42,6 +44,7 @@ class Job:
     schedule: Schedule
     loader: Loader
     steps: StepFunctions
+    keep_best: KeepBestConfig
     checkpointer: Checkpointer
     writer: MetricWriter
     probe: PageProbe
@@ -85,16 +88,20 @@ def train(job: Job, state: TrainState) -> TrainState:
             if results:
                 job.console.enter("drawing the report")
                 draw_report(job, state, results)
-            if due.save:  # last: the metrics up to a checkpoint are written before it
+            is_best, is_last = choose(job, step) if results or done else (False, False)
+            if due.save or is_best:  # last: the metrics up to a checkpoint are written before it
                 job.watchdog.enter("saving", step)
                 job.console.enter("saving a checkpoint")
                 job.checkpointer.save(job.steps.to_saved(state))
             if job.schedule.is_over(step):
                 job.checkpointer.wait()
                 return state
-            if (
-                due
-            ):  # after an evaluation other processes wait until the main one has drawn the report
+            if is_last:  # by patience: what is due at the end is due now
+                job.console.say(f"stopping after {step} steps, for no evaluation was better lately")
+                job = dataclasses.replace(job, schedule=job.schedule.ending_at(step))
+                done = already_done(job, step) if done else due.names(saved=is_best)
+                continue
+            if due:  # after an evaluation others wait until the main process has drawn the report
                 after = " after an evaluation" if results else ""
                 job.watchdog.enter(f"training{after}", step)
             done = frozenset()
@@ -111,6 +118,21 @@ def train(job: Job, state: TrainState) -> TrainState:
         raise Preempted(
             f"stopped after step {int(state.step)}, saved: run again to resume"
         ) from None
+
+
+def choose(job: Job, step: int) -> tuple[bool, bool]:
+    """Whether the evaluation after `step` updates is the best so far, and whether it is the last.
+
+    The checkpoints are told which of them is the best.
+    """
+    rows = job.writer.history
+    best = best_row(rows, job.keep_best)
+    is_best, enough = broadcast_from_main(
+        [best is not None and best["step"] == step, is_enough(rows, job.keep_best)]
+    )
+    if best is not None:  # in the process that writes the lines, and removes checkpoints
+        job.checkpointer.best = best["step"]
+    return is_best, enough
 
 
 def already_done(job: Job, step: int) -> frozenset[str]:

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rattn_jax.config.load import parse_config
-from rattn_jax.config.schema import RunConfig
+from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import UsageError
@@ -25,6 +25,7 @@ from rattn_jax.parallel.mesh import (
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
+from rattn_jax.runs.best import best_row
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
@@ -111,6 +112,7 @@ def _run(
             schedule=build_schedule(config, resident=loader.resident, on_cpu=is_on_cpu(mesh)),
             loader=loader,
             steps=steps,
+            keep_best=config.keep_best,
             checkpointer=checkpointer,
             writer=stack.enter_context(writer),
             probe=PageProbe(config, steps.model, loader),
@@ -124,7 +126,7 @@ def _run(
         if not job.schedule.is_over(step):
             console.say(f"training on {mesh.size} x {devices[0].device_kind}")
         state = train(job, steps.to_device(state))
-        _say_result(writer, console, folder)
+        _say_result(writer, config.keep_best, console, folder)
     return state
 
 
@@ -168,14 +170,18 @@ def _describe(config: RunConfig, target: TrainState, folder: epath.Path, console
     console.say(table(max_lines=12))
 
 
-def _say_result(writer: MetricWriter, console: Console, folder: epath.Path) -> None:
+def _say_result(
+    writer: MetricWriter, keep_best: KeepBestConfig, console: Console, folder: epath.Path
+) -> None:
     row = writer.newest("test")
     if row is None:
         return
+    best = best_row(writer.history, keep_best)
+    at = f"  best         after {best['step']} steps: --step=best\n" if best else ""
     page = f"  report       {folder / PAGE}\n" if (folder / PAGE).exists() else ""
     console.say(
         f"test error {100 * row['error_top1']:.2f} % after {row['step']} steps\n"
-        f"{page}"
+        f"{at}{page}"
         f"  numbers      {folder / 'metrics.jsonl'}\n"
         f"  curves       tensorboard --logdir {folder / 'tensorboard'}\n"
         f"  checkpoints  {folder / 'checkpoints'}"

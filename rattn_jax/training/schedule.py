@@ -32,6 +32,12 @@ class Due:
     def __bool__(self) -> bool:
         return self.log or self.save or bool(self.eval_splits)
 
+    def names(self, *, saved: bool) -> frozenset[str]:
+        """What is done once all of this is, and a checkpoint if `saved`, for `Schedule.due`."""
+        train = [TRAIN] if self.log else []
+        checkpoint = [CHECKPOINT] if self.save or saved else []
+        return frozenset([*self.eval_splits, *train, *checkpoint])
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -60,6 +66,10 @@ class Schedule:
     def is_over(self, step: int) -> bool:
         """Whether the run is finished at `step`."""
         return step >= self.num_train_steps
+
+    def ending_at(self, step: int) -> "Schedule":
+        """The same schedule, but for its end."""
+        return dataclasses.replace(self, num_train_steps=step)
 
     def splits(self, step: int) -> tuple[str, ...]:
         """Splits that an evaluation at `step` covers."""

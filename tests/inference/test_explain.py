@@ -127,7 +127,7 @@ def test_replacing_by_its_own_mask_changes_nothing(network, examples):
 
 
 def test_ablation_command(network, examples, capsys, monkeypatch):
-    monkeypatch.setattr(explain, "load", lambda workdir: network)
+    monkeypatch.setattr(explain, "load", lambda *_: network)
     arguments = ["--workdir=run", "--ablate", "--batch-size=40"]
     explain.main([*arguments, "--json"])
     as_json = json.loads(capsys.readouterr().out)
@@ -216,7 +216,7 @@ def test_strongest_channels():
 
 
 def test_picture_command(network, images, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(explain, "load", lambda workdir: network)
+    monkeypatch.setattr(explain, "load", lambda *_: network)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.fromarray(images[0]).save(tmp_path / folder / "x.png")
@@ -244,7 +244,7 @@ def test_picture_command(network, images, tmp_path, capsys, monkeypatch):
     ],
 )
 def test_bad_usage(network, tmp_path, capsys, monkeypatch, arguments, status, message):
-    monkeypatch.setattr(explain, "load", lambda workdir: network)
+    monkeypatch.setattr(explain, "load", lambda *_: network)
     file = tmp_path / "file.png"
     Image.new("RGB", (8, 8)).save(file)
     with pytest.raises(SystemExit) as stopped:

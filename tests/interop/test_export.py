@@ -41,7 +41,7 @@ def images():
 
 
 def test_file_computes_what_the_network_computes(network, images, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export, "load", lambda workdir: network)
+    monkeypatch.setattr(export, "load", lambda *_: network)
     path = tmp_path / "network"
     export.main(["--workdir=run", f"--out={path}", "--masks"])
     out = capsys.readouterr().out
@@ -81,7 +81,7 @@ def test_what_differs_is_not_written(network, tmp_path, monkeypatch):
 
 
 def test_bad_usage(network, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export, "load", lambda workdir: network)
+    monkeypatch.setattr(export, "load", lambda *_: network)
     monkeypatch.setattr(interop_export, "_to_stablehlo", lambda function, size: b"")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for arguments, message in (

@@ -207,6 +207,7 @@ def synthetic_page(num_classes):
     record = {
         "config": {
             "num_train_steps": 160_000,
+            "keep_best": {"metric": "error_top1", "split": "test"},
             "dataset": {"name": "many"},
             "model": {"name": "attention164", "attention_residual": False},
             "note": "https://example.org/<script>",
@@ -251,6 +252,8 @@ def test_pages_of_many_classes(num_classes):
     assert "2,000 updates, of 160,000" in page.text
     assert "https://example.org/<script>" in page.text
     assert "2 x TPU" in page.text
+    assert "Best: after 2,000 updates" in page.text
+    assert ", with the test split's error_top1 of 0.0300" in page.text
     assert "is great white shark" in page.text
     assert "n01484850" not in page.text
 

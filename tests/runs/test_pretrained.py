@@ -112,7 +112,7 @@ def test_commands_take_the_name(network, tmp_path, capsys):
 def test_commands_print_readable_names(network, tmp_path, capsys, monkeypatch):
     Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(tmp_path / "digit.png")
     renamed = dataclasses.replace(network, class_names=("n01484850",) * 10)
-    monkeypatch.setattr(predict, "load", lambda workdir: renamed)
+    monkeypatch.setattr(predict, "load", lambda *_: renamed)
     predict.main(["--workdir=run", str(tmp_path / "digit.png")])
     assert capsys.readouterr().out.count("great white shark") == 5
     title = []

@@ -1,0 +1,53 @@
+"""Which of a run's evaluations was the best, by its lines of metrics and its config's `keep_best`.
+
+best_row(rows, config.keep_best)["step"]
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from rattn_jax.config.schema import KeepBestConfig
+
+LAST, BEST = "last", "best"  # of a run's checkpoints
+
+Row = Mapping[str, Any]  # a line of metrics.jsonl
+
+
+def best_row(rows: Sequence[Row], keep_best: KeepBestConfig) -> Row | None:
+    """The line of the best evaluation, of equal ones the first; None if there is none.
+
+    Args:
+        rows: lines of metrics.jsonl, oldest first.
+        keep_best: section of the config; without a metric there is no best one.
+    """
+    metric = keep_best.metric
+    if metric is None:
+        return None
+    finite = [row for row in _evaluations(rows, keep_best) if row[metric] is not None]
+    if not finite:
+        return None
+    values = [row[metric] for row in finite]
+    return finite[values.index(min(values) if keep_best.mode == "min" else max(values))]
+
+
+def read_rows(folder: epath.Path) -> list[dict[str, Any]]:
+    """The whole lines of a run's metrics.jsonl, oldest first."""
+    path = folder / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def is_enough(rows: Sequence[Row], keep_best: KeepBestConfig) -> bool:
+    """Whether `keep_best.patience` evaluations in a row have not been better than the best."""
+    best = best_row(rows, keep_best)
+    if best is None or not keep_best.patience:
+        return False
+    later = [row for row in _evaluations(rows, keep_best) if row["step"] > best["step"]]
+    return len(later) >= keep_best.patience
+
+
+def _evaluations(rows: Sequence[Row], keep_best: KeepBestConfig) -> list[Row]:
+    return [row for row in rows if row["split"] == keep_best.chosen_split]
