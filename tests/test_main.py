@@ -52,8 +52,9 @@ from tests.main_program import TINY, run, wait_for_step
             [TINY, "--config.parallel=none"],
             "config.parallel='none' is out of range: it must be 'shard_map' or 'pmap'",
         ),
-        ([TINY, "--config.num_train_steps=0"], "evaluates the newest checkpoint"),
+        ([TINY, "--config.num_train_steps=0"], "evaluates the latest checkpoint"),
         ([TINY, "--workdir=/proc/none"], "workdir /proc/none cannot be written"),
+        ([TINY, "--workdir=/tmp/\udcff"], r"workdir /tmp/\\udcff must be a name in UTF-8"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(tmp_path, arguments, message):

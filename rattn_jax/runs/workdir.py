@@ -77,6 +77,12 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
     """
     folder = absolute(workdir)
     try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"workdir {folder} must be a name in UTF-8, because of TensorStore: choose another one"
+        ) from error
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write_probe{jax.process_index()}"
         probe.write_text("")
