@@ -118,8 +118,8 @@ def test_configs_are_listed_and_shown(capsys):
         (DataError("bad"), 1, "bad"),
         (NonfiniteError("bad"), 1, "bad"),
         (Preempted("bad"), 75, "bad"),
-        (OSError(28, "No space left", "/x/y"), 1, "/x/y: No space left; free space or mend"),
-        (OSError(28, "No space left"), 1, "run: No space left; free space or mend"),
+        (OSError(28, "No space left", "/x/y"), 1, "/x/y: No space left; free space or repair"),
+        (OSError(28, "No space left"), 1, "run: No space left; free space or repair"),
         (
             RuntimeError("RESOURCE_EXHAUSTED: 1 GB"),
             1,

@@ -105,7 +105,7 @@ def test_evaluation_alone(straight, tmp_path):
 
 
 def test_evaluation_alone_needs_a_checkpoint(tmp_path):
-    with pytest.raises(UsageError, match="num_train_steps=0 evaluates the newest checkpoint"):
+    with pytest.raises(UsageError, match="num_train_steps=0 evaluates the latest checkpoint"):
         train_and_evaluate(make_config(num_train_steps=0), tmp_path, ONE)
 
 
