@@ -3,7 +3,7 @@
     python -m experiments.accelerator check --out=DIR --minutes=2
     python -m experiments.accelerator speed --out=DIR --minutes=10
     python -m experiments.accelerator train --out=DIR --minutes=8 \
-        --config=cifar10_attention56_modern --config.data_dir=DATA
+        --config=cifar10_attention56_gpu --config.data_dir=DATA
 
 check: logits, an update and running averages beside those of a CPU, in float32 and bfloat16; the
 exit status is 1 if something differs more than it may. speed: training beside PyTorch and
@@ -12,9 +12,9 @@ torch.compile. train: the config's recipe, with as many updates as fit into the 
 Every row of results is printed and written to DIR as soon as it is known, and so is every
 checkpoint: a command that is cut off leaves what it has. For a machine without a network,
 
-    python -m experiments.accelerator bundle --out=.bundle --config=cifar10_attention56_modern \
+    python -m experiments.accelerator bundle --out=.bundle --config=cifar10_attention56_gpu \
         --data-dir=DATA
-    bash .bundle/run.sh train --out=DIR --minutes=8 --config=cifar10_attention56_modern \
+    bash .bundle/run.sh train --out=DIR --minutes=8 --config=cifar10_attention56_gpu \
         --config.data_dir=.bundle/data --start=.bundle/start
 """
 

@@ -144,7 +144,7 @@ def test_unknown_key():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cifar")])
 def test_config_is_what_its_name_says(name):
-    dataset, *kind, network = re.sub("_(fast|modern)$", "", name).split(
+    dataset, *kind, network = re.sub("_(fast|gpu|modern)$", "", name).split(
         "_", maxsplit=name.count("noise") + 1
     )
     config = importlib.import_module(f"configs.{name}").get_config()
