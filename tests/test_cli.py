@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from experiments import benchmark_input, plan_pod, show_batch
+from experiments.accelerator import __main__ as accelerator
 from experiments.benchmark import __main__ as benchmark
 from experiments.reproduce import __main__ as reproduce
 from rattn_jax import __main__ as rattn
@@ -29,6 +30,7 @@ PROGRAMS = {
     "rattn compare": compare.main,
     "rattn import": import_torch.main,
     "rattn configs": rattn.configs,
+    "experiments.accelerator": accelerator.main,
     "experiments.benchmark": benchmark.main,
     "experiments.benchmark_input": benchmark_input.main,
     "experiments.plan_pod": plan_pod.main,
