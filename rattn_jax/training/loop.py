@@ -80,14 +80,7 @@ def train(job: Job, state: TrainState) -> TrainState:
             if due.log:
                 state = log_training(job, state, int(state.num_nonfinite) - num_nonfinite)
                 num_nonfinite = int(state.num_nonfinite)
-            results = {}
-            for split in due.eval_splits:
-                job.watchdog.enter("evaluation", step)
-                job.console.enter(f"evaluating {split}")
-                results[split] = evaluate_split(job, state, split)
-            if results:
-                job.console.enter("drawing the report")
-                draw_report(job, state, results)
+            results = evaluate_splits(job, state, due.eval_splits, step)
             is_best, is_last = choose(job, step) if results or done else (False, False)
             if due.save or is_best:  # last: the metrics up to a checkpoint are written before it
                 job.watchdog.enter("saving", step)
@@ -118,6 +111,21 @@ def train(job: Job, state: TrainState) -> TrainState:
         raise Preempted(
             f"stopped after step {int(state.step)}, saved: run again to resume"
         ) from None
+
+
+def evaluate_splits(
+    job: Job, state: TrainState, splits: Sequence[str], step: int
+) -> dict[str, EvalResult]:
+    """Evaluates the splits, and draws the report if there are any."""
+    results = {}
+    for split in splits:
+        job.watchdog.enter("evaluation", step)
+        job.console.enter(f"evaluating {split}")
+        results[split] = evaluate_split(job, state, split)
+    if results:
+        job.console.enter("drawing the report")
+        draw_report(job, state, results)
+    return results
 
 
 def choose(job: Job, step: int) -> tuple[bool, bool]:
