@@ -101,6 +101,13 @@ def test_batch_norm(use_running_average, offset):
     )
 
 
+@pytest.mark.parametrize("shape", [(3, 3, 4, 8), (1, 1, 256, 256), (3, 3, 128, 64)])
+def test_initial_kernels_are_those_of_flax(shape):
+    key = jax.random.key(3)
+    flax = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+    assert_close(layers.he_normal(key, shape), flax(key, shape, jnp.float32), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("offset", "center"), [(0, 0), (300, 299), (3, 0)])
 def test_statistics_of_other_platforms_are_the_same(offset, center):
     x = 3 * random(4, 16, 16, 5) + offset
