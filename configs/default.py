@@ -57,6 +57,8 @@ def get_config() -> ConfigDict:
     config.dataset.image_size = config_dict.placeholder(int)  # pixels; None: that of the dataset
     config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side
+    # Scale as Pillow does, whatever the file; False: as in runs of before there was this key.
+    config.dataset.exact_pixels = True
     config.dataset.test_exclude_file = config_dict.placeholder(str)  # file names, one per line
     config.dataset.max_resident_bytes = 2**30  # larger datasets, decoded, are streamed
     config.dataset.num_threads = 0  # that decode images; 0: one per core

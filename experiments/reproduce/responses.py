@@ -66,6 +66,7 @@ def measure(workdir: epath.PathLike) -> None:
         size=network.image_size,
         crop_fraction=network.crop_fraction,
         num_classes=len(network.class_names),
+        exact=network.config.dataset.exact_pixels,
     )
     found = stage_responses(network, split.images)
     for stage, value in found.items():

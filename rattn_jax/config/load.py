@@ -31,6 +31,8 @@ _RENAMED = {
     "freeze_statistics": "freeze_batch_norm",
     "optimizer.decay": "optimizer.step_decay",
 }
+# Values that keys stood for before they existed, where that is not today's default.
+_BEFORE: dict[str, Any] = {"dataset.exact_pixels": False}
 _OLD_NORMALIZATION, _NEW_NORMALIZATION = "unit", "zero_one"
 
 # In the repository this folder is a link to configs/.
@@ -126,13 +128,31 @@ def read_config(record: Mapping[str, Any]) -> RunConfig:
 
     Args:
         record: nested keys and values, possibly with lists for tuples. Missing keys get their
-            defaults; unknown keys are ignored.
+            defaults, or what they stood for before they existed; unknown keys are ignored.
     """
     return _section(RunConfig, with_new_names(record))
 
 
+def as_before(record: Mapping[str, Any], config: RunConfig) -> tuple[RunConfig, dict[str, Any]]:
+    """The config with which a run goes on, and the keys of it that are newer than the run.
+
+    Args:
+        record: the run's config, as in config.json.
+        config: the config to go on with.
+    """
+    known, now = flatten(record), flatten(config.to_dict())
+    changed = {k: v for k, v in _BEFORE.items() if k not in known and now[k] != v}
+    for key, value in changed.items():
+        section, _, name = key.partition(".")
+        part = dataclasses.replace(getattr(config, section), **{name: value})
+        config = dataclasses.replace(config, **{section: part})
+    return config, changed
+
+
 def with_new_names(record: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """Renames the keys of a config that an earlier version has written.
+    """Brings a config that an earlier version has written to today's keys.
+
+    Keys get their new names, and keys that did not exist the values they stood for.
 
     Args:
         record: nested keys and values.
@@ -146,6 +166,9 @@ def with_new_names(record: Mapping[str, Any], section: str = "") -> dict[str, An
         elif (path, value) == ("normalization", _OLD_NORMALIZATION):
             value = _NEW_NORMALIZATION
         renamed[_RENAMED.get(path, path).rpartition(".")[2]] = value
+    for path, value in _BEFORE.items():
+        if path.startswith(section) and path.count(".") == section.count("."):
+            renamed.setdefault(path.removeprefix(section), value)
     return renamed
 
 

@@ -22,6 +22,7 @@ class Example:
         image: an encoded file (JPEG, PNG, WebP), or uint8 [H, W, 3].
         label: its class.
         clean_label: its class before label noise.
+        upright: whether the rotation in the file's metadata (EXIF) is applied.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Example:
     image: bytes | np.ndarray
     label: int
     clean_label: int
+    upright: bool = False
 
 
 class Source(Protocol):

@@ -34,7 +34,8 @@ class FolderSource:
 
     def __getitem__(self, position: int) -> Example:
         file, label = self._files[position], int(self._labels[position])
-        return Example(position, str(file), file.name, file.read_bytes(), label, label)
+        data = file.read_bytes()
+        return Example(position, str(file), file.name, data, label, label, upright=True)
 
     def name(self, position: int) -> str:
         """See `Source`."""

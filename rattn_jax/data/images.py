@@ -2,9 +2,11 @@
 
 image = load_crop(example.image, center_box(0.875), size=224)    # uint8 [224, 224, 3]
 
-JPEG files are decoded by simplejpeg (libjpeg-turbo) and resized by OpenCV, which is 1.6 times as
-fast as Pillow (`experiments/benchmark_input.py`). Both release the GIL, so threads are enough.
-Pillow decodes all other files, and JPEG files that simplejpeg refuses.
+JPEG files are decoded by simplejpeg (libjpeg-turbo), at a fraction of their size where that is at
+least twice what is needed; Pillow decodes all other files, and JPEG files that simplejpeg refuses.
+The part is then resized as Pillow does it, so that a picture gives the same pixels whatever file it
+lies in (`experiments/benchmark_input.py` measures the speed). Both release the GIL, so threads are
+enough.
 """
 
 import io
@@ -21,6 +23,8 @@ from PIL import Image, UnidentifiedImageError
 # Pillow's limit, too.
 MAX_PIXELS = 2**30 // 12
 
+_EXIF_ORIENTATION = 0x0112
+
 
 class Box(NamedTuple):
     """A part of an image, in pixels."""
@@ -36,12 +40,58 @@ cv2.setNumThreads(1)  # images are decoded on several threads already
 ChooseBox = Callable[[int, int], Box]  # from height and width of the image
 
 
+class _Orientation(NamedTuple):
+    """How a stored image becomes upright: transposed first, then its rows and columns reversed."""
+
+    transpose: bool = False
+    reverse_rows: bool = False
+    reverse_columns: bool = False
+
+    def stored_size(self, height: int, width: int) -> tuple[int, int]:
+        """The stored image's size from the upright one's, or the other way round."""
+        return (width, height) if self.transpose else (height, width)
+
+    def stored_box(self, box: Box, height: int, width: int) -> Box:
+        """Where a part of the upright image, of this size, is stored."""
+        top = height - box.top - box.height if self.reverse_rows else box.top
+        left = width - box.left - box.width if self.reverse_columns else box.left
+        if self.transpose:
+            return Box(left, top, box.width, box.height)
+        return Box(top, left, box.height, box.width)
+
+    def upright(self, pixels: np.ndarray) -> np.ndarray:
+        """The upright image [H, W, 3]."""
+        if self.transpose:
+            pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels[:: -1 if self.reverse_rows else 1, :: -1 if self.reverse_columns else 1]
+        return np.ascontiguousarray(pixels)
+
+
+_AS_STORED = _Orientation()
+# The values of EXIF's tag "Orientation" (CIPA DC-008, 4.6.4).
+_ORIENTATIONS = {
+    2: _Orientation(False, False, True),
+    3: _Orientation(False, True, True),
+    4: _Orientation(False, True, False),
+    5: _Orientation(True, False, False),
+    6: _Orientation(True, False, True),
+    7: _Orientation(True, True, True),
+    8: _Orientation(True, True, False),
+}
+
+
 class BadImageError(ValueError):
     """An image that cannot be decoded, and why."""
 
 
 def load_crop(
-    image: bytes | np.ndarray, choose_box: ChooseBox, size: int, *, fast: bool = False
+    image: bytes | np.ndarray,
+    choose_box: ChooseBox,
+    size: int,
+    *,
+    fast: bool = False,
+    exact: bool = True,
+    upright: bool = False,
 ) -> np.ndarray:
     """Crops a part of an image and resizes it to a square.
 
@@ -50,6 +100,9 @@ def load_crop(
         choose_box: chooses the part.
         size: height and width of the result.
         fast: see `decode_image`.
+        exact: resize as Pillow's `resize` with linear interpolation does. False: as before there
+            was a choice, where a JPEG may be shifted by half a pixel.
+        upright: apply the rotation in the file's metadata (EXIF).
 
     Returns:
         uint8 [size, size, 3], RGB. A part that has this size already is not resized.
@@ -57,6 +110,64 @@ def load_crop(
     Raises:
         BadImageError: the file is damaged, no image, or too large.
     """
+    if not exact:
+        return _load_crop_as_before(image, choose_box, size, fast=fast)
+    rows, columns = image.shape[:2] if isinstance(image, np.ndarray) else _measure(image)
+    orientation = _orientation(image) if upright and isinstance(image, bytes) else _AS_STORED
+    height, width = orientation.stored_size(rows, columns)
+    box = orientation.stored_box(choose_box(height, width), height, width)
+    if isinstance(image, np.ndarray):
+        pixels, eighths = image, 8
+    else:
+        eighths = _enough_eighths(box, size)
+        pixels = decode_image(image, at_least=_reduced(rows, columns, eighths), fast=fast)
+        if pixels.shape[:2] == (rows, columns):  # no JPEG, or one that Pillow has decoded
+            eighths = 8
+    return orientation.upright(_resize(pixels, box, eighths / 8, size))
+
+
+def _orientation(data: bytes) -> _Orientation:
+    """Reads the orientation from the metadata of a file."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return _ORIENTATIONS.get(image.getexif().get(_EXIF_ORIENTATION, 1), _AS_STORED)
+    except Exception:  # damaged metadata, which raises many kinds of errors, say nothing
+        return _AS_STORED
+
+
+def _enough_eighths(box: Box, size: int) -> int:
+    """The smallest part of a JPEG's size, in eighths, at which a box is twice what is needed.
+
+    Below twice, the mean difference from decoding all of it exceeds 2 levels.
+    """
+    for eighths in (1, 2, 4):
+        if min(box.height, box.width) * eighths >= 2 * size * 8:
+            return eighths
+    return 8
+
+
+def _reduced(height: int, width: int, eighths: int) -> tuple[int, int]:
+    """The size at which libjpeg decodes: it rounds up, while it scales by exactly so many."""
+    return -(-height * eighths // 8), -(-width * eighths // 8)
+
+
+def _resize(pixels: np.ndarray, box: Box, scale: float, size: int) -> np.ndarray:
+    """A box, whose numbers are multiplied by `scale`, resized with Pillow's anti-aliasing."""
+    top, left, height, width = (side * scale for side in box)
+    first_row, first_column = math.floor(top), math.floor(left)
+    part = pixels[first_row : math.ceil(top + height), first_column : math.ceil(left + width)]
+    if part.shape[:2] == (size, size) == (height, width):
+        return part
+    top, left = top - first_row, left - first_column
+    exact = (left, top, left + width, top + height)
+    linear = Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(part).resize((size, size), linear, box=exact))
+
+
+def _load_crop_as_before(
+    image: bytes | np.ndarray, choose_box: ChooseBox, size: int, *, fast: bool
+) -> np.ndarray:
+    """`load_crop` for runs that have learned from its pixels: `dataset.exact_pixels=False`."""
     if isinstance(image, np.ndarray):
         pixels, box = image, choose_box(*image.shape[:2])
     else:
@@ -82,13 +193,14 @@ def decode_image(
     """Decodes an image file.
 
     Grey values become three equal channels, transparency is dropped, CMYK and palettes are
-    converted. A rotation in the metadata (EXIF) is not applied.
+    converted. A rotation in the metadata (EXIF) is not applied: see `load_crop`.
 
     Args:
         data: JPEG, PNG, WebP, or any other file that Pillow reads.
         at_least: minimum height and width. To save time, a JPEG file that is at least twice as
             large may be decoded at 1/2, 1/4 or 1/8 of its size. (0, 0) decodes at full size.
-        fast: decode JPEG files in 5 % less time; colors may differ by one or two levels.
+        fast: decode JPEG files in 5 % less time, as training does; colors may differ by some
+            levels, positions do not.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -117,6 +229,12 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     if "transparency" in image.info:  # of a palette: Pillow wants this way
         return np.asarray(image.convert("RGBA").convert("RGB"))
     return np.asarray(image.convert("RGB"))
+
+
+def to_upright_rgb(image: Image.Image) -> np.ndarray:
+    """`to_rgb` with the rotation in the image's metadata (EXIF) applied."""
+    value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    return _ORIENTATIONS.get(value, _AS_STORED).upright(to_rgb(image))
 
 
 def _measure(data: bytes) -> tuple[int, int]:

@@ -207,7 +207,12 @@ class StreamedLoader:
         self._mesh, self._config, self._excluded = mesh, config, excluded
         self._options, self._eval_options = (
             StreamOptions(
-                config.batch_size, size, num_classes, num_threads(config.dataset), process_shard()
+                config.batch_size,
+                size,
+                num_classes,
+                num_threads(config.dataset),
+                process_shard(),
+                config.dataset.exact_pixels,
             )
             for size in sizes
         )
@@ -267,6 +272,7 @@ class StreamedLoader:
             num_classes=options.num_classes,
             crop_fraction=self._config.dataset.eval_crop_fraction,
             num_threads=options.num_threads,
+            exact=options.exact,
         )
         return Batch(found.images, found.clean_labels)
 

@@ -75,6 +75,7 @@ def open_loader(config: RunConfig, dataset: Dataset, sizes: ImageSizes, mesh: Me
             size=sizes.train,
             num_classes=dataset.num_classes,
             num_threads=num_threads(config.dataset),
+            exact=config.dataset.exact_pixels,
             bad_examples=BadExamples(config.dataset.max_bad_examples),
         )
         splits = {
@@ -84,6 +85,7 @@ def open_loader(config: RunConfig, dataset: Dataset, sizes: ImageSizes, mesh: Me
                 num_classes=dataset.num_classes,
                 crop_fraction=config.dataset.eval_crop_fraction,
                 num_threads=num_threads(config.dataset),
+                exact=config.dataset.exact_pixels,
                 excluded=excluded if name == "test" else frozenset(),
             )
             for name, source in evaluated.items()

@@ -82,6 +82,7 @@ def load(
     num_classes: int,
     *,
     fast: bool = False,
+    exact: bool = True,
 ) -> Loaded | BadExample:
     """Reads, decodes and crops one example.
 
@@ -92,6 +93,7 @@ def load(
         size: height and width of the result.
         num_classes: what the label must be below.
         fast: see `decode_image`.
+        exact: see `load_crop`.
 
     Raises:
         DataError: the label is out of range. Training would not notice: the loss of a label that
@@ -101,7 +103,9 @@ def load(
     try:
         example = source[position]
         name = example.name
-        image = load_crop(example.image, choose_box, size, fast=fast)
+        image = load_crop(
+            example.image, choose_box, size, fast=fast, exact=exact, upright=example.upright
+        )
     # Readers and decoders raise many kinds of errors.
     except Exception as error:
         return BadExample(name, " ".join(f"{type(error).__name__}: {error}".split())[:200])
@@ -138,6 +142,7 @@ def load_split(
     num_classes: int,
     crop_fraction: float = 1.0,
     num_threads: int = 1,
+    exact: bool = True,
     bad_examples: BadExamples | None = None,
     excluded: frozenset[str] = frozenset(),
 ) -> Split:
@@ -149,6 +154,7 @@ def load_split(
         num_classes: number of classes.
         crop_fraction: see `center_box`.
         num_threads: number of threads that decode images.
+        exact: see `load_crop`.
         bad_examples: counts bad examples, which are skipped; None: they are errors.
         excluded: file names of examples to leave out.
 
@@ -163,7 +169,7 @@ def load_split(
     def load_some(positions: range) -> list[BadExample]:
         bad = []
         for position in positions:
-            found = load(source, position, box, size, num_classes)
+            found = load(source, position, box, size, num_classes, exact=exact)
             if isinstance(found, BadExample):
                 bad.append(found)
                 continue

@@ -33,6 +33,7 @@ class StreamOptions:
         num_classes: number of classes.
         num_threads: number of threads that decode images.
         share: this process's shard of each batch.
+        exact: see `load_crop`.
     """
 
     batch_size: int
@@ -40,6 +41,7 @@ class StreamOptions:
     num_classes: int
     num_threads: int
     share: ProcessShard = WHOLE
+    exact: bool = True
 
     @property
     def local_batch_size(self) -> int:
@@ -119,7 +121,9 @@ def training_batches(
         bad: list[BadExample] = []
         while len(bad) <= max_bad_examples:
             index = (index + bool(bad)) % len(source)
-            found = load(source, index, box, size, options.num_classes, fast=True)
+            found = load(
+                source, index, box, size, options.num_classes, fast=True, exact=options.exact
+            )
             if isinstance(found, Loaded):
                 return found, bad
             bad.append(found)
@@ -164,7 +168,7 @@ def evaluation_batches(
         place = options.place(*divmod(position, local))
         if place >= len(source):
             return None
-        found = load(source, place, box, size, options.num_classes)
+        found = load(source, place, box, size, options.num_classes, exact=options.exact)
         if isinstance(found, BadExample):
             raise bad_test_example(found)
         return found

@@ -65,6 +65,7 @@ def read_batches(
             size=network.image_size,
             num_classes=len(network.class_names),
             num_threads=network.config.dataset.num_threads or os.cpu_count() or 1,
+            exact=network.config.dataset.exact_pixels,
         ),
         crop_fraction=network.crop_fraction,
         excluded=excluded,

@@ -18,7 +18,7 @@ from etils import epath
 from PIL import Image
 
 from rattn_jax.data.batches import normalize
-from rattn_jax.data.images import BadImageError, center_box, load_crop, to_rgb
+from rattn_jax.data.images import BadImageError, center_box, load_crop, to_rgb, to_upright_rgb
 from rattn_jax.errors import UsageError
 from rattn_jax.models.attention import ModuleMaps, in_order, read_maps
 from rattn_jax.parallel.mesh import find_devices
@@ -44,6 +44,8 @@ class Classifier(SavedRun):
     def decode(self, image: AnyImage) -> np.ndarray:
         """Decodes and crops an image as in evaluation: uint8 [image_size, image_size, 3].
 
+        A rotation in the metadata (EXIF) is applied, unless the run is of before it was.
+
         Args:
             image: a path; an encoded file; uint8 [H, W, 3]; or a Pillow image.
 
@@ -51,10 +53,11 @@ class Classifier(SavedRun):
             BadImageError: the file is damaged, no image, or too large.
             OSError: it cannot be read.
         """
+        exact = self.config.dataset.exact_pixels
         if isinstance(image, bytes):
             pixels: bytes | np.ndarray = image
         elif isinstance(image, Image.Image):
-            pixels = to_rgb(image)
+            pixels = to_upright_rgb(image) if exact else to_rgb(image)
         elif isinstance(image, np.ndarray):
             pixels = image
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -63,7 +66,8 @@ class Classifier(SavedRun):
                 )
         else:
             pixels = epath.Path(image).read_bytes()
-        return load_crop(pixels, center_box(self.crop_fraction), self.image_size)
+        box = center_box(self.crop_fraction)
+        return load_crop(pixels, box, self.image_size, exact=exact, upright=True)
 
     def predict(
         self, images: np.ndarray | Sequence[AnyImage], *, batch_size: int = 64

@@ -15,14 +15,14 @@ import json
 import platform
 import subprocess
 import textwrap
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import jax
 from etils import epath
 
-from rattn_jax.config.load import flatten, read_config, with_new_names
+from rattn_jax.config.load import as_before, flatten, read_config, with_new_names
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
@@ -98,6 +98,26 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
     if record.exists():
         check_same_config(folder, _read(record, "config"), config)
     return folder
+
+
+def config_of_run(
+    workdir: epath.PathLike, config: RunConfig, say: Callable[[str], None]
+) -> RunConfig:
+    """The config with which a run of an earlier version goes on: newer keys are as it was then.
+
+    Raises:
+        UsageError: the folder's record is damaged.
+    """
+    record = absolute(workdir) / RECORD
+    try:
+        if not record.exists():
+            return config
+    except OSError:  # `open_run_folder` says what is wrong with the folder
+        return config
+    config, changed = as_before(_read(record, "config"), config)
+    for key, value in changed.items():
+        say(f"the run is older than the config's key {key}: it goes on with {key}={value}")
+    return config
 
 
 def record_run(

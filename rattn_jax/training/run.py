@@ -32,7 +32,13 @@ from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import MetricWriter
 from rattn_jax.runs.saved_run import SavedRun, record_inputs
-from rattn_jax.runs.workdir import check_same_run, lock_run_folder, open_run_folder, record_run
+from rattn_jax.runs.workdir import (
+    check_same_run,
+    config_of_run,
+    lock_run_folder,
+    open_run_folder,
+    record_run,
+)
 from rattn_jax.training.compilation import use_cache
 from rattn_jax.training.init_from import open_source, start_from
 from rattn_jax.training.loop import Job, train
@@ -68,7 +74,8 @@ def train_and_evaluate(
     devices = find_devices() if devices is None else devices
     console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
     with closing(console):
-        return _run(parsed, workdir, devices, console)
+        config_then = config_of_run(workdir, parsed, console.say)
+        return _run(config_then, workdir, devices, console)
 
 
 def _run(

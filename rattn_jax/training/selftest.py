@@ -25,7 +25,7 @@ from rattn_jax.parallel.mesh import check_batch_size, find_devices, is_main_proc
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import is_remote
-from rattn_jax.runs.workdir import lock_run_folder, open_run_folder
+from rattn_jax.runs.workdir import config_of_run, lock_run_folder, open_run_folder
 from rattn_jax.training.init_from import open_source, start_from
 from rattn_jax.training.profiling import Throughput
 from rattn_jax.training.state import TrainState
@@ -58,7 +58,7 @@ def selftest(
     devices = find_devices() if devices is None else devices
     console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
     with closing(console):
-        _selftest(parsed, workdir, devices, console)
+        _selftest(config_of_run(workdir, parsed, console.say), workdir, devices, console)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,10 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rattn_jax.data.images import (
     BadImageError,
@@ -15,6 +16,7 @@ from rattn_jax.data.images import (
     decode_image,
     load_crop,
     random_box,
+    to_upright_rgb,
 )
 from tests.data.images import encode, pixels
 
@@ -112,7 +114,7 @@ def test_center_box_is_resize_and_crop():
     assert center_box(0.875)(256, 512) == Box(16, 144, 224, 224)
     assert center_box(0.875)(1, 1) == Box(0, 0, 1, 1)
     large = pixels(320, 480)
-    resized = Image.fromarray(large).resize((240, 160), Image.Resampling.BOX)
+    resized = Image.fromarray(large).resize((240, 160), Image.Resampling.BILINEAR)
     expected = np.asarray(resized)[10:150, 50:190]
     image = load_crop(large, center_box(0.875), 140)
     assert np.abs(image.astype(int) - expected).max() <= 1
@@ -136,15 +138,111 @@ def test_one_pixel():
     assert box == Box(0, 0, 1, 1)
 
 
-def test_jpeg_decoded_at_a_fraction_gives_the_same_part():
+def as_pillow_does(image, box, size):
+    """All of an image decoded, and a part of it resized."""
+    top, left, height, width = box
+    with Image.open(io.BytesIO(image)) as opened:
+        part = opened.convert("RGB").resize(
+            (size, size),
+            Image.Resampling.BILINEAR,
+            box=(left, top, left + width, top + height),
+            reducing_gap=None,
+        )
+    return np.asarray(part).astype(int)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "array"])
+def test_the_same_picture_gives_the_same_pixels(kind):
+    generator = np.random.RandomState(0)
+    for seed in range(80):
+        height, width = generator.randint(20, 400, 2)
+        size = generator.randint(1, 80)
+        draws = generator.random_sample((10, 4))
+        choose = random_box(draws, (0.08, 1.0)) if seed % 2 else center_box(0.875)
+        picture = rough(height, width, seed)
+        data = encode(picture, "PNG" if kind == "array" else kind, quality=95)
+        image = picture if kind == "array" else data
+        found = load_crop(image, choose, size).astype(int)
+        expected = as_pillow_does(data, choose(height, width), size)
+        assert np.abs(found - expected).mean() <= 2, (height, width, size)
+
+
+def rough(height, width, seed):
+    """A picture with details of all sizes, as photos have: uint8 [height, width, 3]."""
+    generator = np.random.RandomState(seed)
+    total = np.zeros((height, width, 3))
+    for side in (3, 9, 27, 81):
+        noise = generator.randint(0, 256, (side, side, 3)).astype(np.uint8)
+        total += np.asarray(Image.fromarray(noise).resize((width, height))) * (3.0 / side)
+    return (total / total.max() * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("edge", "size"), [(213, 64), (213, 32), (101, 17), (300, 7)])
+def test_an_edge_lies_where_it_belongs(kind, edge, size):
+    picture = np.zeros((427, 641, 3), np.uint8)
+    picture[edge:] = 255
+    box = Box(27, 133, 374, 374)
+    found = load_crop(encode(picture, kind, quality=95), lambda *_: box, size)
+    white = found[..., 0].mean(axis=1).sum() / 255
+    assert white == pytest.approx((27 + 374 - edge) * size / 374, abs=0.1)
+
+
+@pytest.mark.parametrize("side", [203, 331, 427])
+def test_a_square_stays_square(side):
+    picture = np.zeros((427, 641, 3), np.uint8)
+    picture[101 : 101 + side // 3, 203 : 203 + side // 3] = 255
+    box = Box(427 - side, 641 - side - 150, side, side)
+    found = load_crop(encode(picture, quality=95), lambda *_: box, 40)[..., 0] / 255
+    assert found.max(axis=1).sum() == pytest.approx(found.max(axis=0).sum(), abs=0.3)
+
+
+def test_jpeg_is_decoded_at_a_fraction_where_that_is_enough(monkeypatch):
+    sizes = []
+
+    def decode(data, at_least, *, fast):
+        sizes.append(at_least)
+        return decode_image(data, at_least, fast=fast)
+
+    monkeypatch.setattr("rattn_jax.data.images.decode_image", decode)
+    for size in (20, 27, 54, 107):
+        load_crop(encode(pixels(427, 641)), center_box(1.0), size)
+    assert sizes == [(54, 81), (107, 161), (214, 321), (427, 641)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_rotation_in_the_metadata_is_applied(kind, orientation):
+    stored = pixels(203, 331)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(stored, kind, quality=95, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        np.testing.assert_array_equal(to_upright_rgb(image), upright)
+    choose = random_box(np.random.RandomState(0).random_sample((10, 4)), (0.2, 0.5))
+    expected = load_crop(upright, choose, 12)
+    found = load_crop(data, choose, 12, upright=True)
+    assert np.abs(found.astype(int) - expected).mean() <= 1
+    as_stored = load_crop(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), choose, 12)
+    assert np.abs(load_crop(data, choose, 12).astype(int) - as_stored).mean() <= 1
+
+
+def test_runs_of_before_keep_their_pixels():
     large = pixels(400, 600)
+    part = large[80:320, 120:440]
+    before = load_crop(large, lambda *_: Box(80, 120, 240, 320), 50, exact=False)
+    area = cv2.resize(part, (50, 50), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(before, area)
     data = encode(large, quality=95)
-    assert decode_image(data, at_least=(100, 150)).shape == (100, 150, 3)
-    assert decode_image(data, at_least=(201, 150)).shape == (400, 600, 3)
-    for box in (Box(0, 0, 400, 400), Box(80, 120, 240, 320)):
-        reduced = load_crop(data, lambda *_, box=box: box, 50)
-        full = load_crop(large, lambda *_, box=box: box, 50)
-        assert np.abs(reduced.astype(int) - full).max() <= 8
+    quarter = decode_image(data, at_least=(84, 94))
+    assert quarter.shape[0] < 400
+    scale = quarter.shape[0] / 400
+    whole = (slice(round(80 * scale), None), slice(round(120 * scale), None))
+    side = (round(240 * scale), round(320 * scale))
+    expected = cv2.resize(quarter[whole][: side[0], : side[1]], (50, 50))
+    found = load_crop(data, lambda *_: Box(80, 120, 240, 320), 50, exact=False)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (40, 1000), (1000, 3), (2, 2)])

@@ -9,7 +9,7 @@ from rattn_jax.config.schema import ModelConfig, RunConfig
 from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.saved_run import read_inputs, record_inputs
-from rattn_jax.runs.workdir import open_run_folder, read_run, record_run
+from rattn_jax.runs.workdir import config_of_run, open_run_folder, read_run, record_run
 
 CONFIG = {"seed": 0, "num_train_steps": 10, "model": {"name": "a", "widths": (4, 8), "p": None}}
 
@@ -29,6 +29,21 @@ def test_record(tmp_path):
     assert record["devices"] == ["cpu", "cpu"]
     assert record["versions"]["jax"] == jax.__version__
     assert record["git_commit"] is None or len(record["git_commit"].split("-")[0]) == 40
+
+
+def test_a_run_of_before_goes_on_with_the_pixels_that_it_had(tmp_path):
+    old = RunConfig().to_dict()
+    del old["dataset"]["exact_pixels"]
+    start(tmp_path, old)
+    said = []
+    config = config_of_run(tmp_path, RunConfig(), said.append)
+    assert not config.dataset.exact_pixels
+    assert "it goes on with dataset.exact_pixels=False" in said[0]
+    start(tmp_path, config.to_dict())
+    assert not read_run(tmp_path)[0].dataset.exact_pixels
+    with pytest.raises(UsageError, match="exact_pixels=False, and this config has"):
+        start(tmp_path, RunConfig().to_dict())
+    assert config_of_run(tmp_path / "new", RunConfig(), said.append) == RunConfig()
 
 
 def test_same_config_and_free_keys_go_on(tmp_path):
