@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rattn_jax.data import open_dataset
+from rattn_jax.data.read import load_split
 from rattn_jax.errors import UsageError
 from tests.data.images import encode, pixels
 
@@ -39,6 +41,16 @@ def test_train_and_test(tmp_path, test):
     assert (example.index, example.label, example.file_name) == (4, 1, "1.PNG")
     assert example.name == str(tmp_path / "train/dog/1.PNG")
     assert example.image == (tmp_path / "train/dog/1.PNG").read_bytes()
+
+
+def test_a_photo_that_was_stored_on_its_side_is_turned_upright(tmp_path):
+    make_folder(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned clockwise to be upright
+    image = pixels(height=40, width=40)
+    (tmp_path / "train/cat/0.jpg").write_bytes(encode(image, "PNG", exif=exif))
+    split = load_split(open_dataset(f"folder:{tmp_path}").train, size=40, num_classes=2)
+    np.testing.assert_array_equal(split.images[0], np.rot90(image, -1))
 
 
 def test_what_is_no_image_is_ignored(tmp_path):
