@@ -188,7 +188,7 @@ def build_steps(
     )
 
     def create_state() -> TrainState:
-        with _small_computations(mesh):
+        with _on_host_cpu(mesh):
             return create_train_state(
                 jax.random.key(config.seed),
                 model,
@@ -208,8 +208,8 @@ def build_steps(
     )
 
 
-def _small_computations(mesh: Mesh) -> AbstractContextManager[Any]:
-    """Has the host's CPU do what follows: a GPU needs longer to compile hundreds of kernels."""
+def _on_host_cpu(mesh: Mesh) -> AbstractContextManager[Any]:
+    """Runs what follows on the host's CPU: hundreds of small functions to compile."""
     try:
         cpus = jax.local_devices(backend="cpu")
     except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
