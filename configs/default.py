@@ -111,13 +111,14 @@ def get_config() -> ConfigDict:
     config.model.scan_modules = config_dict.placeholder(bool)  # deep networks compile faster
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "sgd"  # with Nesterov momentum (paper); others: see README
+    config.optimizer.name = "sgd"  # (paper); others: see README
     config.optimizer.schedule = "step"  # (paper), "cosine", "linear" or "one_cycle"
     config.optimizer.warmup_steps = 0  # updates
     config.optimizer.learning_rate = 0.1  # maximum (paper)
     config.optimizer.boundaries = (64_000, 96_000)  # of "step", in updates (paper)
     config.optimizer.step_decay = 0.1  # of "step": factor at each boundary (paper)
     config.optimizer.momentum = 0.9  # (paper)
+    config.optimizer.nesterov = True  # of "sgd" (paper: for CIFAR)
     config.optimizer.weight_decay = 1e-4  # (paper)
     config.optimizer.decay_norm_and_bias = True  # False: only kernels
     config.optimizer.clip_norm = 0.0  # maximum norm of the gradients; 0: no clipping

@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 256
     config.num_train_steps = 530_000  # (paper)
     config.optimizer.boundaries = (200_000, 400_000, 500_000)  # (paper)
+    config.optimizer.nesterov = False  # (paper)
     config.optimizer.weight_decay = 1e-4
     config.eval_every_steps = 10_000
     config.checkpoint_every_steps = 5_000

@@ -7,14 +7,15 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
+from rattn_jax.config.schema import AugmentationConfig, OptimizerConfig, RegularizationConfig
 from rattn_jax.configs import default
 from rattn_jax.data.batches import ResidentData, mean_image_normalization
 from rattn_jax.models import create_model
 from rattn_jax.parallel.data_parallel import data_parallel
 from rattn_jax.parallel.mesh import DATA_AXIS, make_mesh, replicate
-from rattn_jax.training.optimizer import make_optimizer, make_schedule
+from rattn_jax.training.optimizer import make_optimizer
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.steps import Preprocessing, UpdateRule, train_steps
 
@@ -52,7 +53,7 @@ def make_model(**keywords):
 
 def make_state():
     """A train state before its first update."""
-    optimizer = make_optimizer("sgd", make_schedule("step", learning_rate=0.1, num_train_steps=9))
+    optimizer = make_optimizer(OptimizerConfig(), optax.constant_schedule(0.1))
     return create_train_state(jax.random.key(1), make_model(), optimizer, (8, 8, 3))
 
 
@@ -71,8 +72,8 @@ def make_data(num_examples):
 def _compiled(devices, mode, learning_rate, sync, use_scan, label_smoothing, **changes):
     mesh = make_mesh(jax.devices()[:devices])
     model = make_model(norm_axis_name=DATA_AXIS if sync else None)
-    schedule = make_schedule("step", learning_rate=learning_rate, num_train_steps=100)
-    optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
+    config = OptimizerConfig(momentum=0.9, weight_decay=1e-4)
+    optimizer = make_optimizer(config, optax.constant_schedule(learning_rate))
     plain = AugmentationConfig(crop_padding=0, flip=False)
     preprocessing = Preprocessing(plain, RegularizationConfig(), 10, 0, label_smoothing)
     rule = UpdateRule(model, optimizer, preprocessing, **changes)

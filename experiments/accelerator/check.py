@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.accelerator.record import Record
-from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
+from rattn_jax.config.schema import AugmentationConfig, OptimizerConfig, RegularizationConfig
 from rattn_jax.data.batches import Normalization, ResidentData
 from rattn_jax.models import create_model
 from rattn_jax.parallel.data_parallel import data_parallel
@@ -155,9 +155,8 @@ def _step(
 ) -> tuple[Any, tuple[TrainState, ResidentData, Any]]:
     """A function that does an update, and its arguments, which it does not donate."""
     model = _model(case, dtype)
-    optimizer = make_optimizer(
-        "sgd", make_schedule("step", learning_rate=0.1, num_train_steps=1), weight_decay=1e-4
-    )
+    config = OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4)
+    optimizer = make_optimizer(config, make_schedule(config, num_train_steps=1))
     rule = UpdateRule(
         model,
         optimizer,

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.benchmark.task import FLAX, INFERENCE, Ready, Run, Task
 from experiments.flax_twin import FlaxTwin
-from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
+from rattn_jax.config.schema import AugmentationConfig, OptimizerConfig, RegularizationConfig
 from rattn_jax.data.batches import Normalization, ResidentData
 from rattn_jax.models import create_model
 from rattn_jax.models.summary import describe
@@ -50,8 +50,8 @@ def prepare(name: str, task: Task) -> tuple[Run, Ready]:
 
 
 def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
-    schedule = make_schedule("step", learning_rate=0.1, num_train_steps=1)
-    optimizer = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
+    config = OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4)
+    optimizer = make_optimizer(config, make_schedule(config, num_train_steps=1))
     preprocessing = Preprocessing(
         AugmentationConfig(crop_padding=4, flip=True), RegularizationConfig(), task.num_classes, 0
     )

@@ -31,8 +31,8 @@ _RENAMED = {
     "freeze_statistics": "freeze_batch_norm",
     "optimizer.decay": "optimizer.step_decay",
 }
-# Values that keys stood for before they existed, where that is not today's default.
-_BEFORE: dict[str, Any] = {"dataset.exact_pixels": False}
+# Values that keys stood for before they existed, where some config of today has another.
+_BEFORE: dict[str, Any] = {"dataset.exact_pixels": False, "optimizer.nesterov": True}
 _OLD_NORMALIZATION, _NEW_NORMALIZATION = "unit", "zero_one"
 
 # In the repository this folder is a link to configs/.

@@ -109,6 +109,7 @@ class OptimizerConfig:
     boundaries: tuple[int, ...] = (64_000, 96_000)
     step_decay: float = 0.1
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 1e-4
     decay_norm_and_bias: bool = True
     clip_norm: float = 0.0

@@ -227,22 +227,6 @@ def build_model(config: RunConfig, num_classes: int) -> nn.Module:
 
 def build_optimizer(config: RunConfig) -> tuple[optax.Schedule, optax.GradientTransformation]:
     """Creates the learning rate schedule and the optimizer."""
-    optimizer = config.optimizer
-    schedule = make_schedule(
-        optimizer.schedule,
-        learning_rate=optimizer.learning_rate,
-        num_train_steps=config.num_train_steps,
-        warmup_steps=optimizer.warmup_steps,
-        boundaries=optimizer.boundaries,
-        step_decay=optimizer.step_decay,
-    )
-    return schedule, make_optimizer(
-        optimizer.name,
-        schedule,
-        momentum=optimizer.momentum,
-        weight_decay=optimizer.weight_decay,
-        decay_norm_and_bias=optimizer.decay_norm_and_bias,
-        clip_norm=optimizer.clip_norm,
-        stacked=bool(config.model.scan_modules),
-        freeze=config.freeze or (),
-    )
+    schedule = make_schedule(config.optimizer, config.num_train_steps)
+    stacked, freeze = bool(config.model.scan_modules), config.freeze or ()
+    return schedule, make_optimizer(config.optimizer, schedule, stacked=stacked, freeze=freeze)

@@ -161,6 +161,7 @@ def test_imagenet_configs(network, size):
     assert image_sizes(parse_config(config).dataset, dataset_spec("imagenet2012")).eval == size
     assert config.optimizer.boundaries == (200_000, 400_000, 500_000)
     assert config.num_train_steps == 530_000
+    assert (config.optimizer.momentum, config.optimizer.nesterov) == (0.9, False)
 
 
 def test_recipe_of_the_paper():
@@ -174,6 +175,7 @@ def test_recipe_of_the_paper():
         "boundaries": (64_000, 96_000),
         "step_decay": 0.1,
         "momentum": 0.9,
+        "nesterov": True,
         "weight_decay": 1e-4,
         "decay_norm_and_bias": True,
         "clip_norm": 0.0,

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -31,19 +32,25 @@ def test_record(tmp_path):
     assert record["git_commit"] is None or len(record["git_commit"].split("-")[0]) == 40
 
 
-def test_a_run_of_before_goes_on_with_the_pixels_that_it_had(tmp_path):
-    old = RunConfig().to_dict()
-    del old["dataset"]["exact_pixels"]
+@pytest.mark.parametrize(
+    ("section", "name", "before", "now"),
+    [("dataset", "exact_pixels", False, True), ("optimizer", "nesterov", True, False)],
+)
+def test_a_run_of_before_goes_on_with_what_it_had(tmp_path, section, name, before, now):
+    today = RunConfig()
+    today = replace(today, **{section: replace(getattr(today, section), **{name: now})})
+    old = today.to_dict()
+    del old[section][name]
     start(tmp_path, old)
     said = []
-    config = config_of_run(tmp_path, RunConfig(), said.append)
-    assert not config.dataset.exact_pixels
-    assert "it goes on with dataset.exact_pixels=False" in said[0]
+    config = config_of_run(tmp_path, today, said.append)
+    assert getattr(getattr(config, section), name) is before
+    assert f"it goes on with {section}.{name}={before}" in said[0]
     start(tmp_path, config.to_dict())
-    assert not read_run(tmp_path)[0].dataset.exact_pixels
-    with pytest.raises(UsageError, match="exact_pixels=False, and this config has"):
-        start(tmp_path, RunConfig().to_dict())
-    assert config_of_run(tmp_path / "new", RunConfig(), said.append) == RunConfig()
+    assert getattr(getattr(read_run(tmp_path)[0], section), name) is before
+    with pytest.raises(UsageError, match=f"{name}={before}, and this config has"):
+        start(tmp_path, today.to_dict())
+    assert config_of_run(tmp_path / "new", today, said.append) == today
 
 
 def test_same_config_and_free_keys_go_on(tmp_path):

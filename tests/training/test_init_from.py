@@ -2,15 +2,17 @@ import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import rattn_jax
 from rattn_jax.config.load import parse_config
+from rattn_jax.config.schema import OptimizerConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training.init_from import open_source, start_from
-from rattn_jax.training.optimizer import make_optimizer, make_schedule
+from rattn_jax.training.optimizer import make_optimizer
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.step_functions import build_model
 from tests.compare import assert_equal
@@ -18,6 +20,7 @@ from tests.devices import ONE
 from tests.tiny import KEYWORDS, make_config
 
 OWN_KEYS = [f"model.{key}" for key in KEYWORDS]
+RATE = optax.constant_schedule(0.1)
 DIGITS = tuple(str(digit) for digit in range(10))
 
 
@@ -45,7 +48,7 @@ def open_tuned(source, **changes):
 
 def new_state(num_classes=10, *, with_averages=False):
     model = create_model("attention56_cifar", num_classes, **KEYWORDS | {"modules_per_stage": (2,)})
-    optimizer = make_optimizer("sgd", make_schedule("step", learning_rate=0.1, num_train_steps=9))
+    optimizer = make_optimizer(OptimizerConfig(), RATE)
     return create_train_state(
         jax.random.key(3), model, optimizer, (8, 8, 3), with_averages=with_averages
     )
@@ -138,16 +141,14 @@ def test_statistics_move_unless_frozen(source, tmp_path):
     ],
 )
 def test_what_cannot_be_frozen(freeze, message):
-    schedule = make_schedule("step", learning_rate=0.1, num_train_steps=9)
-    optimizer = make_optimizer("sgd", schedule, freeze=freeze)
+    optimizer = make_optimizer(OptimizerConfig(), RATE, freeze=freeze)
     with pytest.raises(UsageError, match=message):
         optimizer.init(new_state().params)
 
 
 def test_units_of_a_stage_are_frozen_together():
     params = {"stage1_unit1": np.ones(1), "stage1_unit2": np.ones(1), "stage10_unit1": np.ones(1)}
-    schedule = make_schedule("step", learning_rate=0.1, num_train_steps=9)
-    optimizer = make_optimizer("sgd", schedule, freeze=("stage1",))
+    optimizer = make_optimizer(OptimizerConfig(), RATE, freeze=("stage1",))
     updates, _ = optimizer.update(params, optimizer.init(params), params)
     moved = [name for name, update in updates.items() if update]
     assert moved == ["stage10_unit1"]

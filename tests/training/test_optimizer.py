@@ -6,15 +6,23 @@ import numpy as np
 import optax
 import pytest
 
+from rattn_jax.config.schema import OptimizerConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.models import stack_modules
 from rattn_jax.training.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 
+constant = optax.constant_schedule
 PARAMS = {"kernel": jnp.array([[2.0, -1.0]]), "bias": jnp.array([0.5]), "scale": jnp.array([1.5])}
 
 
-def constant(rate):
-    return make_schedule("step", learning_rate=rate, num_train_steps=100)
+def schedule_of(name, steps, warmup=0, *, peak=0.1):
+    config = OptimizerConfig(schedule=name, learning_rate=peak, warmup_steps=warmup)
+    return make_schedule(config, steps)
+
+
+def optimizer_of(name="sgd", rate=0.1, *, stacked=False, **changes):
+    config = OptimizerConfig(name=name, **{"weight_decay": 0.0, **changes})
+    return make_optimizer(config, constant(rate), stacked=stacked)
 
 
 @pytest.mark.parametrize(
@@ -29,28 +37,20 @@ def constant(rate):
     ],
 )
 def test_step_schedule_at_the_boundaries(updates_done, rate):
-    schedule = make_schedule(
-        "step", learning_rate=0.1, num_train_steps=160_000, boundaries=(64_000, 96_000)
-    )
+    schedule = make_schedule(OptimizerConfig(boundaries=(64_000, 96_000)), 160_000)
     np.testing.assert_allclose(schedule(updates_done), rate, rtol=1e-6)
 
 
 def test_warmup_then_steps():
-    schedule = make_schedule(
-        "step",
-        learning_rate=0.4,
-        num_train_steps=20,
-        warmup_steps=4,
-        boundaries=(10,),
-        step_decay=0.5,
-    )
+    config = OptimizerConfig(learning_rate=0.4, warmup_steps=4, boundaries=(10,), step_decay=0.5)
+    schedule = make_schedule(config, 20)
     rates = [float(schedule(step)) for step in range(12)]
     np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, *[0.4] * 7, 0.2, 0.2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_cosine(warmup):
-    schedule = make_schedule("cosine", learning_rate=0.4, num_train_steps=25, warmup_steps=warmup)
+    schedule = schedule_of("cosine", 25, warmup, peak=0.4)
     expected = [
         0.4 * (step + 1) / warmup
         if step < warmup
@@ -63,7 +63,7 @@ def test_cosine(warmup):
 
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_linear(warmup):
-    schedule = make_schedule("linear", learning_rate=0.4, num_train_steps=25, warmup_steps=warmup)
+    schedule = schedule_of("linear", 25, warmup, peak=0.4)
     expected = [
         0.4 * (step + 1) / warmup if step < warmup else 0.4 * (25 - step) / (25 - warmup)
         for step in range(26)
@@ -74,32 +74,35 @@ def test_linear(warmup):
 
 @pytest.mark.parametrize(("warmup", "peak"), [(0, 30), (14, 14), (20, 20)])
 def test_one_cycle(warmup, peak):
-    schedule = make_schedule(
-        "one_cycle", learning_rate=0.4, num_train_steps=100, warmup_steps=warmup
-    )
+    schedule = schedule_of("one_cycle", 100, warmup, peak=0.4)
     rates = np.array([schedule(step) for step in range(101)])
     assert rates.argmax() == peak
     np.testing.assert_allclose(rates[[0, peak, 100]], [0.4 / 25, 0.4, 0.4 / 25e4], rtol=1e-4)
     assert (np.diff(rates[:peak]) > 0).all()
     assert (np.diff(rates[peak:]) < 0).all()
-    short = make_schedule("one_cycle", learning_rate=1, num_train_steps=22, warmup_steps=15)
+    short = schedule_of("one_cycle", 22, 15)
     assert np.argmax([short(step) for step in range(22)]) == 15
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_in_compiled_steps_and_in_runs_that_only_evaluate(name):
-    schedule = make_schedule(name, learning_rate=0.1, num_train_steps=50, warmup_steps=3)
+    schedule = schedule_of(name, 50, 3)
     for step in (0, 2, 3, 49):
         np.testing.assert_allclose(jax.jit(schedule)(step), schedule(step), rtol=1e-4)
-    assert math.isfinite(make_schedule(name, learning_rate=0.1, num_train_steps=0)(-1))
+    assert math.isfinite(schedule_of(name, 0)(-1))
 
 
-def test_sgd_is_nesterov_with_decay_in_the_gradient():
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_with_decay_in_the_gradient(nesterov):
     momentum, decay, boundary = 0.9, 0.01, 2
-    schedule = make_schedule(
-        "step", learning_rate=0.5, num_train_steps=4, boundaries=(boundary,), step_decay=0.1
+    config = OptimizerConfig(
+        learning_rate=0.5,
+        boundaries=(boundary,),
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=decay,
     )
-    optimizer = make_optimizer("sgd", schedule, momentum=momentum, weight_decay=decay)
+    optimizer = make_optimizer(config, make_schedule(config, 4))
     params = {"bias": jnp.array([2.0, -1.0])}
     state = optimizer.init(params)
     w, velocity = np.array([2.0, -1.0]), np.zeros(2)
@@ -109,8 +112,30 @@ def test_sgd_is_nesterov_with_decay_in_the_gradient():
         params = {"bias": params["bias"] + updates["bias"]}
         total = grad + decay * w
         velocity = momentum * velocity + total
-        w = w - (0.5 if step < boundary else 0.05) * (total + momentum * velocity)
+        direction = total + momentum * velocity if nesterov else velocity
+        w = w - (0.5 if step < boundary else 0.05) * direction
         np.testing.assert_allclose(params["bias"], w, rtol=1e-6)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_is_that_of_pytorch(nesterov):
+    torch = pytest.importorskip("torch", reason="an optional dependency")
+    config = OptimizerConfig(learning_rate=0.1, nesterov=nesterov, weight_decay=0.01)
+    optimizer = make_optimizer(config, constant(0.1))
+    generator = np.random.RandomState(0)
+    params = {"kernel": jnp.asarray(generator.randn(3, 4), jnp.float32)}
+    twin = torch.nn.Parameter(torch.tensor(np.array(params["kernel"])))
+    torch_optimizer = torch.optim.SGD(
+        [twin], lr=0.1, momentum=config.momentum, nesterov=nesterov, weight_decay=0.01
+    )
+    state = optimizer.init(params)
+    for _ in range(20):
+        grad = generator.randn(3, 4).astype(np.float32)
+        twin.grad = torch.tensor(grad)
+        torch_optimizer.step()
+        updates, state = optimizer.update({"kernel": jnp.asarray(grad)}, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params["kernel"], twin.detach(), rtol=1e-6, atol=1e-6)
 
 
 def update(optimizer, gradients, params=PARAMS):
@@ -121,7 +146,7 @@ def update(optimizer, gradients, params=PARAMS):
 @pytest.mark.parametrize("all_decay", [True, False])
 def test_what_decays(name, all_decay):
     """With a decay alone, what decays shrinks and the rest stays."""
-    optimizer = make_optimizer(name, constant(0.1), weight_decay=0.1, decay_norm_and_bias=all_decay)
+    optimizer = optimizer_of(name, weight_decay=0.1, decay_norm_and_bias=all_decay)
     updates = update(optimizer, jax.tree.map(jnp.zeros_like, PARAMS))
     for key, value in updates.items():
         shrinks = np.all(np.sign(value) == -np.sign(PARAMS[key]))
@@ -131,13 +156,13 @@ def test_what_decays(name, all_decay):
 @pytest.mark.parametrize("name", ["lamb", "lars"])
 def test_norms_of_layers_do_not_fit_stacked_layers(name):
     with pytest.raises(UsageError, match=f"optimizer.name='{name}' .* model.scan_modules=False"):
-        make_optimizer(name, constant(0.1), stacked=True)
+        optimizer_of(name, stacked=True)
 
 
 def test_stacked_biases_are_no_kernels():
     module = {"conv": {"kernel": jnp.ones((1, 1, 2, 2))}, "norm": {"bias": jnp.ones(2)}}
     params = stack_modules({"stage1": {"module1": module, "module2": module}})
-    optimizer = make_optimizer("sgd", constant(0.1), weight_decay=0.1, decay_norm_and_bias=False)
+    optimizer = optimizer_of(weight_decay=0.1, decay_norm_and_bias=False)
     stacked = update(optimizer, jax.tree.map(jnp.zeros_like, params), params)["stage1"]["modules"]
     assert np.all(stacked["conv"]["kernel"] < 0)
     assert not np.any(stacked["norm"]["bias"])
@@ -145,7 +170,7 @@ def test_stacked_biases_are_no_kernels():
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_optimizer_goes_down(name):
-    optimizer = make_optimizer(name, constant(0.01), weight_decay=1e-4)
+    optimizer = optimizer_of(name, 0.01, weight_decay=1e-4)
 
     def loss(params):
         return sum(jnp.sum(value**2) for value in jax.tree.leaves(params))
@@ -162,7 +187,7 @@ def test_momentum_is_used():
     for name in ("sgd", "lars", "rmsprop"):
         found = []
         for momentum in (0.0, 0.9):
-            optimizer = make_optimizer(name, constant(0.1), momentum=momentum)
+            optimizer = optimizer_of(name, momentum=momentum)
             state = optimizer.init(PARAMS)
             for _ in range(2):
                 updates, state = optimizer.update(gradients, state, PARAMS)
@@ -171,7 +196,7 @@ def test_momentum_is_used():
 
 
 def test_large_gradients_are_scaled_down_to_the_norm():
-    optimizer = make_optimizer("sgd", constant(1.0), momentum=0.0, clip_norm=2.0)
+    optimizer = optimizer_of(rate=1.0, momentum=0.0, clip_norm=2.0)
     large = {"kernel": jnp.array([[3.0, 0.0]]), "bias": jnp.array([4.0]), "scale": jnp.zeros(1)}
     found = update(optimizer, large)
     np.testing.assert_allclose(found["kernel"], [[-1.2, 0.0]], rtol=1e-6)
@@ -184,12 +209,12 @@ def test_bad_values():
     with pytest.raises(
         UsageError, match=r"optimizer.name='adm' is unknown: choose one of adamw, l"
     ):
-        make_optimizer("adm", constant(0.1))
+        optimizer_of("adm")
     with pytest.raises(
         UsageError, match=r"optimizer.schedule='cos' is unknown: choose one of cosi"
     ):
-        make_schedule("cos", learning_rate=0.1, num_train_steps=1)
+        schedule_of("cos", 1)
     with pytest.raises(
         UsageError, match=r"optimizer.warmup_steps=9 must be below num_train_steps=9"
     ):
-        make_schedule("cosine", learning_rate=0.1, num_train_steps=9, warmup_steps=9)
+        schedule_of("cosine", 9, 9)
