@@ -89,6 +89,7 @@ def get_config() -> ConfigDict:
     config.regularization.erasing = 0.0  # probability of erasing a random rectangle
     config.regularization.mixup = 0.0  # alpha
     config.regularization.cutmix = 0.0  # alpha
+    config.regularization.mixing_off_last_steps = 0  # updates at the end without mixup and CutMix
     config.label_smoothing = 0.0  # fraction of the target that is spread over all classes
 
     # The network, and keywords that replace its defaults if they are set.

@@ -86,6 +86,7 @@ def regularize(
     erasing: float = 0.0,
     mixup: float = 0.0,
     cutmix: float = 0.0,
+    mixing: Array | bool = True,
 ) -> tuple[Array, Array]:
     """Erases parts of images, then mixes images and targets. All off: nothing changes.
 
@@ -101,6 +102,7 @@ def regularize(
         mixup: alpha of `mixup`; 0 is off.
         cutmix: alpha of `cutmix`; 0 is off. With both, a batch has one or the other, each half of
             the time.
+        mixing: whether this batch is mixed at all, a boolean scalar.
 
     Returns:
         Images float [B, H, W, C] and targets float [B, K].
@@ -115,17 +117,13 @@ def regularize(
 
     if cutout or erasing:
         images = jax.vmap(erase)(rngs, images)
+    if not (mixup or cutmix):
+        return images, targets
     choice_rng, mixing_rng = jax.random.split(jax.random.fold_in(rngs[0], _MIXING))
+    by_mixup = partial(regularization.mixup, mixing_rng, alpha=mixup)
+    by_cutmix = partial(regularization.cutmix, mixing_rng, alpha=cutmix)
     if mixup and cutmix:
-        return jax.lax.cond(
-            jax.random.bernoulli(choice_rng),
-            partial(regularization.mixup, mixing_rng, alpha=mixup),
-            partial(regularization.cutmix, mixing_rng, alpha=cutmix),
-            images,
-            targets,
-        )
-    if mixup:
-        return regularization.mixup(mixing_rng, images, targets, mixup)
-    if cutmix:
-        return regularization.cutmix(mixing_rng, images, targets, cutmix)
-    return images, targets
+        mixed = jax.lax.cond(jax.random.bernoulli(choice_rng), by_mixup, by_cutmix, images, targets)
+    else:
+        mixed = by_mixup(images, targets) if mixup else by_cutmix(images, targets)
+    return jax.tree.map(partial(jnp.where, mixing), mixed, (images, targets))

@@ -80,6 +80,7 @@ _RULES: dict[str, Rule] = {
     "regularization.erasing": _SHARE,
     "regularization.mixup": _RATE,
     "regularization.cutmix": _RATE,
+    "regularization.mixing_off_last_steps": _NOT_NEGATIVE,
     "label_smoothing": _BELOW_ONE,
     "accumulate_steps": _POSITIVE,
     "ema_decay": _BELOW_ONE,

@@ -48,12 +48,13 @@ class AugmentationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RegularizationConfig:
-    """Regularization: section `regularization`, the keywords of `regularize`."""
+    """Regularization: section `regularization`."""
 
     cutout: int = 0
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mixing_off_last_steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

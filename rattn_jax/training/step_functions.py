@@ -175,6 +175,7 @@ def build_steps(
         spec.num_classes,
         config.seed,
         config.label_smoothing,
+        config.num_train_steps,
     )
     rule = UpdateRule(
         model,

@@ -35,6 +35,7 @@ class Preprocessing:
         num_classes: number of classes.
         seed: seed of the run.
         label_smoothing: fraction of the target that is spread over all classes.
+        num_train_steps: updates of the whole run, for `mixing_off_last_steps`.
     """
 
     augmentation: AugmentationConfig
@@ -42,6 +43,7 @@ class Preprocessing:
     num_classes: int
     seed: int
     label_smoothing: float = 0.0
+    num_train_steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,22 @@ def prepare(
     images = normalize(images, normalization)
     labels = jnp.asarray(batch.labels)
     targets = one_hot_targets(labels, options.num_classes, options.label_smoothing)
-    return regularize(rngs, images, targets, **dataclasses.asdict(options.regularization))
+    return regularize(
+        rngs,
+        images,
+        targets,
+        cutout=options.regularization.cutout,
+        erasing=options.regularization.erasing,
+        mixup=options.regularization.mixup,
+        cutmix=options.regularization.cutmix,
+        mixing=_is_mixing(step, options),
+    )
+
+
+def _is_mixing(step: Array, options: Preprocessing) -> Array | bool:
+    """Whether the update after `step` updates mixes examples, a boolean scalar."""
+    off = options.regularization.mixing_off_last_steps
+    return step < options.num_train_steps - off if off else True
 
 
 def train_step(

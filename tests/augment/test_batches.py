@@ -7,7 +7,10 @@ import pytest
 
 from rattn_jax.augment import augment_images, example_rngs, pca_lighting, regularize
 from rattn_jax.augment.color import _EIGENVALUES, _EIGENVECTORS
+from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
+from rattn_jax.data.batches import Batch, Normalization
 from rattn_jax.errors import UsageError
+from rattn_jax.training.steps import Preprocessing, prepare
 
 IMAGES = np.random.RandomState(0).randint(1, 256, (64, 6, 5, 3)).astype(np.uint8)
 NORMALISED = IMAGES.astype(np.float32) / 64 - 2
@@ -79,6 +82,23 @@ def test_with_both_kinds_of_mixing_a_batch_takes_one(rng):
         # Pasting copies pixels; mixing makes new ones.
         pasted.append(np.isin(np.asarray(images), NORMALISED).all())
     assert 8 < sum(pasted) < 32
+
+
+@pytest.mark.parametrize("option", [{"mixup": 0.5}, {"cutmix": 50.0}])
+def test_mixing_ends_so_many_updates_before_the_end(rng, option):
+    regularization = RegularizationConfig(mixing_off_last_steps=3, **option)
+    preprocessing = Preprocessing(
+        AugmentationConfig(crop_padding=0, flip=False), regularization, 64, 0, num_train_steps=10
+    )
+    normalization = Normalization(np.zeros((), np.float32), np.ones((), np.float32))
+    batch = Batch(IMAGES, np.arange(64))
+
+    @jax.jit
+    def targets_of(step):
+        return prepare(batch, normalization, step, jnp.arange(64), preprocessing)[1]
+
+    mixed = [step for step in range(10) if np.any(targets_of(jnp.int32(step)) != np.eye(64))]
+    assert mixed == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_rng_of_an_example_depends_on_seed_step_and_position_only():

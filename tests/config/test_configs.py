@@ -18,7 +18,7 @@ from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
 from rattn_jax.runs.workdir import check_same_config
 from rattn_jax.training.step_functions import build_model, build_optimizer
-from tests.networks import SIZES
+from tests.networks import CIFAR_PARAMETERS, SIZES
 
 # Networks, and the size of the images on which the paper tests them.
 TABLE_7 = {
@@ -144,12 +144,12 @@ def test_unknown_key():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cifar")])
 def test_config_is_what_its_name_says(name):
-    dataset, *kind, network = re.sub("_(fast|gpu|modern)$", "", name).split(
+    dataset, *kind, network = re.sub("_(fast|gpu|modern|wide)$", "", name).split(
         "_", maxsplit=name.count("noise") + 1
     )
     config = importlib.import_module(f"configs.{name}").get_config()
     assert config.dataset.name == dataset
-    assert config.model.name == f"{network}_cifar"
+    assert config.model.name == f"{network}_cifar" or name.endswith("_wide")
     noise = float(kind[0].removeprefix("noise")) / 100 if kind else 0
     assert config.dataset.label_noise.clean_ratio == pytest.approx(1 - noise)
 
@@ -162,6 +162,26 @@ def test_imagenet_configs(network, size):
     assert config.optimizer.boundaries == (200_000, 400_000, 500_000)
     assert config.num_train_steps == 530_000
     assert (config.optimizer.momentum, config.optimizer.nesterov) == (0.9, False)
+
+
+def test_modern_recipe_is_that_of_its_source():
+    for network in ("attention56_modern", "attention92_modern", "attention92_wide"):
+        config = importlib.import_module(f"configs.cifar10_{network}").get_config()
+        epoch = 50_000 // config.batch_size
+        assert config.num_train_steps == 220 * epoch
+        assert config.optimizer.learning_rate / config.batch_size == pytest.approx(0.1 / 64)
+        assert (config.optimizer.schedule, config.optimizer.warmup_steps) == ("cosine", 5 * epoch)
+        used = {key: value for key, value in config.regularization.items() if value}
+        assert used == {"mixup": 1.0, "mixing_off_last_steps": 20 * epoch, "erasing": 0.5}
+
+
+def test_wide_network_has_the_parameters_of_the_ports():
+    config = parse_config(importlib.import_module("configs.cifar10_attention92_wide").get_config())
+    model = build_model(config, 10)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert parameters == CIFAR_PARAMETERS["attention92_port_cifar"][0] == 12_170_730
 
 
 def test_recipe_of_the_paper():
