@@ -33,7 +33,7 @@ class NonfiniteError(Exception):
 
 
 class Preempted(Exception):  # noqa: N818 - not an error: the run resumes when it is started again
-    """SIGTERM or Ctrl-C has ended the run, after saving: exit status 75.
+    """A signal, such as SIGTERM or Ctrl-C, has ended the run, after saving: exit status 75.
 
     The message is one line that names the step.
     """

@@ -13,6 +13,7 @@ after saving (run again). From Python:
 
 import argparse
 import dataclasses
+import importlib.util
 import os
 import sys
 import traceback
@@ -39,6 +40,7 @@ def train_and_evaluate(
     config: ConfigDict, workdir: epath.PathLike, devices: "Sequence[jax.Device] | None" = None
 ) -> "TrainState":
     """See `rattn_jax.training.run.train_and_evaluate`."""
+    _check_system()
     from rattn_jax.training import run
 
     return run.train_and_evaluate(config, workdir, devices)
@@ -110,9 +112,21 @@ def selftest(arguments: Sequence[str] | None = None) -> None:
 
 
 def _selftest(config: ConfigDict, workdir: str) -> None:
+    _check_system()
     from rattn_jax.training.selftest import selftest
 
     selftest(config, workdir)
+
+
+def _check_system() -> None:
+    """Raises UsageError where training lacks what it takes from the system."""
+    missing = [name for name in ("fcntl", "resource") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"training runs on Linux and macOS, and sys.platform={sys.platform!r} has no "
+            f"{' and no '.join(missing)}: use one of them, WSL 2 or a container; predict, explain "
+            "and export work here"
+        )
 
 
 def _parser(prog: str, doc: str | None, *, with_config: bool = True) -> Parser:

@@ -173,6 +173,23 @@ def test_names_that_are_not_utf_8_are_printed():
     assert (status, out, err) == (0, b"\\udcff.jpg\n", b"")
 
 
+def test_without_the_modules_of_posix_networks_are_used_and_training_says_where_it_runs(tmp_path):
+    program = (
+        "import sys\n"
+        "sys.modules['fcntl'] = sys.modules['resource'] = None\n"
+        "import rattn_jax.explain, rattn_jax.export, rattn_jax.predict\n"
+        "print(rattn_jax.load('attention56_digits').class_names[1], flush=True)\n"
+        "from rattn_jax.__main__ import main\n"
+        f"main(['train', '--config=digits', '--workdir={tmp_path}'])"
+    )
+    process = start_afresh("-c", program)
+    out, err = process.communicate(timeout=200)
+    assert (process.returncode, out) == (2, "1\n")
+    assert err.startswith("rattn train: training runs on Linux and macOS, and sys.platform='linux'")
+    assert err.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
 def test_device_that_is_not_there(tmp_path, platform):
     arguments = ["train", TINY, f"--workdir={tmp_path}"]

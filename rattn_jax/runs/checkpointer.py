@@ -64,6 +64,7 @@ class Checkpointer:
     Attributes:
         directory: its absolute path.
         best: step of a checkpoint to keep whatever its age; None if there is none.
+        restored: record of the checkpoint that was restored; None if none was.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Checkpointer:
         self.directory = absolute(directory)
         self._keep, self._record, self._compare, self._say = keep, record, compare, say
         self.best: int | None = None
+        self.restored: Any = None
         self._stop_on_error = stop_on_error
         self._error: SaveError | None = None  # of the last save
         self._saving: int | None = None
@@ -210,7 +212,7 @@ class Checkpointer:
             if is_main_process():
                 for other in damaged:
                     self._put_aside(other)
-            self._newest = step
+            self._newest, self.restored = step, record
             return restored
         if damaged:
             raise none_is_valid(self.directory, len(damaged))

@@ -1,4 +1,4 @@
-"""The folder of a run: creates and locks it, and keeps different runs from sharing it.
+"""The folder of a run: creates it, and keeps different runs from sharing it.
 
 config.json      the resolved config, library versions, devices, git commit
 normalization.npz    normalization and size of the images, see `saved_run.py`
@@ -9,13 +9,11 @@ tensorboard/     event files
 compilation_cache/   compiled functions, see `training/compilation.py`
 """
 
-import contextlib
-import fcntl
 import json
 import platform
 import subprocess
 import textwrap
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -26,7 +24,7 @@ from rattn_jax.config.load import as_before, flatten, read_config, with_new_name
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.files import absolute, is_remote, replace_text
+from rattn_jax.runs.files import absolute, replace_text
 from rattn_jax.runs.weights_folder import is_weights_folder
 
 # Keys that may change when a run is resumed, because they do not change its results.
@@ -161,29 +159,6 @@ def check_same_run(path: epath.Path, before: Any, now: Any) -> None:
     """Raises UsageError unless both results of `record_run` belong to the same run."""
     check_same_config(path, before["config"], now["config"])
     _compare_dataset(path, before["dataset"], now["dataset"])
-
-
-@contextlib.contextmanager
-def lock_run_folder(folder: epath.Path) -> Generator[None]:
-    """Locks the folder against other training processes while the block runs.
-
-    The lock ends with the process, even if it is killed. Object stores have no locks.
-
-    Raises:
-        UsageError: another process is training there.
-    """
-    if not is_main_process() or is_remote(folder):
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"workdir {folder} is in use by another process: wait for it, or choose another "
-                "workdir"
-            ) from error
-        yield
 
 
 def read_run(folder: epath.Path) -> tuple[RunConfig, dict[str, Any]]:

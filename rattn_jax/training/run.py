@@ -10,7 +10,7 @@ from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
 
-from rattn_jax.config.load import parse_config
+from rattn_jax.config.load import parse_config, read_config
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.open_loader import image_sizes, open_loader
@@ -30,12 +30,12 @@ from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import replace_text
+from rattn_jax.runs.lock import lock_run_folder
 from rattn_jax.runs.metrics_log import MetricWriter
 from rattn_jax.runs.saved_run import SavedRun, record_inputs
 from rattn_jax.runs.workdir import (
     check_same_run,
     config_of_run,
-    lock_run_folder,
     open_run_folder,
     record_run,
 )
@@ -47,7 +47,7 @@ from rattn_jax.training.profiling import Profiler, Throughput
 from rattn_jax.training.run_report import ReportWriter
 from rattn_jax.training.schedule import build_schedule
 from rattn_jax.training.state import TrainState
-from rattn_jax.training.step_functions import StepFunctions, build_steps
+from rattn_jax.training.step_functions import StepFunctions, build_steps, explain_jump
 
 
 def train_and_evaluate(
@@ -68,7 +68,7 @@ def train_and_evaluate(
         DataError: all checkpoints, or too many examples, are damaged.
         SaveError: a checkpoint or metrics could not be written.
         NonfiniteError: an update gave NaN or infinity.
-        Preempted: SIGTERM or Ctrl-C has ended the run, after saving.
+        Preempted: a signal has ended the run, after saving.
     """
     parsed = parse_config(config)
     devices = find_devices() if devices is None else devices
@@ -88,8 +88,9 @@ def _run(
     sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
     folder = open_run_folder(workdir, config.to_dict())
     with ExitStack() as stack:
-        preemption = stack.enter_context(PreemptionGuard(config.preemption_grace_seconds))
-        stack.enter_context(lock_run_folder(folder))
+        guard = PreemptionGuard(config.preemption_grace_seconds, console.say)
+        preemption = stack.enter_context(guard)
+        stack.enter_context(lock_run_folder(folder, console.say))
         # Errors in the config must show before the folder is claimed for this run.
         console.enter("tracing the network")
         target = steps.abstract_state()
@@ -110,6 +111,9 @@ def _run(
             state = _first_state(config, steps, source, dataset.class_names, folder, console)
         else:
             console.say(f"resuming from the checkpoint of step {int(state.step)}")
+            before = read_config(checkpointer.restored["config"])
+            if text := explain_jump(before, config, int(state.step)):
+                console.say(text)
         console.enter(None)
         step = int(state.step)
         stop_on_error = config.on_save_error == "stop"

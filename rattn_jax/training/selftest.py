@@ -25,7 +25,8 @@ from rattn_jax.parallel.mesh import check_batch_size, find_devices, is_main_proc
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import is_remote
-from rattn_jax.runs.workdir import config_of_run, lock_run_folder, open_run_folder
+from rattn_jax.runs.lock import lock_run_folder
+from rattn_jax.runs.workdir import config_of_run, open_run_folder
 from rattn_jax.training.init_from import open_source, start_from
 from rattn_jax.training.profiling import Throughput
 from rattn_jax.training.state import TrainState
@@ -100,7 +101,7 @@ def _selftest(
     sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
     folder = open_run_folder(workdir, config.to_dict())
     scratch = folder / ".selftest"
-    with lock_run_folder(folder):
+    with lock_run_folder(folder, console.say):
         try:
             console.say(f"ok  {'devices':12}{len(devices)} x {devices[0].device_kind}")
             dataset = build_dataset(config)

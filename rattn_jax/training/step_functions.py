@@ -5,6 +5,7 @@ state = steps.to_device(steps.initial_state())
 state = steps.train(state, loader.train(step, count))
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -224,6 +225,29 @@ def build_model(config: RunConfig, num_classes: int) -> nn.Module:
     if config.sync_batch_norm:
         keywords["norm_axis_name"] = DATA_AXIS
     return create_model(config.model.name, num_classes, **keywords)
+
+
+def explain_jump(before: RunConfig, now: RunConfig, step: int) -> str | None:
+    """A line if another length of the run makes the learning rate jump.
+
+    Args:
+        before: the config until now.
+        now: the config to go on with.
+        step: number of updates done.
+
+    Returns:
+        The line; None if the rate goes on as it would have, within 1 %, or no update is left.
+    """
+    if not 0 < step < now.num_train_steps:
+        return None
+    old, new = (build_optimizer(config)[0] for config in (before, now))
+    if math.isclose(old(step - 1), new(step - 1), rel_tol=0.01):
+        return None
+    return (
+        f"the learning rate jumps from {float(old(step - 1)):.3g} in update {step} to "
+        f"{float(new(step)):.3g} in the next: optimizer.schedule={now.optimizer.schedule!r} spans "
+        f"num_train_steps, which was {before.num_train_steps} and is {now.num_train_steps}"
+    )
 
 
 def build_optimizer(config: RunConfig) -> tuple[optax.Schedule, optax.GradientTransformation]:

@@ -1,5 +1,7 @@
 import os
+import queue
 import signal
+import threading
 import time
 
 import pytest
@@ -17,3 +19,49 @@ def test_a_signal_that_comes_again_is_heeded_once_and_in_silence(capfd):
         with pytest.raises(Preempted):
             preemption.check()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_what_batch_systems_and_terminals_send_stops_like_sigterm(number):
+    before = signal.getsignal(number)
+    with PreemptionGuard(grace_seconds=60) as preemption:
+        os.kill(os.getpid(), number)
+        with pytest.raises(Preempted):
+            preemption.check()
+    assert signal.getsignal(number) is before
+
+
+def test_the_grace_time_begins_with_any_of_them(monkeypatch, capfd):
+    statuses = queue.Queue()
+    monkeypatch.setattr(os, "_exit", statuses.put)
+    with PreemptionGuard(grace_seconds=0.01):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert statuses.get(timeout=60) == 75
+    assert capfd.readouterr().err.startswith("SIGUSR1, and 0.01 s were not enough to save: run")
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with PreemptionGuard(grace_seconds=60) as preemption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            preemption.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_in_another_thread_signals_are_left_as_they_are():
+    said, handlers = [], [signal.getsignal(signal.SIGTERM)]
+
+    def work():
+        with PreemptionGuard(grace_seconds=60, say=said.append) as preemption:
+            preemption.check()
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers[0] is handlers[1]
+    assert [line.partition(":")[0] for line in said] == [
+        "training in a thread that is not the main one"
+    ]

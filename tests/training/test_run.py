@@ -1,16 +1,19 @@
 import dataclasses
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import pytest
 
 import rattn_jax.training.run
+from rattn_jax.config.schema import OptimizerConfig, RunConfig
 from rattn_jax.data import open_dataset
 from rattn_jax.data.dataset import Subset
 from rattn_jax.errors import UsageError
 from rattn_jax.models import unstack_modules
 from rattn_jax.train import train_and_evaluate
+from rattn_jax.training.step_functions import explain_jump
 from tests.compare import assert_close, assert_equal, assert_rows_close, numbers, read_rows
 from tests.devices import ONE
 from tests.tiny import make_config
@@ -92,6 +95,41 @@ def test_finished_run_has_nothing_left_to_do(straight, capsys):
     assert_equal(state, straight[1])
     assert read_rows(straight[0]) == before
     assert "nothing is left to do: 6 steps are done" in capsys.readouterr().out
+
+
+def test_what_changes_for_a_run_that_goes_on_is_said(straight, monkeypatch, capsys):
+    """In a thread no signal saves; and the rate may jump, from that of the checkpoint's config."""
+
+    def explain(before, now, step):
+        return f"the rate jumps: {before.num_train_steps}, {now.num_train_steps}, {step}"
+
+    monkeypatch.setattr(rattn_jax.training.run, "explain_jump", explain)
+    config = make_config(log_every_steps=3, num_train_steps=5)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(train_and_evaluate, config, straight[0], ONE).result()
+    out = capsys.readouterr().out
+    assert "training in a thread that is not the main one: no signal saves first" in out
+    assert "the rate jumps: 6, 5, 6" in out
+
+
+@pytest.mark.parametrize(
+    ("schedule", "before", "now", "step", "says"),
+    [
+        ("cosine", 6, 60, 6, True),
+        ("one_cycle", 6, 60, 3, True),
+        ("linear", 60, 30, 20, True),  # a shorter run, too
+        ("step", 6, 60, 6, False),
+        ("cosine", 60, 60, 6, False),
+        ("cosine", 6, 0, 6, False),  # an evaluation
+        ("cosine", 6, 60, 0, False),
+    ],
+)
+def test_when_a_jump_of_the_rate_is_said(schedule, before, now, step, says):
+    configs = (
+        RunConfig(num_train_steps=n, optimizer=OptimizerConfig(schedule=schedule))
+        for n in (before, now)
+    )
+    assert bool(explain_jump(*configs, step)) == says
 
 
 def test_evaluation_alone(straight, tmp_path):

@@ -1,0 +1,53 @@
+"""Locks the folder of a run, so that no two processes train in it.
+
+with lock_run_folder(folder, console.say):
+    ...
+"""
+
+import contextlib
+import errno
+import fcntl
+from collections.abc import Callable, Generator
+
+from etils import epath
+
+from rattn_jax.errors import UsageError
+from rattn_jax.parallel.mesh import is_main_process
+from rattn_jax.runs.files import is_remote
+
+# The errors of file systems without locks: some of networks and of containers.
+_NO_LOCKS = frozenset(
+    {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.ENOTTY, errno.EOPNOTSUPP}
+)
+
+
+@contextlib.contextmanager
+def lock_run_folder(folder: epath.Path, say: Callable[[str], None]) -> Generator[None]:
+    """Locks the folder against other training processes while the block runs.
+
+    The lock ends with the process, even if it is killed. Object stores and some file systems have
+    no locks: `say` is then called with a line, and the block runs without one. A file that stands
+    for a lock would be left by a killed process, and nobody could say whether it still runs.
+
+    Raises:
+        UsageError: another process is training there.
+    """
+    if not is_main_process() or is_remote(folder):
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"workdir {folder} is in use by another process: wait for it, or choose another "
+                "workdir"
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            say(
+                f"the file system of {folder} has no locks ({error.strerror}): make sure that no "
+                "other process trains there"
+            )
+        yield

@@ -1,0 +1,47 @@
+"""The lock of a run's folder."""
+
+import errno
+import fcntl
+
+import pytest
+from etils import epath
+
+from rattn_jax.errors import UsageError
+from rattn_jax.runs.lock import lock_run_folder
+
+
+def test_a_second_process_is_refused(tmp_path):
+    folder, said = epath.Path(tmp_path), []
+    with (
+        lock_run_folder(folder, said.append),
+        pytest.raises(UsageError, match="is in use by another process"),
+        lock_run_folder(folder, said.append),
+    ):
+        pass
+    with lock_run_folder(folder, said.append):  # it ends with the block
+        assert not said
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_named_and_trained_on(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = []
+    with lock_run_folder(epath.Path(tmp_path), said.append):
+        pass
+    (line,) = said
+    assert line.startswith(f"the file system of {tmp_path} has no locks (no locks available)")
+
+
+def test_other_errors_of_the_lock_are_not_hidden(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(OSError, match="input/output error"),
+        lock_run_folder(epath.Path(tmp_path), print),
+    ):
+        pass
