@@ -59,6 +59,8 @@ def get_config() -> ConfigDict:
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side
     # Scale as Pillow does, whatever the file; False: as in runs of before there was this key.
     config.dataset.exact_pixels = True
+    # Of a folder: every known format, and folders below those of the classes; False: as before.
+    config.dataset.all_images = True
     config.dataset.test_exclude_file = config_dict.placeholder(str)  # file names, one per line
     config.dataset.max_resident_bytes = 2**30  # larger datasets, decoded, are streamed
     config.dataset.num_threads = 0  # that decode images; 0: one per core

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import NoReturn
@@ -190,6 +191,8 @@ def _set_up_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None if it was closed when Python started
             stream.reconfigure(errors="backslashreplace")
+    # Of Pillow, about files that `data/images.py` then refuses.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     logging.basicConfig(format="%(message)s")
     absl_logging.set_verbosity(absl_logging.WARNING)
     # A failed save leaves an error for each array; SaveError reports it once.

@@ -21,9 +21,10 @@ from rattn_jax.cli import (
     add_workdir,
     errors_on_one_line,
     positive,
+    say,
     working,
 )
-from rattn_jax.data.image_folder import find_images
+from rattn_jax.data.image_files import LeftOut, find_images
 from rattn_jax.inference.network import Classifier, load
 
 
@@ -36,7 +37,8 @@ def _best(row: np.ndarray, network: Classifier, top: int) -> list[dict[str, obje
 
 
 def _as_text(file: epath.Path, best: list[dict[str, object]]) -> str:
-    return "  ".join([str(file), *(f"{b['class']} {b['probability']:.2%}" for b in best)])
+    name = str(file).replace("\n", "\\n")
+    return "  ".join([name, *(f"{b['class']} {b['probability']:.2%}" for b in best)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=positive, default=64, help="images at a time (64)")
     options = parser.parse(arguments)
     with errors_on_one_line(parser.prog):
-        files = find_images(options.image)
+        left_out = LeftOut()
+        files = find_images(options.image, left_out)
+        if files != [epath.Path(path) for path in options.image]:  # there are folders among them
+            say(parser.prog, f"{len(files):,} images{f', {left_out}' if left_out else ''}")
         with working("reading the run"):
             network = load(options.workdir, options.step)
         num_bad = 0

@@ -32,7 +32,11 @@ _RENAMED = {
     "optimizer.decay": "optimizer.step_decay",
 }
 # Values that keys stood for before they existed, where some config of today has another.
-_BEFORE: dict[str, Any] = {"dataset.exact_pixels": False, "optimizer.nesterov": True}
+_BEFORE: dict[str, Any] = {
+    "dataset.all_images": False,
+    "dataset.exact_pixels": False,
+    "optimizer.nesterov": True,
+}
 _OLD_NORMALIZATION, _NEW_NORMALIZATION = "unit", "zero_one"
 
 # In the repository this folder is a link to configs/.
@@ -92,6 +96,8 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         key = re.split(r"[=\[]", flag.removeprefix("--config."))[0]
         if key not in known:
             raise UsageError(_unknown_key(key, known))
+    # Of a tuple that is set twice the library would take both values.
+    overrides = list({flag.partition("=")[0]: flag for flag in overrides}.values())
     values, argv = flags.FlagValues(), ["rattn", *overrides]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)

@@ -6,6 +6,7 @@ dataset.train[3]                           # Example
 dataset_spec("cifar10")                    # classes, sizes and image size
 """
 
+import dataclasses
 import difflib
 
 from absl import logging
@@ -25,7 +26,11 @@ KNOWN = {
 
 
 def dataset_spec(
-    name: str, data_dir: str | None = None, *, test_fraction: float = 0.1
+    name: str,
+    data_dir: str | None = None,
+    *,
+    test_fraction: float = 0.1,
+    all_images: bool = True,
 ) -> DatasetSpec:
     """Classes, example counts and image size of a dataset; reads no data of those in `KNOWN`.
 
@@ -33,13 +38,14 @@ def dataset_spec(
         name: see `open_dataset`.
         data_dir: see `open_dataset`.
         test_fraction: see `open_dataset`.
+        all_images: see `open_dataset`.
 
     Raises:
         UsageError: see `open_dataset`.
     """
     if name in KNOWN:
         return KNOWN[name]
-    opened = open_dataset(name, data_dir, test_fraction=test_fraction)
+    opened = open_dataset(name, data_dir, test_fraction=test_fraction, all_images=all_images)
     return DatasetSpec(opened.num_classes, opened.image_size, len(opened.train), len(opened.test))
 
 
@@ -50,6 +56,7 @@ def open_dataset(
     train_split: str = "train",
     test_split: str | None = None,
     test_fraction: float = 0.1,
+    all_images: bool = True,
 ) -> Dataset:
     """Opens a dataset, and prepares it first if possible.
 
@@ -62,6 +69,7 @@ def open_dataset(
         train_split: training split of a TFDS set.
         test_split: test split of a TFDS set; None: "test" if it exists, otherwise "validation".
         test_fraction: fraction of each class that is held out if there is no test split.
+        all_images: of a folder, see `image_folder.py`.
 
     Returns:
         The dataset; its examples are in the same order every time.
@@ -75,7 +83,7 @@ def open_dataset(
 
         dataset = digits.open_digits()
     elif name.startswith("folder:"):
-        dataset = _open_folder(name, test_fraction)
+        dataset = _open_folder(name, test_fraction, all_images)
     else:
         dataset = _open_tfds(name, data_dir, train_split, test_split, test_fraction)
     if name in KNOWN:
@@ -85,11 +93,13 @@ def open_dataset(
 
 # The readers are imported when called, because scikit-learn and tensorflow-datasets take 2 s and
 # 1 s to import.
-def _open_folder(name: str, test_fraction: float) -> Dataset:
+def _open_folder(name: str, test_fraction: float, all_images: bool) -> Dataset:
     from rattn_jax.data import image_folder
 
-    class_names, train, test = image_folder.open_folder(name.removeprefix(image_folder.PREFIX))
-    return _complete(name, class_names, train, test, None, test_fraction)
+    path = name.removeprefix(image_folder.PREFIX)
+    class_names, train, test, notes = image_folder.open_folder(path, all_images=all_images)
+    complete = _complete(name, class_names, train, test, None, test_fraction)
+    return dataclasses.replace(complete, notes=notes)
 
 
 def _open_tfds(
@@ -158,7 +168,12 @@ def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
 def build_spec(config: RunConfig) -> DatasetSpec:
     """Describes the dataset of a run without reading it, if it is a known one."""
     dataset = config.dataset
-    return dataset_spec(dataset.name, config.data_dir, test_fraction=dataset.test_fraction)
+    return dataset_spec(
+        dataset.name,
+        config.data_dir,
+        test_fraction=dataset.test_fraction,
+        all_images=dataset.all_images,
+    )
 
 
 def build_dataset(config: RunConfig) -> Dataset:
@@ -169,4 +184,5 @@ def build_dataset(config: RunConfig) -> Dataset:
         train_split=config.dataset.train_split,
         test_split=config.dataset.test_split,
         test_fraction=config.dataset.test_fraction,
+        all_images=config.dataset.all_images,
     )

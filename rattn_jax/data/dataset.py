@@ -19,7 +19,7 @@ class Example:
         index: index of the example in the stored split.
         name: its name in messages.
         file_name: name of its file without folders; "" if unknown.
-        image: an encoded file (JPEG, PNG, WebP), or uint8 [H, W, 3].
+        image: an encoded file, see `images.py`, or uint8 [H, W, 3].
         label: its class.
         clean_label: its class before label noise.
         upright: whether the rotation in the file's metadata (EXIF) is applied.
@@ -109,6 +109,7 @@ class Dataset:
         train: the training examples.
         test: the test examples.
         image_size: height and width if all images are squares of one size, otherwise None.
+        notes: lines for the user: what was left out, and what else one would not expect.
     """
 
     name: str
@@ -116,11 +117,20 @@ class Dataset:
     train: Source
     test: Source
     image_size: int | None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    def summary(self) -> str:
+        """What was found, in a line, and the notes, each in another one."""
+        found = (
+            f"{self.name}: {len(self.train):,} training and {len(self.test):,} test images of "
+            f"{self.num_classes:,} classes"
+        )
+        return "\n".join([found, *(f"  {note}" for note in self.notes)])
 
     def describe(self) -> dict[str, Any]:
         """Class names and sizes, as they are written to a run's config.json."""

@@ -1,21 +1,34 @@
 """Reads your own images from a folder with one folder per class.
 
 PATH/train/cat/1.jpg          or, with a part of each class held out:
-PATH/train/dog/2.png              PATH/cat/1.jpg
-PATH/test/cat/3.webp              PATH/dog/2.png
+PATH/train/dog/day1/2.png         PATH/cat/1.jpg
+PATH/test/cat/3.webp              PATH/dog/day1/2.png
+
+`image_layout.py` finds the folders of the parts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
 from rattn_jax.data.dataset import Example
+from rattn_jax.data.image_files import LeftOut, entries_of, images_below, no_image
+from rattn_jax.data.image_layout import (
+    Classes,
+    find_layout,
+    layout_before,
+    list_names,
+    refuse_inner_parts,
+)
 from rattn_jax.errors import UsageError
 
 PREFIX = "folder:"  # of dataset.name
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})  # suffixes of image files
+
+# What was read before there was `dataset.all_images`.
+_SUFFIXES_BEFORE = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 class FolderSource:
@@ -45,103 +58,96 @@ class FolderSource:
         """See `Source`."""
         return self._labels
 
+    def has_suffix(self, suffix: str) -> bool:
+        """Whether one of the files has this suffix, in lower case."""
+        return any(file.suffix.lower() == suffix for file in self._files)
+
 
 class Folder(NamedTuple):
-    """The contents of a folder; `test` is None without a folder of test images."""
+    """The contents of a folder.
+
+    Attributes:
+        class_names: names of the classes, in alphabetical order.
+        train: the training images.
+        test: the test images; None without a folder of them.
+        notes: lines for the user: what was left out, and what else one would not expect.
+    """
 
     class_names: tuple[str, ...]
     train: FolderSource
     test: FolderSource | None
+    notes: tuple[str, ...]
 
 
-def open_folder(path: epath.PathLike) -> Folder:
+def open_folder(path: epath.PathLike, *, all_images: bool = True) -> Folder:
     """Lists the images of a folder, in alphabetical order so that their indices are stable.
+
+    Names of classes that differ only in Unicode's normal form are one name.
 
     Args:
         path: the folder, local or a URL.
+        all_images: read the suffixes of `image_files.py`, in folders below those of the classes,
+            too. False: as before there was this choice.
 
     Raises:
-        UsageError: no such folder, no classes, a class without images, or classes in the test part
-            that the training part does not have.
+        UsageError: no such folder, a layout that can be meant in several ways, no classes, a class
+            without training images, or classes that only the test part has.
     """
     root = epath.Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(
             f"dataset.name='{PREFIX}{path}': there is no such folder; correct the path"
         )
-    train_root = root / "train" if (root / "train").is_dir() else root
-    test_root = next((root / n for n in ("test", "val", "validation") if (root / n).is_dir()), None)
-    if test_root is not None and train_root == root:
-        raise UsageError(
-            f"{root} has a folder {test_root.name} but none called train: add it, or keep class "
-            "folders only"
-        )
-    names = _class_folders(train_root)
+    left_out = LeftOut()
+    layout = find_layout(root, left_out) if all_images else layout_before(root)
+    read = partial(images_below, left_out=left_out) if all_images else _images_before
+    names = tuple(sorted(layout.train))
     if len(names) < 2:
         raise UsageError(
-            f"{train_root} has {len(names)} class folders: must be at least 2; make one for each "
+            f"{layout.root} has {len(names)} class folders: must be at least 2; make one for each "
             "class, with its images in it"
         )
-    if test_root is None:
-        return Folder(names, _list_images(train_root, names), None)
-    unknown = sorted(set(_class_folders(test_root)) - set(names))
-    if unknown:
+    tested: Classes = layout.test or {}
+    if unknown := sorted(tested.keys() - layout.train.keys()):
         raise UsageError(
-            f"{test_root} has the class {unknown[0]!r}, which {train_root} does not have: move it "
-            "away, or add training images of it"
+            f"{tested[unknown[0]][0].parent} has the class {unknown[0]!r}, which "
+            f"{layout.root} does not have: move it away, or add training images of it"
         )
-    return Folder(names, _list_images(train_root, names), _list_images(test_root, names))
+    train = _list_images(layout.train, names, read)
+    if lacking := _without_images(train, names):
+        raise UsageError(no_image("class folder", layout.train[lacking[0]][0], left_out))
+    test = None if layout.test is None else _list_images(layout.test, names, read)
+    notes = [str(left_out)] if left_out else []
+    notes += layout.notes
+    if test is not None and (lacking := _without_images(test, names)):
+        notes.append(f"{len(lacking)} of the classes have no test images: {list_names(lacking)}")
+    if any(source.has_suffix(".gif") for source in (train, test) if source):
+        notes.append("of an animation the first frame is read")
+    return Folder(names, train, test, tuple(notes))
 
 
-def _class_folders(root: epath.Path) -> tuple[str, ...]:
-    return tuple(
-        sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    )
-
-
-def _list_images(root: epath.Path, class_names: tuple[str, ...]) -> FolderSource:
+def _list_images(
+    classes: Classes, names: Sequence[str], read: Callable[[epath.Path], list[epath.Path]]
+) -> FolderSource:
+    """The images of a part, class after class."""
     files: list[epath.Path] = []
     counts = []
-    for name in class_names:
-        folder = root / name
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-        images = [p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-        if not images:
-            raise UsageError(
-                f"class folder {folder} has no image: must hold at least one "
-                f"{', '.join(sorted(SUFFIXES))} file; add some, or remove the folder"
-            )
-        files += images
-        counts.append(len(images))
+    for name in names:
+        found = [(folder, read(folder)) for folder in classes.get(name, ())]
+        for folder, images in found:
+            refuse_inner_parts(folder, images)
+            files += images
+        counts.append(sum(len(images) for _, images in found))
     return FolderSource(files, np.repeat(np.arange(len(counts), dtype=np.int32), counts))
 
 
-def find_images(paths: Sequence[str]) -> list[epath.Path]:
-    """Lists files: those given by name, and all images in given folders, recursively.
-
-    Raises:
-        UsageError: there is no such file, or no image in a folder.
-    """
-    found: list[epath.Path] = []
-    for path in map(epath.Path, paths):
-        if path.is_dir():
-            images = list(_images_below(path))
-            if not images:
-                raise UsageError(
-                    f"folder {path} has no image: must hold {', '.join(sorted(SUFFIXES))} files; "
-                    "name files of other kinds one by one"
-                )
-            found += images
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UsageError(f"{path}: there is no such file or folder; correct the path")
-    return found
+def _without_images(source: FolderSource, names: Sequence[str]) -> list[str]:
+    """Names of the classes of which a part has no image."""
+    counts = np.bincount(source.labels(), minlength=len(names))
+    return [name for name, count in zip(names, counts, strict=True) if not count]
 
 
-def _images_below(folder: epath.Path) -> Iterator[epath.Path]:
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
-            yield from _images_below(entry)
-        elif entry.suffix.lower() in SUFFIXES and not entry.name.startswith("."):
-            yield entry
+def _images_before(folder: epath.Path) -> list[epath.Path]:
+    """The images of a class as they were listed before there was `dataset.all_images`."""
+    entries = entries_of(folder)
+    return [p for p in entries if p.suffix.lower() in _SUFFIXES_BEFORE and p.name[0] != "."]

@@ -19,6 +19,21 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+# What is decoded, by Pillow's names, and its usual suffixes: no other decoder sees a file.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+# Formats whose images of Pillow's mode "I" have 16 bits.
+_OF_16_BITS = ("PNG", "PPM")
+
 # Larger images are refused before they are decoded: a file of a few kB can claim to be 10 GB.
 # Pillow's limit, too.
 MAX_PIXELS = 2**30 // 12
@@ -129,7 +144,7 @@ def load_crop(
 def _orientation(data: bytes) -> _Orientation:
     """Reads the orientation from the metadata of a file."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             return _ORIENTATIONS.get(image.getexif().get(_EXIF_ORIENTATION, 1), _AS_STORED)
     except Exception:  # damaged metadata, which raises many kinds of errors, say nothing
         return _AS_STORED
@@ -192,11 +207,12 @@ def decode_image(
 ) -> np.ndarray:
     """Decodes an image file.
 
-    Grey values become three equal channels, transparency is dropped, CMYK and palettes are
-    converted. A rotation in the metadata (EXIF) is not applied: see `load_crop`.
+    Grey values become three equal channels, of 16 bits the upper 8 are taken, transparency is
+    dropped, CMYK and palettes are converted, and of an animation the first frame is taken. A
+    rotation in the metadata (EXIF) is not applied: see `load_crop`.
 
     Args:
-        data: JPEG, PNG, WebP, or any other file that Pillow reads.
+        data: a file of one of the `FORMATS`.
         at_least: minimum height and width. To save time, a JPEG file that is at least twice as
             large may be decoded at 1/2, 1/4 or 1/8 of its size. (0, 0) decodes at full size.
         fast: decode JPEG files in 5 % less time, as training does; colors may differ by some
@@ -206,7 +222,7 @@ def decode_image(
         uint8 [H, W, 3], RGB.
 
     Raises:
-        BadImageError: as above.
+        BadImageError: as above, or its numbers are floats or have 32 bits, of unknown range.
     """
     _measure(data)
     if simplejpeg.is_jpeg(data):
@@ -216,14 +232,29 @@ def decode_image(
         except ValueError:  # damaged, CMYK or unusual: try Pillow
             pass
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             return to_rgb(image)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
-        raise BadImageError(str(error)) from error
+    except BadImageError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        raise BadImageError(str(error) or type(error).__name__) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """Reads the header of a file."""
+    return Image.open(io.BytesIO(data), formats=tuple(FORMATS))
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """Converts an image of any mode to RGB as `decode_image` does: uint8 [H, W, 3]."""
+    """Converts an image of any mode to RGB as `decode_image` does: uint8 [H, W, 3].
+
+    Raises:
+        BadImageError: its numbers are floats or have 32 bits.
+    """
+    is_16_bit = image.mode == "I" and image.format in _OF_16_BITS
+    if image.mode in ("I", "F") and not is_16_bit:
+        kind = "floats" if image.mode == "F" else "32-bit numbers"
+        raise BadImageError(f"its pixels are {kind}, of unknown range: scale them to 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if "transparency" in image.info:  # of a palette: Pillow wants this way
@@ -243,13 +274,13 @@ def _measure(data: bytes) -> tuple[int, int]:
         if simplejpeg.is_jpeg(data):
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
         else:
-            with Image.open(io.BytesIO(data)) as image:
+            with _open(data) as image:
                 width, height = image.size
     except UnidentifiedImageError:
-        kind = "an empty file" if not data else "not an image, or a truncated one"
+        kind = "not an image of a known format, or a truncated one" if data else "an empty file"
         raise BadImageError(kind) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadImageError(str(error)) from error
+    except Exception as error:  # a damaged file can raise anything
+        raise BadImageError(str(error) or type(error).__name__) from error
     if height * width > MAX_PIXELS:
         raise BadImageError(f"{width}x{height} pixels: at most {MAX_PIXELS} are decoded")
     return height, width

@@ -29,10 +29,21 @@ def image_sizes(config: DatasetConfig, spec: DatasetSpec) -> ImageSizes:
     size = config.image_size or spec.image_size
     if size is None:
         raise UsageError(
-            f"config.dataset.image_size is not set, and images of {config.name} have different "
-            "sizes: say to how many pixels they are scaled, such as 224"
+            f"config.dataset.image_size is not set, and {config.name} has no size of its own: say "
+            "to how many pixels the images are scaled, such as 224"
         )
     return ImageSizes(size, config.eval_image_size or size)
+
+
+def check_batch_fits(config: RunConfig, dataset: Dataset) -> None:
+    """Raises UsageError if a batch has more images than there are to train on."""
+    num_train = len(dataset.train) - config.validation_examples
+    if config.batch_size > num_train:
+        raise UsageError(
+            f"config.batch_size={config.batch_size} is larger than the dataset: "
+            f"{config.dataset.name} has {num_train} images to train on; use at most so many, or "
+            "add images"
+        )
 
 
 def fits_device(config: RunConfig, sizes: ImageSizes, num_train: int, num_test: int) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from absl import logging
 
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Source, Subset
@@ -36,6 +37,8 @@ def open_split(
     """
     config = network.config
     dataset = build_dataset(config)
+    for note in dataset.notes:
+        logging.warning("%s", note)
     if dataset.class_names != network.class_names:
         raise UsageError(
             f"{config.dataset.name} has other classes than those of the run: choose the data that "

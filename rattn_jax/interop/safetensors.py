@@ -65,11 +65,12 @@ def export_folder(
     record = json.loads((network.folder / RECORD).read_text())
     record["config"] |= {key: None for key in _LOCAL_KEYS if key in record["config"]}
     record |= {"step": network.step, "evaluation": evaluation and dataclasses.asdict(evaluation)}
+    card = write_card(network, record, dtype, evaluation, note)
     files = {
         RECORD: (json.dumps(record, indent=2) + "\n").encode(),
         "normalization.npz": encode_inputs(network.normalization, network.image_size),
         WEIGHTS: weights,
-        CARD: write_card(network, record, dtype, evaluation, note).encode(),
+        CARD: card.encode(errors="backslashreplace"),  # names of classes may not be UTF-8
     }
     write_weights_folder(folder, files)
     return evaluation

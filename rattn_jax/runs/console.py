@@ -134,8 +134,11 @@ class Console:
     def _write(self, *texts: str) -> None:
         if self._quiet:
             return
+        # Names of files may have what the stream cannot encode.
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        text = "".join(texts).encode(encoding, "backslashreplace").decode(encoding)
         try:
-            print(*texts, sep="", end="", file=self._stream, flush=True)
+            print(text, end="", file=self._stream, flush=True)
         except OSError:  # the reader is gone: go on, and let Python flush at exit
             self._quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rattn_jax.config.load import parse_config, read_config
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
-from rattn_jax.data.open_loader import image_sizes, open_loader
+from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import (
     check_batch_size,
@@ -98,6 +98,9 @@ def _run(
         source = None if has_begun else open_source(config, steps.model)
         console.enter(f"opening {config.dataset.name}")
         dataset = build_dataset(config)
+        console.say(dataset.summary())
+        if not has_begun:
+            check_batch_fits(config, dataset)
         record = record_run(folder, config.to_dict(), devices, dataset.describe())
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
         console.enter(f"reading {config.dataset.name}")

@@ -19,7 +19,7 @@ from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.loaders import Loader
-from rattn_jax.data.open_loader import image_sizes, open_loader
+from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.parallel.mesh import check_batch_size, find_devices, is_main_process, make_mesh
 from rattn_jax.runs.checkpointer import Checkpointer
@@ -105,17 +105,17 @@ def _selftest(
         try:
             console.say(f"ok  {'devices':12}{len(devices)} x {devices[0].device_kind}")
             dataset = build_dataset(config)
+            check_batch_fits(config, dataset)
             console.enter(f"reading {config.dataset.name}")
             with closing(open_loader(config, dataset, sizes, mesh)) as loader:
                 trial = _Trial(config, steps, loader, console.say)
-                num_train, num_test = len(dataset.train), len(dataset.test)
-                trial.passed("data", f"{num_train:,} images to train, {num_test:,} to test")
+                trial.passed("data", dataset.summary())
                 console.enter("trying an update")
                 state = _try_memory(trial, folder, dataset.class_names)
                 console.enter("trying a checkpoint")
                 state = _try_checkpoint(trial, state, scratch)
                 console.enter("measuring the speed")
-                _project(trial, state, config.validation_examples or num_test)
+                _project(trial, state, config.validation_examples or len(dataset.test))
         finally:
             if is_main_process() and scratch.exists():
                 scratch.rmtree()

@@ -135,6 +135,12 @@ def test_renamed_value_is_refused_with_its_new_name():
         parse_config(config)
 
 
+def test_a_key_that_is_set_twice_has_its_last_value():
+    flags = ["--config.optimizer.boundaries=(1,2)", "--config.seed=1", "--config.seed=2"]
+    config = load_config("digits", [*flags, "--config.optimizer.boundaries=(3,)"])
+    assert (config.optimizer.boundaries, config.seed) == ((3,), 2)
+
+
 def test_unknown_key():
     config = default.get_config()
     config.optimizer.learningrate = 0.1

@@ -1,10 +1,16 @@
 """One's own images in class folders."""
 
+import shutil
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from rattn_jax.config.schema import DatasetConfig, RunConfig
 from rattn_jax.data import open_dataset
+from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.images import FORMATS
 from rattn_jax.data.read import load_split
 from rattn_jax.errors import UsageError
 from tests.data.images import encode, pixels
@@ -79,12 +85,149 @@ def test_test_part_may_lack_a_class_only_if_it_is_said(tmp_path):
     assert "test has the class 'bird', which" in refuse(tmp_path)
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_empty_class_folder(tmp_path, part):
+def test_class_without_training_images(tmp_path):
     make_folder(tmp_path)
-    for file in (tmp_path / part / "dog").iterdir():
-        file.unlink()
-    assert f"class folder {tmp_path / part / 'dog'} has no image: must hold" in refuse(tmp_path)
+    for file in (tmp_path / "train/dog").iterdir():
+        file.rename(file.with_suffix(".heic"))
+    message = refuse(tmp_path)
+    assert message.startswith(f"class folder {tmp_path / 'train/dog'} has no image (left out 3: 3 ")
+    assert "must hold files of the formats JPEG, PNG, WEBP, GIF, BMP" in message
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_class_without_test_images_is_said(tmp_path, has_folder):
+    make_folder(tmp_path, classes=("cat", "dog", "rare"))
+    shutil.rmtree(tmp_path / "test/rare")
+    if has_folder:
+        (tmp_path / "test/rare").mkdir()
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert (dataset.num_classes, len(dataset.train), len(dataset.test)) == (3, 9, 6)
+    assert dataset.notes == ("1 of the classes have no test images: rare",)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train", "valid"),
+        ("Training", "Testing"),
+        ("TRAIN", "DEV"),
+        ("train_set", "val-images"),
+        ("trainset", "Development"),
+        ("train data", "evaluation"),
+    ],
+)
+def test_usual_names_of_the_parts(tmp_path, train, test):
+    make_folder(tmp_path, (train, test))
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert (len(dataset.train), len(dataset.test), dataset.notes) == (6, 6, ())
+    assert f"/{test}/" in dataset.test.name(0)
+
+
+def test_the_test_part_is_evaluated_and_the_validation_part_is_said_to_be_left(tmp_path):
+    make_folder(tmp_path, ("train", "valid", "test"))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/1.xml").touch()
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert "/test/" in dataset.test.name(0)
+    expected = "6 images in folders beside the parts are not read: annotations, valid"
+    assert dataset.notes == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("train", "test", "Testing"), "has the folders Testing, test, of which only one can be"),
+        (("train", "val", "valid"), "has the folders val, valid, of which only one can be read"),
+        (("train", "Train", "test"), "has the folders Train, train, of which only one can be read"),
+        (("seg_train", "seg_test"), "has the folders seg_test, seg_train, which may be parts or"),
+        (("train", "my_test"), ""),
+        (("cat/train", "cat/test", "dog/train", "dog/test"), "cat has the folders test, train: "),
+    ],
+)
+def test_layouts_that_can_be_meant_in_several_ways(tmp_path, parts, message):
+    make_folder(tmp_path, parts)
+    if message:
+        assert message in refuse(tmp_path)
+    else:
+        beside = "6 images in folders beside the parts are not read: my_test"
+        assert beside in open_dataset(f"folder:{tmp_path}").notes
+
+
+@pytest.mark.parametrize("flat", ["test", "val"])
+def test_a_part_without_class_folders(tmp_path, flat):
+    make_folder(tmp_path, ("train",))
+    (tmp_path / flat).mkdir()
+    note = f"{tmp_path / flat} is not read: it has neither images nor class folders"
+    assert note in open_dataset(f"folder:{tmp_path}").notes
+    (tmp_path / flat / "1.png").write_bytes(encode(pixels(), "PNG"))
+    assert f"{tmp_path / flat} has images and no class folders: sort them" in refuse(tmp_path)
+
+
+def test_a_class_that_is_called_train(tmp_path):
+    make_folder(tmp_path, ("",), classes=("bus", "car", "train"))
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert dataset.class_names == ("bus", "car", "train")
+    assert f"{tmp_path / 'train'} has no class folders, and is taken for a class" in dataset.notes
+
+
+def test_everything_that_is_left_out_is_counted(tmp_path):
+    make_folder(tmp_path)
+    for name in ("1.heic", "2.HEIC", "Thumbs.db", "notes", ".DS_Store"):
+        (tmp_path / "train/cat" / name).touch()
+    (tmp_path / "train/loose.jpg").touch()
+    (tmp_path / "test/__MACOSX").mkdir()
+    (tmp_path / "train/dog/.ipynb_checkpoints").mkdir()
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert dataset.class_names == ("cat", "dog")
+    assert (len(dataset.train), len(dataset.test)) == (6, 6)
+    expected = (
+        "left out 8: 3 hidden (such as __MACOSX), 2 .heic (such as 1.heic), 1 image beside class "
+        "folders (such as loose.jpg), 1 .db (such as Thumbs.db), 1 without suffix (such as notes)"
+    )
+    assert sorted(dataset.notes[0].split(", ")) == sorted(expected.split(", "))
+    first, second = dataset.summary().split("\n")
+    assert first == f"folder:{tmp_path}: 6 training and 6 test images of 2 classes"
+    assert second == f"  {dataset.notes[0]}"
+
+
+def test_every_suffix_is_read_in_folders_below_a_class_too(tmp_path):
+    make_folder(tmp_path)
+    suffixes = [suffix for suffixes in FORMATS.values() for suffix in suffixes]
+    below = tmp_path / "train/cat/2024/May"
+    below.mkdir(parents=True)
+    for suffix in (*suffixes, *(suffix.upper() for suffix in suffixes)):
+        (below / f"1{suffix}").touch()
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert len(dataset.train) == 6 + 2 * len(suffixes)
+    assert dataset.notes == ("of an animation the first frame is read",)
+    before = open_dataset(f"folder:{tmp_path}", all_images=False)
+    assert len(before.train) == 6
+
+
+@pytest.mark.parametrize("test", ["test", "val", "validation"])
+def test_a_run_of_before_reads_the_files_that_it_had(tmp_path, test):
+    """Whatever would be read or refused now: other suffixes, other folders, names of parts."""
+    make_folder(tmp_path, ("train", test))
+    expected = [open_dataset(f"folder:{tmp_path}").train.name(i) for i in range(6)]
+    for path in ("train/cat/1.bmp", "train/dog/below/1.jpg", "Testing/cat/1.jpg", "train/1.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    config = RunConfig(dataset=DatasetConfig(f"folder:{tmp_path}", all_images=False))
+    train = build_dataset(config).train
+    assert [train.name(i) for i in range(len(train))] == expected
+    assert build_spec(config).num_train == 6
+
+
+def test_names_that_differ_only_in_their_unicode_form_are_one_class(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    make_folder(tmp_path, ("train",), classes=(composed, "tea"))
+    make_folder(tmp_path, ("train",), classes=(apart,), count=2)
+    make_folder(tmp_path, ("test",), classes=(apart, "tea"))
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert dataset.class_names == (composed, "tea")
+    np.testing.assert_array_equal(dataset.train.labels(), [0] * 5 + [1] * 3)
+    note = f"folders whose names differ in Unicode's form alone are one class: {composed}"
+    assert dataset.notes == (note,)
 
 
 def test_folders_that_are_no_dataset(tmp_path):

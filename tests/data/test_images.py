@@ -66,6 +66,59 @@ def test_other_colour_spaces_become_rgb(kind, mode, options):
     assert np.abs(image.astype(int) - expected).max() <= 10
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("PNG", np.uint16), ("TIFF", np.uint16), ("PPM", np.int32)]
+)
+def test_sixteen_bits_of_grey_keep_the_upper_eight(kind, dtype):
+    grey, stream = IMAGE[..., 0], io.BytesIO()
+    Image.fromarray(grey.astype(dtype) * 256 + 255).save(stream, kind)
+    np.testing.assert_array_equal(decode_image(stream.getvalue())[..., 1], grey)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "what"),
+    [(np.int32, "TIFF", "32-bit numbers"), (np.float32, "TIFF", "floats"), (np.float32, "PPM", "")],
+)
+def test_numbers_of_unknown_range_are_refused(dtype, kind, what):
+    stream = io.BytesIO()
+    image = Image.fromarray(IMAGE[..., 0].astype(dtype))
+    image.save(stream, kind)
+    message = f"its pixels are {what}.*, of unknown range: scale them to 8 or 16 bits"
+    with pytest.raises(BadImageError, match=message):
+        decode_image(stream.getvalue())
+    with pytest.raises(BadImageError, match=message):
+        to_upright_rgb(image)
+
+
+def test_of_an_animation_the_first_frame_is_taken():
+    others = [Image.fromarray(255 - IMAGE)]
+    for kind, tolerance in (("GIF", 20), ("PNG", 0), ("WEBP", 3), ("TIFF", 0)):
+        data = encode(IMAGE, kind, save_all=True, append_images=others)
+        assert np.abs(decode_image(data).astype(int) - IMAGE).mean() <= tolerance
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "PCX", "TGA", "ICO"])
+def test_other_formats_are_not_even_tried(kind):
+    with pytest.raises(BadImageError, match="not an image of a known format"):
+        decode_image(encode(IMAGE, kind))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "PPM", "TIFF"])
+def test_less_usual_formats(kind):
+    image = decode_image(encode(IMAGE, kind))
+    assert np.abs(image.astype(int) - IMAGE).mean() <= 3
+
+
+def test_a_damaged_file_that_raises_anything_is_a_bad_image(monkeypatch):
+    def load(_):
+        raise KeyError
+
+    data = encode(IMAGE, "TIFF")
+    monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", load)
+    with pytest.raises(BadImageError, match="KeyError"):
+        decode_image(data)
+
+
 def _claims_to_be_huge() -> bytes:
     """A PNG file of some bytes with a header of 100,000 x 100,000 pixels."""
 

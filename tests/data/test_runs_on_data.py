@@ -82,7 +82,8 @@ def test_a_stream_resumes_bit_for_bit(streamed, tmp_path):
 
 
 def folder_config(folder, **changes):
-    return changed(dataset__name=f"folder:{folder}", dataset__image_size=8, batch_size=4, **changes)
+    always = {"dataset__name": f"folder:{folder}", "dataset__image_size": 8, "batch_size": 4}
+    return changed(**always | changes)
 
 
 @pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
@@ -124,6 +125,24 @@ def test_class_names_are_recorded_and_a_changed_folder_is_refused(tmp_path):
     (folder / "train/cat/new.png").write_bytes(encode(pixels(), "PNG"))
     with pytest.raises(UsageError, match="num_train=6, which now has 7: use another workdir"):
         train_and_evaluate(folder_config(folder, num_train_steps=9), tmp_path / "run", ONE)
+
+
+def test_what_was_found_is_said_and_a_run_of_before_goes_on_with_its_images(tmp_path, capsys):
+    folder = make_folder(tmp_path / "images")
+    config = folder_config(folder, num_train_steps=2, dataset__all_images=False, batch_size=8)
+    with pytest.raises(UsageError, match="batch_size=8 is larger than the dataset"):
+        train_and_evaluate(config, tmp_path / "run", ONE)
+    config.batch_size = 4
+    train_and_evaluate(config, tmp_path / "run", ONE)
+    (folder / "train/cat/1.bmp").write_bytes(encode(pixels(), "BMP"))
+    record = json.loads((tmp_path / "run/config.json").read_text())
+    del record["config"]["dataset"]["all_images"]  # as an earlier version has written it
+    (tmp_path / "run/config.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    train_and_evaluate(folder_config(folder, num_train_steps=2), tmp_path / "run", ONE)
+    out = capsys.readouterr().out
+    assert "it goes on with dataset.all_images=False" in out
+    assert f"folder:{folder}: 6 training and 6 test images of 2 classes" in out
 
 
 def loader_of(config):
@@ -242,6 +261,14 @@ def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
     [
         ({"dataset__max_resident_bytes": 0}, "normalization='mean_image' needs all images of"),
         ({"dataset__eval_image_size": 16}, "eval_image_size=16 is not the image size 8"),
+        (
+            {"batch_size": 1438},
+            "batch_size=1438 is larger than the dataset: digits has 1437 images",
+        ),
+        (
+            {"batch_size": 1000, "validation_examples": 500},
+            "config.batch_size=1000 is larger than the dataset: digits has 937 images to train on",
+        ),
         ({"dataset__image_size": 0}, "config.dataset.image_size=0 is out of range"),
         ({"dataset__label_noise__clean_ratio": 1.5}, "clean_ratio=1.5 is out of range: it must be"),
         ({"dataset__label_noise__matrix": "none.csv"}, r"none.csv is not a matrix of numbers"),
@@ -250,7 +277,7 @@ def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
             {"augmentation__resized_crop_area": (0.9, 0.1)},
             r"resized_crop_area=\(0.9, 0.1\) is out of range",
         ),
-        ({"validation_examples": 1430}, "validation_examples=1430 takes 143 of the"),
+        ({"validation_examples": 1420}, "validation_examples=1420 takes 142 of the"),
         ({"accumulate_steps": 3}, "batch_size=16 cannot be split over 1 devices in 3 parts"),
         ({"optimizer__warmup_steps": 6}, "optimizer.warmup_steps=6 must be below num_train_steps"),
         ({"ema_decay": 1.0}, "config.ema_decay=1.0 is out of range: it must be at least 0 and"),
@@ -263,9 +290,11 @@ def test_bad_values(tmp_path, changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_images_of_different_sizes_need_a_size(tmp_path):
+def test_images_of_a_folder_need_a_size(tmp_path):
     config = folder_config(make_folder(tmp_path / "images"))
     config.dataset.image_size = None
-    with pytest.raises(UsageError, match=r"image_size is not set, and images of folder:"):
+    with pytest.raises(
+        UsageError, match=r"image_size is not set, and folder:.* has no size of its own"
+    ):
         train_and_evaluate(config, tmp_path / "run", ONE)
     assert not (tmp_path / "run").exists()

@@ -170,6 +170,7 @@ def test_command_keeps_the_order_and_names_what_it_cannot_read(run, network, tmp
     files = save_all_modes(tmp_path / "modes")
     (tmp_path / "modes" / "below").mkdir()
     shutil.copy(files[0], tmp_path / "modes" / "below" / "0.jpg")
+    (tmp_path / "modes/below/notes.txt").touch()
     (tmp_path / "bad.png").write_bytes(b"no image")
     arguments = [f"--workdir={run[0]}", str(files[7]), str(tmp_path / "bad.png")]
     arguments += [str(tmp_path / "modes"), "--batch-size=3"]
@@ -177,10 +178,11 @@ def test_command_keeps_the_order_and_names_what_it_cannot_read(run, network, tmp
         predict.main([*arguments, "--json", "--top=2"])
     assert stopped.value.code == 1
     out, err = capsys.readouterr()
-    assert (
-        err
-        == f"rattn predict: {tmp_path}/bad.png cannot be read: not an image, or a truncated one\n"
-    )
+    assert err.splitlines() == [
+        f"rattn predict: {len(files) + 3} images, left out 1: 1 .txt (such as notes.txt)",
+        f"rattn predict: {tmp_path}/bad.png cannot be read: not an image of a known format, or a "
+        "truncated one",
+    ]
     rows = [json.loads(line) for line in out.splitlines()]
     order = [files[7], *files, tmp_path / "modes" / "below" / "0.jpg"]
     assert [row["image"] for row in rows] == [str(file) for file in order]
@@ -195,12 +197,15 @@ def test_command_keeps_the_order_and_names_what_it_cannot_read(run, network, tmp
 
 def test_command_prints_a_line_an_image(run, network, tmp_path, capsys):
     files = save_all_modes(tmp_path)[:2]
+    files.append(files[0].rename(tmp_path / "two\nlines.jpg"))
+    del files[0]
     predict.main([f"--workdir={run[0]}", *map(str, files), "--top=99"])
     lines = capsys.readouterr().out.splitlines()
     probabilities = network.predict(files)
     for line, file, row in zip(lines, files, probabilities, strict=True):
         best = int(row.argmax())
-        assert line.startswith(f"{file}  {best} {row[best]:.2%}  ")
+        name = str(file).replace("\n", "\\n")
+        assert line.startswith(f"{name}  {best} {row[best]:.2%}  ")
         assert line.count("%") == 10
 
 
@@ -208,7 +213,7 @@ def test_command_prints_a_line_an_image(run, network, tmp_path, capsys):
     ("image", "message"),
     [
         ("none.png", "none.png: there is no such file or folder"),
-        ("empty", "empty has no image: must hold .jpeg, .jpg, .png, .webp files"),
+        ("empty", "empty has no image: must hold files of the formats JPEG, PNG, WEBP, GIF"),
         ("bad.png", "bad.png cannot be read: an empty file"),
     ],
 )

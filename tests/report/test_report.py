@@ -173,11 +173,13 @@ def test_stream_of_a_folder_with_odd_names(tmp_path):
     folder = make_folder(tmp_path / "images", count=6)
     for split in ("train", "test"):
         (folder / split / "cat").rename(folder / split / '<b-class a="1">&amp;')
+        (folder / split / "dog").rename(folder / split / "caf\udce9")  # not UTF-8
     config = make_config(report=True, num_train_steps=2, normalization="imagenet", batch_size=4)
     config.dataset.update(name=f"folder:{folder}", image_size=8, max_resident_bytes=0)
     train_and_evaluate(config, tmp_path / "run<i>", ONE)
     page = read_page(tmp_path / "run<i>")
     assert '<b-class a="1">&amp;' in page.text
+    assert r"caf\udce9" in page.text
     assert "run<i>" in page.text
     assert set(page.ids) == SECTIONS | MASK_SECTIONS
     assert read_health(tmp_path / "run<i>")[0]["images"] == 4

@@ -104,6 +104,13 @@ def test_metrics_elsewhere_is_a_line_each():
     assert stream.getvalue() == "step   10/1000  train  loss 0.5000  error  25.00 %\n"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_a_stream_cannot_encode_are_printed(encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
+    Console(stream=stream).say("caf\udce9")
+    assert stream.buffer.getvalue() == b"caf\\udce9\n"
+
+
 class Clock:
     """A clock that a test sets."""
 

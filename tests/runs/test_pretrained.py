@@ -177,6 +177,12 @@ def test_what_float16_costs_is_in_the_card(network, tmp_path):
         weights_folder.encode_weights(large, "float16")
 
 
+def test_card_of_class_names_that_are_not_utf_8(network, tmp_path):
+    names = ("caf\udce9", *network.class_names[1:])
+    export_folder(dataclasses.replace(network, class_names=names), tmp_path / "out")
+    assert r"| classes | 10: caf\udce9, 1, 2" in (tmp_path / "out/README.md").read_text()
+
+
 def test_card_says_what_was_not_measured(network):
     record = json.loads((network.folder / "config.json").read_text())
     card = write_card(network, record, "float16", None, None)
