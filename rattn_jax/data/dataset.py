@@ -126,9 +126,11 @@ class Dataset:
 
     def summary(self) -> str:
         """What was found, in a line, and the notes, each in another one."""
+        shown = self.class_names[:5]
+        names = ", ".join(shown) + (", ..." if len(self.class_names) > len(shown) else "")
         found = (
             f"{self.name}: {len(self.train):,} training and {len(self.test):,} test images of "
-            f"{self.num_classes:,} classes"
+            f"{self.num_classes:,} classes: {names}"
         )
         return "\n".join([found, *(f"  {note}" for note in self.notes)])
 

@@ -18,10 +18,11 @@ from rattn_jax.data.dataset import Example
 from rattn_jax.data.image_files import LeftOut, entries_of, images_below, no_image
 from rattn_jax.data.image_layout import (
     Classes,
+    count_below,
     find_layout,
+    has_folders,
     layout_before,
     list_names,
-    refuse_inner_parts,
 )
 from rattn_jax.errors import UsageError
 
@@ -37,10 +38,14 @@ class FolderSource:
     Args:
         files: the images.
         labels: their classes, int32 [N].
+        num_below: number of them that are in folders below those of the classes.
+
+    Attributes:
+        num_below: see above.
     """
 
-    def __init__(self, files: list[epath.Path], labels: np.ndarray) -> None:
-        self._files, self._labels = files, labels
+    def __init__(self, files: list[epath.Path], labels: np.ndarray, num_below: int) -> None:
+        self._files, self._labels, self.num_below = files, labels, num_below
 
     def __len__(self) -> int:
         return len(self._files)
@@ -103,9 +108,12 @@ def open_folder(path: epath.PathLike, *, all_images: bool = True) -> Folder:
     read = partial(images_below, left_out=left_out) if all_images else _images_before
     names = tuple(sorted(layout.train))
     if len(names) < 2:
+        folders = [folder for found in layout.train.values() for folder in found]
+        inner = next((folder for folder in folders if has_folders(folder)), None)
+        hint = f", or is {inner} meant?" if inner else ""
         raise UsageError(
             f"{layout.root} has {len(names)} class folders: must be at least 2; make one for each "
-            "class, with its images in it"
+            f"class, with its images in it{hint}"
         )
     tested: Classes = layout.test or {}
     if unknown := sorted(tested.keys() - layout.train.keys()):
@@ -119,6 +127,8 @@ def open_folder(path: epath.PathLike, *, all_images: bool = True) -> Folder:
     test = None if layout.test is None else _list_images(layout.test, names, read)
     notes = [str(left_out)] if left_out else []
     notes += layout.notes
+    if below := train.num_below + (test.num_below if test else 0):
+        notes.append(f"{below:,} of them are in folders below those of the classes")
     if test is not None and (lacking := _without_images(test, names)):
         notes.append(f"{len(lacking)} of the classes have no test images: {list_names(lacking)}")
     if any(source.has_suffix(".gif") for source in (train, test) if source):
@@ -131,14 +141,15 @@ def _list_images(
 ) -> FolderSource:
     """The images of a part, class after class."""
     files: list[epath.Path] = []
-    counts = []
+    counts, num_below = [], 0
     for name in names:
         found = [(folder, read(folder)) for folder in classes.get(name, ())]
         for folder, images in found:
-            refuse_inner_parts(folder, images)
+            num_below += count_below(folder, images)
             files += images
         counts.append(sum(len(images) for _, images in found))
-    return FolderSource(files, np.repeat(np.arange(len(counts), dtype=np.int32), counts))
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return FolderSource(files, labels, num_below)
 
 
 def _without_images(source: FolderSource, names: Sequence[str]) -> list[str]:

@@ -63,7 +63,9 @@ def find_layout(root: epath.Path, left_out: LeftOut) -> Layout:
     """
     folders = _folders_in(root, left_out)
     notes = _settle_flat_parts(folders)
-    parts = {part: [f for f in folders if _part(f) == part and _has_folders(f)] for part in _WORDS}
+    parts = {
+        part: [f for f in folders if _part(f.name) == part and has_folders(f)] for part in _WORDS
+    }
     train_root = _only(parts[_TRAIN], root)
     test_root = _only(parts[_TEST] or parts[_VALIDATION], root)
     if test_root is None:
@@ -97,16 +99,20 @@ def layout_before(root: epath.Path) -> Layout:
     return Layout(train_root, classes_in(train_root), test)
 
 
-def refuse_inner_parts(folder: epath.Path, images: Iterable[epath.Path]) -> None:
-    """Raises UsageError if a class has folders for training and for test images in it."""
-    below = {image.parent for image in images} - {folder}
-    inner = {folder / path.relative_to(folder).parts[0] for path in below}
-    parts = {_part(path) for path in inner} - {None}
+def count_below(folder: epath.Path, images: Iterable[epath.Path]) -> int:
+    """Counts the images of a class that are not in its folder itself, but below it.
+
+    Raises:
+        UsageError: folders for training and for test images are among those below.
+    """
+    below = [path.parts[len(folder.parts) : -1] for path in images]
+    parts = {_part(inner[0]) for inner in {*below} if inner} - {None}
     if _TRAIN in parts and len(parts) > 1:
         raise UsageError(
-            f"class folder {folder} has the folders {list_names(f.name for f in inner)}: parts "
-            f"must be outside, as in train/{folder.name} and test/{folder.name}; move them"
+            f"class folder {folder} has folders for training and for test images: they must be "
+            f"outside, as in train/{folder.name} and test/{folder.name}; move them"
         )
+    return sum(map(bool, below))
 
 
 def list_names(names: Iterable[str]) -> str:
@@ -115,9 +121,9 @@ def list_names(names: Iterable[str]) -> str:
     return ", ".join(ordered[:_MAX_NAMES]) + (", ..." if ordered[_MAX_NAMES:] else "")
 
 
-def _part(folder: epath.Path) -> str | None:
+def _part(name: str) -> str | None:
     """The part that a folder of this name holds."""
-    return next((part for part, names in _NAMES.items() if names.fullmatch(folder.name)), None)
+    return next((part for part, names in _NAMES.items() if names.fullmatch(name)), None)
 
 
 def _folders_in(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
@@ -129,13 +135,14 @@ def _folders_in(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
         elif entry.is_dir():
             found.append(entry)
         elif is_image(entry):
-            left_out.add("image beside class folders", entry.name)
+            left_out.add("beside class folders", entry.name)
         else:
             left_out.add(entry.suffix.lower() or "without suffix", entry.name)
     return found
 
 
-def _has_folders(folder: epath.Path) -> bool:
+def has_folders(folder: epath.Path) -> bool:
+    """Whether there are folders in a folder."""
     entries = entries_of(folder)
     return any(not is_hidden(e) and not is_image(e) and e.is_dir() for e in entries)
 
@@ -147,13 +154,13 @@ def _settle_flat_parts(folders: list[epath.Path]) -> list[str]:
         Lines about them. A folder "train" of images beside class folders is a class.
     """
     notes = []
-    flat = [f for f in folders if _part(f) and not _has_folders(f)]
+    flat = [f for f in folders if _part(f.name) and not has_folders(f)]
     others = [f for f in folders if f not in flat]
     for folder in flat:
         if not any(is_image(entry) for entry in entries_of(folder)):
             folders.remove(folder)
             notes.append(f"{folder} is not read: it has neither images nor class folders")
-        elif _part(folder) == _TRAIN and others and not any(map(_part, others)):
+        elif _part(folder.name) == _TRAIN and others and not any(_part(f.name) for f in others):
             notes.append(f"{folder} has no class folders, and is taken for a class")
         else:
             raise UsageError(
@@ -178,7 +185,7 @@ def _refuse_lookalikes(root: epath.Path, folders: Sequence[epath.Path]) -> None:
     words = {f.name: set(re.split(r"[\W_\d]+", f.name.lower())) for f in folders}
     train = [name for name, found in words.items() if found & _WORDS[_TRAIN]]
     test = [name for name, found in words.items() if found & {*_WORDS[_TEST], *_WORDS[_VALIDATION]}]
-    if train and test and any(_has_folders(root / name) for name in train):
+    if train and test and any(has_folders(root / name) for name in train):
         raise UsageError(
             f"{root} has the folders {list_names({*train, *test})}, which may be parts or classes: "
             "call the parts train and test"

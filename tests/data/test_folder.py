@@ -141,7 +141,10 @@ def test_the_test_part_is_evaluated_and_the_validation_part_is_said_to_be_left(t
         (("train", "Train", "test"), "has the folders Train, train, of which only one can be read"),
         (("seg_train", "seg_test"), "has the folders seg_test, seg_train, which may be parts or"),
         (("train", "my_test"), ""),
-        (("cat/train", "cat/test", "dog/train", "dog/test"), "cat has the folders test, train: "),
+        (
+            ("cat/train", "cat/test", "dog/train", "dog/test"),
+            "cat has folders for training and for test images: they must",
+        ),
     ],
 )
 def test_layouts_that_can_be_meant_in_several_ways(tmp_path, parts, message):
@@ -181,12 +184,12 @@ def test_everything_that_is_left_out_is_counted(tmp_path):
     assert dataset.class_names == ("cat", "dog")
     assert (len(dataset.train), len(dataset.test)) == (6, 6)
     expected = (
-        "left out 8: 3 hidden (such as __MACOSX), 2 .heic (such as 1.heic), 1 image beside class "
+        "left out 8: 3 hidden (such as __MACOSX), 2 .heic (such as 1.heic), 1 beside class "
         "folders (such as loose.jpg), 1 .db (such as Thumbs.db), 1 without suffix (such as notes)"
     )
     assert sorted(dataset.notes[0].split(", ")) == sorted(expected.split(", "))
     first, second = dataset.summary().split("\n")
-    assert first == f"folder:{tmp_path}: 6 training and 6 test images of 2 classes"
+    assert first == f"folder:{tmp_path}: 6 training and 6 test images of 2 classes: cat, dog"
     assert second == f"  {dataset.notes[0]}"
 
 
@@ -199,7 +202,10 @@ def test_every_suffix_is_read_in_folders_below_a_class_too(tmp_path):
         (below / f"1{suffix}").touch()
     dataset = open_dataset(f"folder:{tmp_path}")
     assert len(dataset.train) == 6 + 2 * len(suffixes)
-    assert dataset.notes == ("of an animation the first frame is read",)
+    assert dataset.notes == (
+        f"{2 * len(suffixes)} of them are in folders below those of the classes",
+        "of an animation the first frame is read",
+    )
     before = open_dataset(f"folder:{tmp_path}", all_images=False)
     assert len(before.train) == 6
 
@@ -235,6 +241,8 @@ def test_folders_that_are_no_dataset(tmp_path):
     assert "has 0 class folders: must be at least 2" in refuse(tmp_path)
     make_folder(tmp_path / "a", ("",), classes=("cat",))
     assert "has 1 class folders: must be at least 2" in refuse(tmp_path / "a")
+    make_folder(tmp_path / "c", ("outer/train", "outer/test"))
+    assert refuse(tmp_path / "c").endswith(f", or is {tmp_path / 'c/outer'} meant?")
     make_folder(tmp_path / "b", ("test", "cat"))
     assert "has a folder test but none called train" in refuse(tmp_path / "b")
 
