@@ -16,7 +16,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import NoReturn
 
 from absl import logging as absl_logging
@@ -165,8 +165,9 @@ def working(phase: str) -> Iterator[Console]:
 
 
 def say(program: str, message: object) -> None:
-    """Prints a line on stderr."""
-    print(f"{program}: {message}", file=sys.stderr, flush=True)
+    """Prints a line on stderr; if nobody can read it, as when a terminal was closed, in vain."""
+    with suppress(OSError):
+        print(f"{program}: {message}", file=sys.stderr, flush=True)
 
 
 def _end(program: str, message: object, status: int) -> NoReturn:

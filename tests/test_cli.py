@@ -1,5 +1,6 @@
 """What all commands share: flags, errors on one line, exit statuses."""
 
+import io
 import json
 import subprocess
 import sys
@@ -139,6 +140,17 @@ def test_an_error_is_one_line_and_a_status(error, status, message, capsys):
     assert found == status
     assert err.startswith(f"program: {message}")
     assert err.count("\n") == 1
+
+
+def test_status_is_the_same_once_the_terminal_is_closed(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with pytest.raises(SystemExit) as stopped, errors_on_one_line("program"):
+        raise Preempted("stopped after step 3, saved")
+    assert stopped.value.code == 75
 
 
 @pytest.mark.parametrize(

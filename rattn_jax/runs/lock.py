@@ -38,7 +38,7 @@ def lock_run_folder(folder: epath.Path, say: Callable[[str], None]) -> Generator
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except (BlockingIOError, PermissionError) as error:  # the latter of network file systems
             raise UsageError(
                 f"workdir {folder} is in use by another process: wait for it, or choose another "
                 "workdir"

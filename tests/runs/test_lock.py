@@ -22,6 +22,18 @@ def test_a_second_process_is_refused(tmp_path):
         assert not said
 
 
+def test_a_lock_of_another_machine(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EACCES, "permission denied")  # as some network file systems say it
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(UsageError, match="is in use by another process"),
+        lock_run_folder(epath.Path(tmp_path), print),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK])
 def test_a_file_system_without_locks_is_named_and_trained_on(tmp_path, monkeypatch, number):
     def flock(*_):
