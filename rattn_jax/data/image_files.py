@@ -80,8 +80,8 @@ def images_below(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
     Raises:
         UsageError: a folder cannot be read.
     """
-    top = _real(folder)
-    seen = {top}
+    top = folder
+    seen = {_real(top)}
 
     def below(folder: epath.Path) -> Iterator[epath.Path]:
         for entry in entries_of(folder):
@@ -91,13 +91,18 @@ def images_below(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
                 yield entry
             elif not entry.is_dir():
                 left_out.add(entry.suffix.lower() or "without suffix", entry.name)
-            elif (real := _real(entry)) in seen or PurePath(top).is_relative_to(real):
+            elif leads_up(entry, top) or (real := _real(entry)) in seen:
                 left_out.add("linked to what is read already, or lies above", entry.name)
             else:
                 seen.add(real)
                 yield from below(entry)
 
     return list(below(folder))
+
+
+def leads_up(folder: epath.Path, top: epath.Path) -> bool:
+    """Whether a folder is a link to `top` or to a folder above it."""
+    return PurePath(_real(top)).is_relative_to(_real(folder))
 
 
 def _real(folder: epath.Path) -> str:

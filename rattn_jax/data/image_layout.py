@@ -13,7 +13,14 @@ from typing import NamedTuple
 
 from etils import epath
 
-from rattn_jax.data.image_files import LeftOut, entries_of, images_below, is_hidden, is_image
+from rattn_jax.data.image_files import (
+    LeftOut,
+    entries_of,
+    images_below,
+    is_hidden,
+    is_image,
+    leads_up,
+)
 from rattn_jax.errors import UsageError
 
 _TRAIN, _TEST, _VALIDATION = "train", "test", "validation"
@@ -132,6 +139,8 @@ def _folders_in(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
     for entry in entries_of(folder):
         if is_hidden(entry):
             left_out.add("hidden", entry.name)
+        elif entry.is_dir() and leads_up(entry, folder):
+            left_out.add("linked to a folder above", entry.name)
         elif entry.is_dir():
             found.append(entry)
         elif is_image(entry):

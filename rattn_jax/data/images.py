@@ -222,7 +222,7 @@ def decode_image(
         uint8 [H, W, 3], RGB.
 
     Raises:
-        BadImageError: as above, or its numbers are floats or have 32 bits, of unknown range.
+        BadImageError: as above, or see `to_rgb`.
     """
     _measure(data)
     if simplejpeg.is_jpeg(data):
@@ -249,14 +249,17 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     """Converts an image of any mode to RGB as `decode_image` does: uint8 [H, W, 3].
 
     Raises:
-        BadImageError: its numbers are floats or have 32 bits.
+        BadImageError: its numbers are floats, have 32 bits, or use the lower 8 of 16 alone.
     """
     is_16_bit = image.mode == "I" and image.format in _OF_16_BITS
     if image.mode in ("I", "F") and not is_16_bit:
         kind = "floats" if image.mode == "F" else "32-bit numbers"
         raise BadImageError(f"its pixels are {kind}, of unknown range: scale them to 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
-        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        grey = np.asarray(image)
+        if 0 < grey.max() < 256:
+            raise BadImageError("its 16 bits hold 8, and would be black: scale or store them so")
+        return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if "transparency" in image.info:  # of a palette: Pillow wants this way
         return np.asarray(image.convert("RGBA").convert("RGB"))
     return np.asarray(image.convert("RGB"))

@@ -166,6 +166,19 @@ def test_a_part_without_class_folders(tmp_path, flat):
     assert f"{tmp_path / flat} has images and no class folders: sort them" in refuse(tmp_path)
 
 
+def test_links_to_folders_above_are_no_classes(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "train/up").symlink_to("..")
+    (tmp_path / "again").symlink_to(".")
+    (tmp_path / "train/cat/up").symlink_to("..")
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert (dataset.class_names, len(dataset.train)) == (("cat", "dog"), 6)
+    assert dataset.notes == (
+        "left out 3: 2 linked to a folder above (such as again), "
+        "1 linked to what is read already, or lies above (such as up)",
+    )
+
+
 def test_a_class_that_is_called_train(tmp_path):
     make_folder(tmp_path, ("",), classes=("bus", "car", "train"))
     dataset = open_dataset(f"folder:{tmp_path}")

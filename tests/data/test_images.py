@@ -75,6 +75,17 @@ def test_sixteen_bits_of_grey_keep_the_upper_eight(kind, dtype):
     np.testing.assert_array_equal(decode_image(stream.getvalue())[..., 1], grey)
 
 
+def test_sixteen_bits_that_would_be_black_are_refused():
+    stream = io.BytesIO()
+    Image.fromarray(IMAGE[..., 0].astype(np.uint16)).save(stream, "PNG")
+    with pytest.raises(BadImageError, match="its 16 bits hold 8, and would be black"):
+        decode_image(stream.getvalue())
+    black = np.zeros((4, 4), np.uint16)
+    stream = io.BytesIO()
+    Image.fromarray(black).save(stream, "PNG")
+    assert not decode_image(stream.getvalue()).any()
+
+
 @pytest.mark.parametrize(
     ("dtype", "kind", "what"),
     [(np.int32, "TIFF", "32-bit numbers"), (np.float32, "TIFF", "floats"), (np.float32, "PPM", "")],
