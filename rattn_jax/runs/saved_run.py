@@ -23,7 +23,7 @@ from rattn_jax.models.registry import create_model
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.best import BEST, LAST, best_row, read_rows
 from rattn_jax.runs.checkpoint_files import all_steps, read_newest, try_to_read
-from rattn_jax.runs.files import replace_bytes
+from rattn_jax.runs.files import check_can_hold_checkpoints, replace_bytes
 from rattn_jax.runs.pretrained import find_folder
 from rattn_jax.runs.weights_folder import is_weights_folder, read_weights
 from rattn_jax.runs.workdir import read_run
@@ -152,6 +152,7 @@ def _read_checkpoint(
     folder: epath.Path, step: int | str, keep_best: KeepBestConfig
 ) -> tuple[int, Mapping[str, Any]]:
     """Step and variables of a checkpoint."""
+    check_can_hold_checkpoints(folder)
     checkpoints = folder / "checkpoints"
     steps = all_steps(checkpoints)
     if not steps:

@@ -26,7 +26,12 @@ from rattn_jax.config.load import as_before, flatten, read_config, with_new_name
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.files import absolute, is_remote, replace_text
+from rattn_jax.runs.files import (
+    absolute,
+    check_can_hold_checkpoints,
+    is_remote,
+    replace_text,
+)
 from rattn_jax.runs.weights_folder import is_weights_folder
 
 # Keys that may change when a run is resumed, because they do not change its results.
@@ -76,12 +81,7 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
         UsageError: the folder cannot be written, or holds a run with another config.
     """
     folder = absolute(workdir)
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"workdir {folder} must be a name in UTF-8, because of TensorStore: choose another one"
-        ) from error
+    check_can_hold_checkpoints(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write_probe{jax.process_index()}"

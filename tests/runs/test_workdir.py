@@ -8,7 +8,7 @@ from etils import epath
 from rattn_jax.config.schema import ModelConfig, RunConfig
 from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import UsageError
-from rattn_jax.runs.saved_run import read_inputs, record_inputs
+from rattn_jax.runs.saved_run import read_inputs, read_saved_run, record_inputs
 from rattn_jax.runs.workdir import config_of_run, open_run_folder, read_run, record_run
 
 CONFIG = {"seed": 0, "num_train_steps": 10, "model": {"name": "a", "widths": (4, 8), "p": None}}
@@ -92,6 +92,29 @@ def test_folder_that_cannot_be_written(tmp_path):
     for workdir in (tmp_path / "file", tmp_path / "file" / "below", "/proc/run"):
         with pytest.raises(UsageError, match=r"workdir .* cannot be written \(.+\): choose"):
             open_run_folder(workdir, CONFIG)
+
+
+def test_a_path_that_tensorstore_would_change_is_refused_to_write_and_to_read(tmp_path):
+    message = r"runs\\3 must be a path without backslashes, because of TensorStore: choose"
+    with pytest.raises(UsageError, match=message):
+        open_run_folder(tmp_path / "runs\\3", CONFIG)
+    start(tmp_path / "runs", CONFIG)
+    record_inputs(epath.Path(tmp_path / "runs"), Normalization(np.float32(0), np.float32(1)), 8)
+    (tmp_path / "runs").rename(tmp_path / "runs\\3")
+    with pytest.raises(UsageError, match=message):
+        read_saved_run(tmp_path / "runs\\3")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("a://b", "'a://b' begins like a URL, and 'a://' is no object store: choose a path"),
+        ("/s3/runs", "'/s3/runs' is taken for s3://runs: choose a folder that does not begin"),
+    ],
+)
+def test_a_path_that_epath_would_take_for_another_is_refused(place, message):
+    with pytest.raises(UsageError, match=message):
+        open_run_folder(place, CONFIG)
 
 
 def test_record_that_is_none(tmp_path):
