@@ -17,7 +17,8 @@ from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
 from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.report.comparison import read_run
-from rattn_jax.runs.workdir import RECORD, check_same_config
+from rattn_jax.runs.identity import check_same_config
+from rattn_jax.runs.workdir import RECORD
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,14 +7,15 @@ report.html, mask_health.jsonl   see `report/`
 checkpoints/     see `checkpoint_files.py`
 tensorboard/     event files
 compilation_cache/   compiled functions, see `training/compilation.py`
+earlier-1/       what a run without a checkpoint had written, when another one began here
 """
 
 import contextlib
 import fcntl
+import itertools
 import json
 import platform
 import subprocess
-import textwrap
 from collections.abc import Callable, Generator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -22,48 +23,33 @@ from typing import Any
 import jax
 from etils import epath
 
-from rattn_jax.config.load import as_before, flatten, read_config, with_new_names
+from rattn_jax.config.load import as_before, read_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
+from rattn_jax.runs.best import read_rows
+from rattn_jax.runs.checkpoint_files import all_steps, is_unfinished
 from rattn_jax.runs.files import (
     absolute,
     check_can_hold_checkpoints,
     is_remote,
     replace_text,
 )
+from rattn_jax.runs.identity import check_same_config, check_same_run, difference, no_run
 from rattn_jax.runs.weights_folder import is_weights_folder
 
-# Keys that may change when a run is resumed, because they do not change its results.
-FREE_KEYS = frozenset(
-    {
-        "checkpoint_every_steps",
-        "compilation_cache_dir",
-        "data_dir",
-        "dataset.max_bad_examples",
-        "dataset.num_threads",
-        "eval_every_steps",
-        "keep_best.metric",
-        "keep_best.mode",
-        "keep_best.patience",
-        "keep_best.split",
-        "keep_checkpoints",
-        "log_every_steps",
-        "model.remat",
-        "model.scan_modules",
-        "num_train_steps",
-        "on_nonfinite",
-        "on_save_error",
-        "parallel",
-        "preemption_grace_seconds",
-        "process_timeout_seconds",
-        "profile_steps",
-        "report",
-        "steps_per_call",
-    }
-)
-
 RECORD = "config.json"
+# What a run writes beside its record and its checkpoints, and what another one must not add to.
+_WRITTEN = (
+    "normalization.npz",
+    "parameters.txt",
+    "metrics.jsonl",
+    "mask_health.jsonl",
+    "report.html",
+    "tensorboard",
+    "nonfinite",
+    "profile",
+)
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -93,11 +79,29 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
             "choose a folder that you may write to"
         ) from error
     if is_weights_folder(folder):
-        raise _no_run("exported", folder)
-    record = folder / RECORD
-    if record.exists():
-        check_same_config(folder, _read(record, "config"), config)
+        raise no_run("exported", folder)
+    if holds_run(folder):
+        check_same_config(folder, _read(folder / RECORD, "config"), config)
     return folder
+
+
+def holds_run(folder: epath.Path) -> bool:
+    """Whether the folder belongs to the run in it, which has saved a checkpoint.
+
+    The checkpoints may be damaged or gone: the run's metrics then reach beyond the first, or hold
+    the evaluation before it. A run that ended before it saved anything holds no folder.
+
+    Raises:
+        UsageError: the folder's record is damaged.
+    """
+    record, checkpoints = folder / RECORD, folder / "checkpoints"
+    if not record.exists():
+        return False
+    config = read_config(_read(record, "config"))
+    if checkpoints.is_dir() and not all(map(is_unfinished, checkpoints.iterdir())):
+        return True
+    first = min(config.checkpoint_every_steps, config.num_train_steps)
+    return any((row["step"], row["split"] != "train") > (first, False) for row in read_rows(folder))
 
 
 def config_of_run(
@@ -108,45 +112,47 @@ def config_of_run(
     Raises:
         UsageError: the folder's record is damaged.
     """
-    record = absolute(workdir) / RECORD
+    folder = absolute(workdir)
     try:
-        if not record.exists():
+        if not holds_run(folder):
             return config
     except OSError:  # `open_run_folder` says what is wrong with the folder
         return config
-    config, changed = as_before(_read(record, "config"), config)
+    config, changed = as_before(_read(folder / RECORD, "config"), config)
     for key, value in changed.items():
         say(f"the run is older than the config's key {key}: it goes on with {key}={value}")
     return config
 
 
-def record_run(
-    folder: epath.Path,
-    config: Mapping[str, Any],
-    devices: Sequence[jax.Device],
-    dataset: Mapping[str, Any],
-) -> Any:
-    """Writes config.json; if it exists, checks that the dataset is the same.
+def check_run(folder: epath.Path, run: Any) -> None:
+    """Raises UsageError if the folder belongs to another run, or to this one on other data."""
+    if holds_run(folder):
+        check_same_run(folder, _read_record(folder / RECORD), run)
+
+
+def claim_run_folder(
+    folder: epath.Path, run: Any, devices: Sequence[jax.Device], say: Callable[[str], None]
+) -> None:
+    """Writes config.json, unless the run goes on in the folder.
+
+    Without a checkpoint to go on from, nothing of an earlier run may mix with this one: what it
+    wrote is moved to a folder of its own. A run of the same config writes the same once more.
 
     Args:
-        folder: the run's folder.
-        config: the resolved config, nested.
+        folder: the run's folder, after `check_run`.
+        run: from `describe_run`.
         devices: devices of the run.
-        dataset: its class names and sizes.
-
-    Returns:
-        Config and dataset for JSON, which identify the run.
-
-    Raises:
-        UsageError: the dataset has changed.
+        say: called with a line about what was moved.
     """
-    record = folder / RECORD
-    run = {"config": _as_json(config), "dataset": _as_json(dataset)}
-    if record.exists():
-        _compare_dataset(folder, _read(record, "dataset"), run["dataset"])
-        return run
     if not is_main_process():
-        return run
+        return
+    record = folder / RECORD
+    if record.exists() and not all_steps(folder / "checkpoints"):
+        before = _read_record(record)
+        if holds_run(folder) or difference(before, run):
+            _set_aside(folder, say)
+    if record.exists():
+        return
     description = run | {
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in _LIBRARIES},
@@ -154,13 +160,19 @@ def record_run(
         "git_commit": _git_commit(),
     }
     replace_text(record, json.dumps(description, indent=2) + "\n")
-    return run
 
 
-def check_same_run(path: epath.Path, before: Any, now: Any) -> None:
-    """Raises UsageError unless both results of `record_run` belong to the same run."""
-    check_same_config(path, before["config"], now["config"])
-    _compare_dataset(path, before["dataset"], now["dataset"])
+def _set_aside(folder: epath.Path, say: Callable[[str], None]) -> None:
+    places = (folder / f"earlier-{number}" for number in itertools.count(1))
+    place = next(place for place in places if not place.exists())
+    place.mkdir()
+    for name in (
+        *_WRITTEN,
+        RECORD,
+    ):  # the record last: a killed process leaves the rest to the next
+        if (folder / name).exists():
+            (folder / name).rename(place / name)
+    say(f"the run in {folder} has no checkpoint: what it wrote is in {place}, and a new one begins")
 
 
 @contextlib.contextmanager
@@ -200,13 +212,8 @@ def read_run(folder: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
     return read_config(_read(record, "config")), _read(record, "dataset")
 
 
-def _as_json(config: Mapping[str, Any]) -> Any:
-    """The config as it is read back from JSON: tuples become lists."""
-    return json.loads(json.dumps(config))
-
-
-def _short(value: Any) -> str:
-    return textwrap.shorten(repr(value), 60)
+def _read_record(record: epath.Path) -> Any:
+    return {part: _read(record, part) for part in ("config", "dataset")}
 
 
 def _read(record: epath.Path, part: str) -> Any:
@@ -216,43 +223,6 @@ def _read(record: epath.Path, part: str) -> Any:
         raise UsageError(
             f"{record} is not the record of a run: choose another workdir, or remove that file"
         ) from error
-
-
-def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
-    """Raises UsageError if two configs belong to different runs.
-
-    Args:
-        folder: the run's folder, for the message.
-        old: its config, as in config.json.
-        new: the config to resume with, nested.
-    """
-    if "imported" in old:
-        raise _no_run("imported", folder)
-    before, now = flatten(with_new_names(old)), flatten(_as_json(new))
-    for key in sorted(before.keys() | now.keys()):
-        if key not in before and not now[key]:
-            continue  # a key that did not exist then, and is off
-        if key not in FREE_KEYS and before.get(key) != now.get(key):
-            raise UsageError(
-                f"{folder} holds a run with {key}={before.get(key)!r}, and this config "
-                f"has {key}={now.get(key)!r}: use another workdir, or that value"
-            )
-
-
-def _no_run(kind: str, folder: epath.Path) -> UsageError:
-    return UsageError(
-        f"{folder} holds {kind} weights, and no run to go on with: use another workdir, and "
-        f"--config.init_from={folder}"
-    )
-
-
-def _compare_dataset(folder: epath.Path, before: Any, now: Any) -> None:
-    for key, value in now.items():
-        if before.get(key) != value:
-            raise UsageError(
-                f"{folder} holds a run on a dataset with {key}={_short(before.get(key))}, which "
-                f"now has {_short(value)}: use another workdir, or the dataset as it was"
-            )
 
 
 def _git_commit() -> str | None:

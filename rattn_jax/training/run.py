@@ -30,14 +30,15 @@ from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import replace_text
+from rattn_jax.runs.identity import check_same_run, describe_run
 from rattn_jax.runs.metrics_log import MetricWriter
-from rattn_jax.runs.saved_run import SavedRun, record_inputs
+from rattn_jax.runs.saved_run import SavedRun, kept_normalization, record_inputs
 from rattn_jax.runs.workdir import (
-    check_same_run,
+    check_run,
+    claim_run_folder,
     config_of_run,
     lock_run_folder,
     open_run_folder,
-    record_run,
 )
 from rattn_jax.training.compilation import use_cache
 from rattn_jax.training.init_from import open_source, start_from
@@ -90,26 +91,29 @@ def _run(
     with ExitStack() as stack:
         preemption = stack.enter_context(PreemptionGuard(config.preemption_grace_seconds))
         stack.enter_context(lock_run_folder(folder))
-        # Errors in the config must show before the folder is claimed for this run.
         console.enter("tracing the network")
         target = steps.abstract_state()
-        has_begun = bool(all_steps(folder / "checkpoints"))
-        source = None if has_begun else open_source(config, steps.model)
+        source = _source(config, steps, folder)
         console.enter(f"opening {config.dataset.name}")
         dataset = build_dataset(config)
-        record = record_run(folder, config.to_dict(), devices, dataset.describe())
+        run = describe_run(config.to_dict(), dataset.describe())
+        check_run(folder, run)
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
         console.enter(f"reading {config.dataset.name}")
-        loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh)))
-        record_inputs(folder, loader.normalization, sizes.eval)
-        _describe(config, target, folder, console)
-        checkpointer = stack.enter_context(_open_checkpoints(folder, config, record, console))
+        kept = kept_normalization(folder)
+        loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh, kept)))
+        checkpointer = stack.enter_context(_open_checkpoints(folder, config, run, console))
         console.enter("reading the latest checkpoint")
         state = checkpointer.restore_latest(target)
         if state is None:
-            state = _first_state(config, steps, source, dataset.class_names, folder, console)
+            state = _first_state(steps, source, dataset.class_names, console)
         else:
             console.say(f"resuming from the checkpoint of step {int(state.step)}")
+        # A start that ends in an error of the user's has claimed nothing.
+        claim_run_folder(folder, run, devices, console.say)
+        if kept is None:
+            record_inputs(folder, loader.normalization, sizes.eval)
+        _describe(config, target, folder, console)
         console.enter(None)
         step = int(state.step)
         stop_on_error = config.on_save_error == "stop"
@@ -137,13 +141,25 @@ def _run(
     return state
 
 
+def _source(config: RunConfig, steps: StepFunctions, folder: epath.Path) -> SavedRun | None:
+    """The run to start from, unless there is a checkpoint to go on from."""
+    if all_steps(folder / "checkpoints"):
+        return None
+    if config.num_train_steps == 0:
+        raise UsageError(
+            f"num_train_steps=0 evaluates the latest checkpoint, and {folder} has none: "
+            "train first, or choose another workdir"
+        )
+    return open_source(config, steps.model)
+
+
 def _open_checkpoints(
-    folder: epath.Path, config: RunConfig, record: Any, console: Console
+    folder: epath.Path, config: RunConfig, run: Any, console: Console
 ) -> Checkpointer:
     return Checkpointer(
         folder / "checkpoints",
         config.keep_checkpoints,
-        record=record,
+        record=run,
         compare=check_same_run,
         say=console.say,
         stop_on_error=config.on_save_error == "stop",
@@ -151,19 +167,9 @@ def _open_checkpoints(
 
 
 def _first_state(
-    config: RunConfig,
-    steps: StepFunctions,
-    source: SavedRun | None,
-    class_names: Sequence[str],
-    folder: epath.Path,
-    console: Console,
+    steps: StepFunctions, source: SavedRun | None, class_names: Sequence[str], console: Console
 ) -> TrainState:
     """Initial state of a run that has no checkpoint, in the form that is saved."""
-    if config.num_train_steps == 0:
-        raise UsageError(
-            f"num_train_steps=0 evaluates the latest checkpoint, and {folder} has none: "
-            "train first, or choose another workdir"
-        )
     state = steps.initial_state()
     return state if source is None else start_from(state, source, class_names, console.say)
 

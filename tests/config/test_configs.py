@@ -16,7 +16,7 @@ from rattn_jax.data import dataset_spec
 from rattn_jax.data.open_loader import image_sizes
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
-from rattn_jax.runs.workdir import check_same_config
+from rattn_jax.runs.identity import check_same_config
 from rattn_jax.training.step_functions import build_model, build_optimizer
 from tests.networks import SIZES
 

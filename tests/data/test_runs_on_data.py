@@ -114,6 +114,16 @@ def test_a_bad_test_image_ends_the_run(tmp_path, max_resident_bytes):
     )
     with pytest.raises(DataError, match=r"test/cat/1.PNG cannot be evaluated"):
         train_and_evaluate(config, tmp_path / "run", ONE)
+    # Nothing was saved: the folder is free for what comes after, of which only is left there.
+    (folder / "test/cat/1.PNG").unlink()
+    config.seed, config.num_train_steps = 1, 1
+    train_and_evaluate(config, tmp_path / "run", ONE)
+    assert [(row["step"], row["split"]) for row in read_rows(tmp_path / "run")] == [
+        (1, "train"),
+        (1, "test"),
+    ]
+    has_trained = max_resident_bytes == 0  # up to the first evaluation
+    assert (tmp_path / "run/earlier-1").exists() == has_trained
 
 
 def test_class_names_are_recorded_and_a_changed_folder_is_refused(tmp_path):
