@@ -49,7 +49,8 @@ class PlannedRun(NamedTuple):
         if not (self.folder / RECORD).exists() or not (self.folder / "metrics.jsonl").exists():
             return []
         run = read_run(str(self.folder), self.variant.name)
-        check_same_config(self.folder, run.record["config"], self.config.to_dict())
+        record = run.record
+        check_same_config(self.folder, record["config"], self.config.to_dict(), record["dataset"])
         return run.rows
 
     def record(self) -> dict[str, Any] | None:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from rattn_jax.config.schema import FOLDER
 from rattn_jax.data.dataset import Example
 from rattn_jax.errors import UsageError
 
-PREFIX = "folder:"  # of dataset.name
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})  # suffixes of image files
 
 
@@ -24,10 +24,11 @@ class FolderSource:
     Args:
         files: the images.
         labels: their classes, int32 [N].
+        root: the folder of the class folders.
     """
 
-    def __init__(self, files: list[epath.Path], labels: np.ndarray) -> None:
-        self._files, self._labels = files, labels
+    def __init__(self, files: list[epath.Path], labels: np.ndarray, root: epath.Path) -> None:
+        self._files, self._labels, self._root = files, labels, root
 
     def __len__(self) -> int:
         return len(self._files)
@@ -40,6 +41,11 @@ class FolderSource:
     def name(self, position: int) -> str:
         """See `Source`."""
         return str(self._files[position])
+
+    def paths(self) -> dict[str, str]:
+        """Paths of all images by their names below `root`, such as "cat/1.jpg"."""
+        start = len(str(self._root)) + 1
+        return {path[start:]: path for path in map(str, self._files)}
 
     def labels(self) -> np.ndarray:
         """See `Source`."""
@@ -67,7 +73,7 @@ def open_folder(path: epath.PathLike) -> Folder:
     root = epath.Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(
-            f"dataset.name='{PREFIX}{path}': there is no such folder; correct the path"
+            f"dataset.name='{FOLDER}{path}': there is no such folder; correct the path"
         )
     train_root = root / "train" if (root / "train").is_dir() else root
     test_root = next((root / n for n in ("test", "val", "validation") if (root / n).is_dir()), None)
@@ -113,7 +119,7 @@ def _list_images(root: epath.Path, class_names: tuple[str, ...]) -> FolderSource
             )
         files += images
         counts.append(len(images))
-    return FolderSource(files, np.repeat(np.arange(len(counts), dtype=np.int32), counts))
+    return FolderSource(files, np.repeat(np.arange(len(counts), dtype=np.int32), counts), root)
 
 
 def find_images(paths: Sequence[str]) -> list[epath.Path]:

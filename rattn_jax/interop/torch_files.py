@@ -96,7 +96,7 @@ def write_run(
     sizes = {"num_train": 0, "num_test": 0}
     dataset = {"class_names": list(class_names), **sizes}
     run = describe_run(config, dataset)
-    claim_run_folder(folder, run, find_devices(), print)
+    claim_run_folder(folder, run, {}, find_devices(), print)
     record_inputs(folder, zero_one_normalization(), network.image_size)
     state = TrainState(
         step=jnp.int32(0),

@@ -1,6 +1,7 @@
 """The folder of a run: creates and locks it, and keeps different runs from sharing it.
 
-config.json      the resolved config, library versions, devices, git commit
+config.json      the resolved config, the data's classes and hash, library versions, devices, commit
+data.json        what the data was, see `data/contents.py`
 normalization.npz    normalization and size of the images, see `saved_run.py`
 metrics.jsonl    see `metrics_log.py`
 report.html, mask_health.jsonl   see `report/`
@@ -23,8 +24,9 @@ from typing import Any
 import jax
 from etils import epath
 
-from rattn_jax.config.load import as_before, read_config
+from rattn_jax.config.load import as_before, read_config, with_new_names
 from rattn_jax.config.schema import RunConfig
+from rattn_jax.data.contents import Contents, changes
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.best import read_rows
@@ -35,12 +37,13 @@ from rattn_jax.runs.files import (
     is_remote,
     replace_text,
 )
-from rattn_jax.runs.identity import check_same_config, check_same_run, difference, no_run
+from rattn_jax.runs.identity import check_same_config, check_same_run, difference, no_run, places
 from rattn_jax.runs.weights_folder import is_weights_folder
 
-RECORD = "config.json"
+RECORD, CONTENTS = "config.json", "data.json"
 # What a run writes beside its record and its checkpoints, and what another one must not add to.
 _WRITTEN = (
+    CONTENTS,
     "normalization.npz",
     "parameters.txt",
     "metrics.jsonl",
@@ -81,7 +84,8 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
     if is_weights_folder(folder):
         raise no_run("exported", folder)
     if holds_run(folder):
-        check_same_config(folder, _read(folder / RECORD, "config"), config)
+        record = _read_record(folder / RECORD)
+        check_same_config(folder, record["config"], config, record["dataset"])
     return folder
 
 
@@ -124,16 +128,45 @@ def config_of_run(
     return config
 
 
-def check_run(folder: epath.Path, run: Any) -> None:
-    """Raises UsageError if the folder belongs to another run, or to this one on other data."""
-    if holds_run(folder):
-        check_same_run(folder, _read_record(folder / RECORD), run)
+def check_run(folder: epath.Path, run: Any, contents: Contents) -> None:
+    """Checks that the folder is free, or holds this run on the same data.
+
+    Args:
+        folder: the run's folder.
+        run: from `describe_run`.
+        contents: what the dataset holds.
+
+    Raises:
+        UsageError: it holds another run, or one on other data; the message says what has changed.
+    """
+    if not holds_run(folder):
+        return
+    before = _read_record(folder / RECORD)
+    check_same_config(folder, before["config"], run["config"], before["dataset"])
+    then, now = (part["dataset"].get("contents") for part in (before, run))
+    if then is not None and then != now:
+        raise UsageError(
+            f"{folder} holds a run on other data ({_changes(folder, contents)}): use another "
+            "workdir, or put the data back as it was"
+        )
+    check_same_run(folder, before, run)
+
+
+def _changes(folder: epath.Path, contents: Contents) -> str:
+    try:
+        return changes(json.loads((folder / CONTENTS).read_text()), contents)
+    except (OSError, ValueError):
+        return f"what has changed is not known, for {CONTENTS} is gone"
 
 
 def claim_run_folder(
-    folder: epath.Path, run: Any, devices: Sequence[jax.Device], say: Callable[[str], None]
+    folder: epath.Path,
+    run: Any,
+    contents: Contents,
+    devices: Sequence[jax.Device],
+    say: Callable[[str], None],
 ) -> None:
-    """Writes config.json, unless the run goes on in the folder.
+    """Writes config.json, of a run that goes on only the places of its data that have changed.
 
     Without a checkpoint to go on from, nothing of an earlier run may mix with this one: what it
     wrote is moved to a folder of its own. A run of the same config writes the same once more.
@@ -141,6 +174,7 @@ def claim_run_folder(
     Args:
         folder: the run's folder, after `check_run`.
         run: from `describe_run`.
+        contents: what the dataset holds.
         devices: devices of the run.
         say: called with a line about what was moved.
     """
@@ -152,7 +186,12 @@ def claim_run_folder(
         if holds_run(folder) or difference(before, run):
             _set_aside(folder, say)
     if record.exists():
+        description = json.loads(record.read_text())
+        if places(with_new_names(description["config"])) != places(run["config"]):
+            description["config"]["dataset"] = run["config"]["dataset"]
+            replace_text(record, json.dumps(description, indent=2) + "\n")
         return
+    replace_text(folder / CONTENTS, json.dumps(contents))
     description = run | {
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in _LIBRARIES},

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.contents import describe_data, read_contents
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import (
@@ -96,8 +97,9 @@ def _run(
         source = _source(config, steps, folder)
         console.enter(f"opening {config.dataset.name}")
         dataset = build_dataset(config)
-        run = describe_run(config.to_dict(), dataset.describe())
-        check_run(folder, run)
+        contents = read_contents(dataset)
+        run = describe_run(config.to_dict(), describe_data(config, dataset, contents))
+        check_run(folder, run, contents)
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
         console.enter(f"reading {config.dataset.name}")
         kept = kept_normalization(folder)
@@ -110,7 +112,7 @@ def _run(
         else:
             console.say(f"resuming from the checkpoint of step {int(state.step)}")
         # A start that ends in an error of the user's has claimed nothing.
-        claim_run_folder(folder, run, devices, console.say)
+        claim_run_folder(folder, run, contents, devices, console.say)
         if kept is None:
             record_inputs(folder, loader.normalization, sizes.eval)
         _describe(config, target, folder, console)

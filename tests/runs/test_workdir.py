@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rattn_jax.config.schema import ModelConfig, RunConfig
+from rattn_jax.config.schema import DatasetConfig, ModelConfig, RunConfig
 from rattn_jax.data.batches import Normalization
+from rattn_jax.data.contents import digest
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.identity import describe_run
 from rattn_jax.runs.saved_run import (
@@ -29,18 +30,20 @@ CONFIG = {"seed": 0, "num_train_steps": 10, "model": {"name": "a", "widths": (4,
 DATASET = {"class_names": ["cat", "dog"], "num_train": 7}
 
 
-def attempt(workdir, config, dataset=DATASET):
+def attempt(workdir, config, dataset=DATASET, contents=None):
     """Begins to train, or goes on; returns what it says."""
     said = []
+    if contents is not None:
+        dataset = dataset | {"contents": digest(contents)}
     folder, run = open_run_folder(workdir, config), describe_run(config, dataset)
-    check_run(folder, run)
-    claim_run_folder(folder, run, jax.devices()[:2], said.append)
+    check_run(folder, run, contents or {})
+    claim_run_folder(folder, run, contents or {}, jax.devices()[:2], said.append)
     return said
 
 
-def start(workdir, config, dataset=DATASET):
+def start(workdir, config, dataset=DATASET, contents=None):
     """Trains until there is a checkpoint."""
-    attempt(workdir, config, dataset)
+    attempt(workdir, config, dataset, contents)
     (epath.Path(workdir) / "checkpoints" / "3").mkdir(parents=True, exist_ok=True)
 
 
@@ -56,11 +59,12 @@ def test_record(tmp_path):
 
 def test_a_run_of_before_goes_on_with_the_pixels_that_it_had(tmp_path):
     old = RunConfig().to_dict()
-    del old["dataset"]["exact_pixels"]
+    del old["dataset"]["exact_pixels"], old["dataset"]["hold_out_by_name"]
     start(tmp_path, old)
     said = []
     config = config_of_run(tmp_path, RunConfig(), said.append)
     assert not config.dataset.exact_pixels
+    assert not config.dataset.hold_out_by_name
     assert "it goes on with dataset.exact_pixels=False" in said[0]
     start(tmp_path, config.to_dict())
     assert not read_run(tmp_path)[0].dataset.exact_pixels
@@ -125,10 +129,10 @@ def test_what_never_saved_a_checkpoint_does_not_bind(tmp_path):
     assert f"has no checkpoint: what it wrote is in {tmp_path}/earlier-1, and a new" in said
     assert read_run(epath.Path(tmp_path))[0].seed == 1
     moved = {path.name for path in (tmp_path / "earlier-1").iterdir()}
-    assert moved == {"config.json", "metrics.jsonl", "tensorboard"}
+    assert moved == {"config.json", "data.json", "metrics.jsonl", "tensorboard"}
     assert (tmp_path / "earlier-1/metrics.jsonl").read_text() == LINES
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"config.json", "notes.txt", "checkpoints", "earlier-1"}
+    assert left == {"config.json", "data.json", "notes.txt", "checkpoints", "earlier-1"}
     (said,) = attempt(tmp_path, config | {"seed": 1}, DATASET | {"num_train": 8})
     assert "earlier-2" in said, "other data is another run, too"
 
@@ -151,6 +155,56 @@ def test_a_run_whose_checkpoints_are_gone_or_damaged_keeps_its_folder(tmp_path, 
     (said,) = attempt(tmp_path, config)
     assert "has no checkpoint" in said
     assert (tmp_path / "earlier-1/metrics.jsonl").read_text() == metrics
+
+
+def on_folder(path, **changes):
+    return RunConfig(dataset=DatasetConfig(f"folder:{path}"), **changes).to_dict()
+
+
+FOLDER = on_folder("/a/images")
+CONTENTS = {"train/cat/1.jpg": [5, 7], "train/dog/2.jpg": [5, 8]}
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (
+            CONTENTS | {"train/cat/1.jpg": [5, 9]},
+            "on other data .1 image of train/cat changed.: us",
+        ),
+        (
+            CONTENTS | {"train/cat/3.jpg": [5, 9]},
+            "1 image of train/cat added.*or put the data back",
+        ),
+    ],
+)
+def test_other_data_is_refused_with_what_has_changed(tmp_path, contents, message):
+    start(tmp_path, FOLDER, contents=CONTENTS)
+    with pytest.raises(UsageError, match=message) as caught:
+        start(tmp_path, FOLDER, DATASET | {"num_train": 8}, contents=contents)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "data.json").unlink()
+    with pytest.raises(UsageError, match=r"what has changed is not known, for data.json is gone"):
+        start(tmp_path, FOLDER, contents=contents)
+
+
+def test_data_that_has_moved_is_the_same_and_is_found_there_from_then_on(tmp_path):
+    start(tmp_path, FOLDER, contents=CONTENTS)
+    moved = on_folder("/b")
+    start(tmp_path, moved, contents=CONTENTS)
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["config"]["dataset"] == moved["dataset"]
+    with pytest.raises(UsageError, match=r"dataset.name='folder:/b', and this config has .*cifar"):
+        start(tmp_path, RunConfig().to_dict())
+
+
+def test_a_run_of_before_data_was_known_by_its_contents_goes_on_in_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start(tmp_path, on_folder("images", init_from="runs/a"))
+    init_from = f"{tmp_path}/runs/a"
+    start(tmp_path, on_folder(f"{tmp_path}/images", init_from=init_from), contents=CONTENTS)
+    with pytest.raises(UsageError, match=r"dataset.name='folder:.*images', and this config has"):
+        start(tmp_path, on_folder("/b", init_from=init_from), contents=CONTENTS)
 
 
 def test_folder_that_cannot_be_written(tmp_path):
