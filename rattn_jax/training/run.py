@@ -118,8 +118,7 @@ def _run(
         _describe(config, target, folder, console)
         console.enter(None)
         step = int(state.step)
-        stop_on_error = config.on_save_error == "stop"
-        writer = MetricWriter(folder, step, console, stop_on_error=stop_on_error)
+        writer = MetricWriter(folder, step, console, stop_on_error=config.on_save_error == "stop")
         job = Job(
             folder=folder,
             schedule=build_schedule(config, resident=loader.resident, on_cpu=is_on_cpu(mesh)),

@@ -177,6 +177,15 @@ def test_what_float16_costs_is_in_the_card(network, tmp_path):
         weights_folder.encode_weights(large, "float16")
 
 
+def test_paths_of_the_machine_are_not_handed_on(network, tmp_path):
+    dataset = dataclasses.replace(network.config.dataset, name="folder:/home/me/photos")
+    config = dataclasses.replace(network.config, dataset=dataset)
+    export_folder(dataclasses.replace(network, config=config), tmp_path / "out")
+    text = (tmp_path / "out/config.json").read_text() + (tmp_path / "out/README.md").read_text()
+    assert "folder:photos" in text
+    assert "/home/me" not in text
+
+
 def test_card_says_what_was_not_measured(network):
     record = json.loads((network.folder / "config.json").read_text())
     card = write_card(network, record, "float16", None, None)
