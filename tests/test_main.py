@@ -109,7 +109,7 @@ def finished(tmp_path_factory):
 def test_finished_run(finished):
     workdir, out = finished
     assert {path.name for path in workdir.iterdir()} == {
-        *(".lock", "checkpoints", "config.json", "mask_health.jsonl"),
+        *(".lock", "checkpoints", "config.json", "data.json", "mask_health.jsonl"),
         *("metrics.jsonl", "normalization.npz", "parameters.txt", "report.html", "tensorboard"),
     }
     assert "Total: " in out

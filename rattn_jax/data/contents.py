@@ -83,29 +83,37 @@ def changes(before: Contents, now: Contents) -> str:
         else:
             continue
         counts["/".join(name.split("/")[:2]), what] += 1
-    texts = [
-        f"{count} image{'s' * (count > 1)} of {group} {what}" if "/" in group else f"{group} {what}"
-        for (group, what), count in counts.items()
-    ]
+    texts = [_count(count, group, what) for (group, what), count in counts.items()]
     more = [f"{counts.total()} in all"] if len(texts) > _SHOWN else []
     return ", ".join(texts[:_SHOWN] + more)
+
+
+def _count(count: int, group: str, what: str) -> str:
+    if "/" not in group:
+        return f"split {group} {what}"
+    return f"{count} image{'s' * (count > 1)} of {group} {what}"
 
 
 def _read_files(names: Sequence[str], paths: Sequence[str]) -> Contents:
     if "://" in paths[0]:
         return {name: [-1] for name in names}
-    contents = {name: [size] for name, size in zip(names, map(_size, paths), strict=True)}
-    num_bytes = sum(size for (size,) in contents.values())
-    is_whole = len(paths) <= _NUM_READ and num_bytes <= _WHOLE_BYTES
+    numbers: list[list[int]] = [[] for _ in paths]
+
+    def add_sizes(positions: np.ndarray) -> None:
+        for i in positions:
+            numbers[i].append(_size(paths[i]))
+
+    def add_checksums(positions: np.ndarray) -> None:
+        for i in positions:
+            numbers[i] += _checksums(paths[i], is_whole=is_whole)
+
     read = np.unique(np.linspace(0, len(paths) - 1, _NUM_READ).astype(int))
-
-    def add_checksums(some: np.ndarray) -> None:
-        for i in some:
-            contents[names[i]] += _checksums(paths[i], is_whole=is_whole)
-
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:  # a task of many: files are quick to look at
+        list(threads.map(add_sizes, np.array_split(range(len(paths)), _NUM_THREADS)))
+        num_bytes = sum(size for (size,) in numbers)
+        is_whole = len(paths) <= _NUM_READ and num_bytes <= _WHOLE_BYTES
         list(threads.map(add_checksums, np.array_split(read, _NUM_THREADS)))
-    return contents
+    return dict(zip(names, numbers, strict=True))
 
 
 def _size(path: str) -> int:

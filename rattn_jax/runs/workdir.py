@@ -202,13 +202,10 @@ def claim_run_folder(
 
 
 def _set_aside(folder: epath.Path, say: Callable[[str], None]) -> None:
-    places = (folder / f"earlier-{number}" for number in itertools.count(1))
-    place = next(place for place in places if not place.exists())
+    numbered = (folder / f"earlier-{number}" for number in itertools.count(1))
+    place = next(path for path in numbered if not path.exists())
     place.mkdir()
-    for name in (
-        *_WRITTEN,
-        RECORD,
-    ):  # the record last: a killed process leaves the rest to the next
+    for name in (*_WRITTEN, RECORD):  # so that a killed process leaves what is left to the next
         if (folder / name).exists():
             (folder / name).rename(place / name)
     say(f"the run in {folder} has no checkpoint: what it wrote is in {place}, and a new one begins")

@@ -90,7 +90,7 @@ def test_sets_without_files_are_known_by_their_labels():
     images = np.zeros((len(digits.test), 8, 8, 3), np.uint8)
     labels = digits.test.labels()[::-1]
     other = dataclasses.replace(digits, test=ArraySource("other", images, labels))
-    assert changes(before, read_contents(other)) == "test changed"
+    assert changes(before, read_contents(other)) == "split test changed"
 
 
 def test_files_that_belong_to_the_data_are_known_by_what_they_say(tmp_path):
