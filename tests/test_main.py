@@ -116,6 +116,7 @@ def test_finished_run(finished):
     assert re.search(r"step 6/6  train  loss \d\.\d+  error +\d+\.\d+ %  [\d,]+ images/s", out)
     assert re.search(r"test error \d+\.\d+ % after 6 steps", out)
     assert str(workdir / "report.html") in out
+    assert f"tensorboard --logdir '{workdir}/tensorboard'" in out, "it can be pasted"
     assert str(workdir / "metrics.jsonl") in out
 
 

@@ -1,5 +1,6 @@
 """Runs a config: opens, checks and restores everything, then starts the loop."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -197,6 +198,6 @@ def _say_result(
         f"test error {100 * row['error_top1']:.2f} % after {row['step']} steps\n"
         f"{at}{page}"
         f"  numbers      {folder / 'metrics.jsonl'}\n"
-        f"  curves       tensorboard --logdir {folder / 'tensorboard'}\n"
+        f"  curves       tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}\n"
         f"  checkpoints  {folder / 'checkpoints'}"
     )
