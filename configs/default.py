@@ -54,6 +54,9 @@ def get_config() -> ConfigDict:
     config.dataset.train_split = "train"  # of a TFDS set
     config.dataset.test_split = config_dict.placeholder(str)  # None: "test" or "validation"
     config.dataset.test_fraction = 0.1  # of each class, if there is no test split
+    # Choose what is held out of a folder by the names of the files, so that an image that is added
+    # moves no other; False: by their numbers, as in runs of before there was this key.
+    config.dataset.hold_out_by_name = True
     config.dataset.image_size = config_dict.placeholder(int)  # pixels; None: that of the dataset
     config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side

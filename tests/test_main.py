@@ -109,13 +109,14 @@ def finished(tmp_path_factory):
 def test_finished_run(finished):
     workdir, out = finished
     assert {path.name for path in workdir.iterdir()} == {
-        *(".lock", "checkpoints", "config.json", "mask_health.jsonl"),
+        *(".lock", "checkpoints", "config.json", "data.json", "mask_health.jsonl"),
         *("metrics.jsonl", "normalization.npz", "parameters.txt", "report.html", "tensorboard"),
     }
     assert "Total: " in out
     assert re.search(r"step 6/6  train  loss \d\.\d+  error +\d+\.\d+ %  [\d,]+ images/s", out)
     assert re.search(r"test error \d+\.\d+ % after 6 steps", out)
     assert str(workdir / "report.html") in out
+    assert f"tensorboard --logdir '{workdir}/tensorboard'" in out, "it can be pasted"
     assert str(workdir / "metrics.jsonl") in out
 
 

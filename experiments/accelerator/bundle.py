@@ -18,10 +18,12 @@ import jax
 from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.contents import describe_data, read_contents
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import make_mesh
 from rattn_jax.runs.checkpointer import Checkpointer
-from rattn_jax.runs.workdir import check_same_run, open_run_folder, record_run
+from rattn_jax.runs.identity import check_same_run, describe_run
+from rattn_jax.runs.workdir import open_run_folder
 from rattn_jax.training.step_functions import build_steps
 
 _ROOT = Path(__file__).parents[2]
@@ -123,10 +125,9 @@ def _write_start(folder: Path, config: RunConfig) -> None:
     """A run's folder with a checkpoint of the state before the first update."""
     devices = jax.devices("cpu")[:1]
     steps = build_steps(config, build_spec(config), make_mesh(devices))
-    run = open_run_folder(folder, config.to_dict())
-    record = record_run(run, config.to_dict(), devices, build_dataset(config).describe())
-    with Checkpointer(
-        run / "checkpoints", 1, record=record, compare=check_same_run
-    ) as checkpointer:
+    dataset = build_dataset(config)
+    data = describe_data(config, dataset, read_contents(dataset))
+    run = describe_run(config.to_dict(), data)
+    checkpoints = open_run_folder(folder, config.to_dict()) / "checkpoints"
+    with Checkpointer(checkpoints, 1, record=run, compare=check_same_run) as checkpointer:
         checkpointer.save(steps.initial_state())
-    (run / "config.json").unlink()  # the run that starts from here writes its own

@@ -12,7 +12,7 @@ from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import MEASURES, Row, Table
 from rattn_jax.report.charts import Axis, Series, chart, charts, number
 from rattn_jax.report.rendering import render
-from rattn_jax.runs.workdir import FREE_KEYS
+from rattn_jax.runs.identity import FREE_KEYS
 
 # Changes by hand under which a run is still the paper's: the paper asks for the second.
 _ALLOWED = FREE_KEYS - {"num_train_steps"} | {"dataset.test_exclude_file"}

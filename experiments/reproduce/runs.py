@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
-from rattn_jax.config.load import load_config, parse_config
+from rattn_jax.config.load import as_before, load_config, parse_config
 from rattn_jax.report.comparison import read_run
-from rattn_jax.runs.workdir import RECORD, check_same_config
+from rattn_jax.runs.identity import check_same_config
+from rattn_jax.runs.workdir import RECORD
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,11 +46,12 @@ class PlannedRun(NamedTuple):
         Raises:
             UsageError: the folder holds another run.
         """
-        if not (self.folder / RECORD).exists() or not (self.folder / "metrics.jsonl").exists():
+        record = self.record()
+        if record is None or not (self.folder / "metrics.jsonl").exists():
             return []
-        run = read_run(str(self.folder), self.variant.name)
-        check_same_config(self.folder, run.record["config"], self.config.to_dict())
-        return run.rows
+        config, _ = as_before(record["config"], parse_config(self.config))
+        check_same_config(self.folder, record["config"], config.to_dict(), record["dataset"])
+        return read_run(str(self.folder), self.variant.name).rows
 
     def record(self) -> dict[str, Any] | None:
         """Its config.json; None before the run has begun."""

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import difflib
 import importlib
+import os
 import re
 import runpy
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from rattn_jax.config.rules import check_config
-from rattn_jax.config.schema import RunConfig
+from rattn_jax.config.schema import FOLDER, RunConfig
 from rattn_jax.errors import UsageError
 
 Section = TypeVar("Section")
@@ -35,6 +36,7 @@ _RENAMED = {
 _BEFORE: dict[str, Any] = {
     "dataset.all_images": False,
     "dataset.exact_pixels": False,
+    "dataset.hold_out_by_name": False,
     "optimizer.nesterov": True,
 }
 _OLD_NORMALIZATION, _NEW_NORMALIZATION = "unit", "zero_one"
@@ -108,7 +110,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 
 def parse_config(config: ConfigDict) -> RunConfig:
-    """Converts the keys of a config to typed, checked values.
+    """Converts the keys of a config to typed, checked values, with absolute paths.
 
     Args:
         config: the keys of configs/default.py.
@@ -126,7 +128,35 @@ def parse_config(config: ConfigDict) -> RunConfig:
             f"config.normalization={_OLD_NORMALIZATION!r} is now called {_NEW_NORMALIZATION!r}"
         )
     check_config(parsed)
-    return parsed
+    return _at_absolute_places(parsed)
+
+
+def absolute_place(key: str, value: str) -> str:
+    """The value of a key that says where something lies, as a path from the root.
+
+    `~` is expanded. URLs stay as they are, and names of datasets and of pretrained networks, too.
+    """
+    prefix = FOLDER if key == "dataset.name" else ""
+    path = os.path.expanduser(value.removeprefix(prefix))
+    is_name = not value.startswith(prefix) or (key == "init_from" and "/" not in value)
+    return value if is_name or "://" in path else prefix + os.path.join(os.getcwd(), path)
+
+
+def _at_absolute_places(config: RunConfig) -> RunConfig:
+    """The config with what it names, so that it is found from every current folder."""
+    data, noise, source = config.dataset, config.dataset.label_noise, config.init_from
+    if noise.matrix:
+        matrix = absolute_place("dataset.label_noise.matrix", noise.matrix)
+        noise = dataclasses.replace(noise, matrix=matrix)
+    excluded = data.test_exclude_file
+    data = dataclasses.replace(
+        data,
+        name=absolute_place("dataset.name", data.name),
+        test_exclude_file=excluded and absolute_place("dataset.test_exclude_file", excluded),
+        label_noise=noise,
+    )
+    source = source and absolute_place("init_from", source)
+    return dataclasses.replace(config, dataset=data, init_from=source)
 
 
 def read_config(record: Mapping[str, Any]) -> RunConfig:

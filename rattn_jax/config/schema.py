@@ -7,6 +7,8 @@ that lacks keys, because it is older or belongs to imported weights, is read wit
 import dataclasses
 from typing import Any
 
+FOLDER = "folder:"  # how dataset.name begins where it is a folder of images
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelNoiseConfig:
@@ -24,6 +26,7 @@ class DatasetConfig:
     train_split: str = "train"
     test_split: str | None = None
     test_fraction: float = 0.1
+    hold_out_by_name: bool = True
     image_size: int | None = None
     eval_image_size: int | None = None
     eval_crop_fraction: float = 1.0

@@ -9,9 +9,10 @@ dataset_spec("cifar10")                    # classes, sizes and image size
 import dataclasses
 import difflib
 
+import numpy as np
 from absl import logging
 
-from rattn_jax.config.schema import RunConfig
+from rattn_jax.config.schema import FOLDER, RunConfig
 from rattn_jax.data import splits
 from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
 from rattn_jax.errors import UsageError
@@ -31,6 +32,7 @@ def dataset_spec(
     *,
     test_fraction: float = 0.1,
     all_images: bool = True,
+    hold_out_by_name: bool = True,
 ) -> DatasetSpec:
     """Classes, example counts and image size of a dataset; reads no data of those in `KNOWN`.
 
@@ -39,13 +41,20 @@ def dataset_spec(
         data_dir: see `open_dataset`.
         test_fraction: see `open_dataset`.
         all_images: see `open_dataset`.
+        hold_out_by_name: see `open_dataset`.
 
     Raises:
         UsageError: see `open_dataset`.
     """
     if name in KNOWN:
         return KNOWN[name]
-    opened = open_dataset(name, data_dir, test_fraction=test_fraction, all_images=all_images)
+    opened = open_dataset(
+        name,
+        data_dir,
+        test_fraction=test_fraction,
+        all_images=all_images,
+        hold_out_by_name=hold_out_by_name,
+    )
     return DatasetSpec(opened.num_classes, opened.image_size, len(opened.train), len(opened.test))
 
 
@@ -57,6 +66,7 @@ def open_dataset(
     test_split: str | None = None,
     test_fraction: float = 0.1,
     all_images: bool = True,
+    hold_out_by_name: bool = True,
 ) -> Dataset:
     """Opens a dataset, and prepares it first if possible.
 
@@ -70,6 +80,8 @@ def open_dataset(
         test_split: test split of a TFDS set; None: "test" if it exists, otherwise "validation".
         test_fraction: fraction of each class that is held out if there is no test split.
         all_images: of a folder, see `image_folder.py`.
+        hold_out_by_name: whether examples of a folder are held out by the names of their files, see
+            `splits.hold_out_fraction`; otherwise, and of other sets, at random.
 
     Returns:
         The dataset; its examples are in the same order every time.
@@ -82,8 +94,8 @@ def open_dataset(
         from rattn_jax.data import digits
 
         dataset = digits.open_digits()
-    elif name.startswith("folder:"):
-        dataset = _open_folder(name, test_fraction, all_images)
+    elif name.startswith(FOLDER):
+        dataset = _open_folder(name, test_fraction, all_images, hold_out_by_name)
     else:
         dataset = _open_tfds(name, data_dir, train_split, test_split, test_fraction)
     if name in KNOWN:
@@ -93,13 +105,19 @@ def open_dataset(
 
 # The readers are imported when called, because scikit-learn and tensorflow-datasets take 2 s and
 # 1 s to import.
-def _open_folder(name: str, test_fraction: float, all_images: bool) -> Dataset:
+def _open_folder(
+    name: str, test_fraction: float, all_images: bool, hold_out_by_name: bool
+) -> Dataset:
     from rattn_jax.data import image_folder
 
-    path = name.removeprefix(image_folder.PREFIX)
+    path = name.removeprefix(FOLDER)
     class_names, train, test, notes = image_folder.open_folder(path, all_images=all_images)
-    complete = _complete(name, class_names, train, test, None, test_fraction)
-    return dataclasses.replace(complete, notes=notes)
+    parts = {"train": train.paths(), "test": test.paths() if test else {}}
+    files = {f"{part}/{file}": path for part in parts for file, path in parts[part].items()}
+    names_in_class = (file.partition("/")[2] for file in parts["train"])
+    hashes = splits.hash_names(names_in_class) if hold_out_by_name else None
+    dataset = _complete(name, class_names, train, test, None, test_fraction, hashes)
+    return dataclasses.replace(dataset, notes=notes, files=files)
 
 
 def _open_tfds(
@@ -130,18 +148,21 @@ def _complete(
     test: Source | None,
     image_size: int | None,
     test_fraction: float,
+    hashes: np.ndarray | None = None,
 ) -> Dataset:
     """Creates the dataset; without a test split, holds out a part of the training examples."""
     if test is None:
-        held_out = splits.hold_out_fraction(train.labels(), test_fraction, len(class_names))
+        labels, num_classes = train.labels(), len(class_names)
+        held_out = splits.hold_out_fraction(labels, test_fraction, num_classes, hashes)
         rest = splits.remaining(len(train), held_out)
         train, test = Subset(train, rest), Subset(train, held_out)
+        hashes = None if hashes is None else hashes[rest]
     if not len(train) or not len(test):
         raise UsageError(
             f"dataset.name={name!r} has {len(train)} training and {len(test)} test images: must be "
             "at least one of each; add images"
         )
-    return Dataset(name, class_names, train, test, image_size)
+    return Dataset(name, class_names, train, test, image_size, name_hashes=hashes)
 
 
 def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
@@ -173,6 +194,7 @@ def build_spec(config: RunConfig) -> DatasetSpec:
         config.data_dir,
         test_fraction=dataset.test_fraction,
         all_images=dataset.all_images,
+        hold_out_by_name=dataset.hold_out_by_name,
     )
 
 
@@ -185,4 +207,5 @@ def build_dataset(config: RunConfig) -> Dataset:
         test_split=config.dataset.test_split,
         test_fraction=config.dataset.test_fraction,
         all_images=config.dataset.all_images,
+        hold_out_by_name=config.dataset.hold_out_by_name,
     )

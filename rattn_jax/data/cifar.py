@@ -6,6 +6,7 @@ reading of the original archive is done here, because TFDS does that through `tf
 """
 
 import contextlib
+import fnmatch
 import io
 import sys
 import tarfile
@@ -145,7 +146,8 @@ def _prepare(builder: Cifar10, folder: epath.Path) -> None:
                 ),
             )
     except (requests.RequestException, tfds.download.DownloadError) as error:
-        others = sorted(p.name for p in folder.parent.glob("[0-9]*.[0-9]*.[0-9]*"))
+        there = [path.name for path in folder.parent.iterdir()] if folder.parent.exists() else []
+        others = sorted(fnmatch.filter(there, "[0-9]*.[0-9]*.[0-9]*"))
         other = f" (only version {', '.join(others)}, not {folder.name})" if others else ""
         raise UsageError(
             f"{builder.name} is not prepared in {builder.data_dir_root}{other} and cannot be "

@@ -5,7 +5,7 @@ source.labels()      # int32 [N]
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,6 +110,10 @@ class Dataset:
         test: the test examples.
         image_size: height and width if all images are squares of one size, otherwise None.
         notes: lines for the user: what was left out, and what else one would not expect.
+        files: paths of all images by their names, such as "train/cat/1.jpg", which do not change
+            when the folder moves; empty where images are not files of their own.
+        name_hashes: hashes of the training examples' names, uint64 [N], by which examples are held
+            out; None: by their positions.
     """
 
     name: str
@@ -118,6 +122,8 @@ class Dataset:
     test: Source
     image_size: int | None
     notes: tuple[str, ...] = ()
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    name_hashes: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:

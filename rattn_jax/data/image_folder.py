@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from rattn_jax.config.schema import FOLDER
 from rattn_jax.data.dataset import Example
 from rattn_jax.data.image_files import LeftOut, entries_of, images_below, no_image
 from rattn_jax.data.image_layout import (
@@ -26,8 +27,6 @@ from rattn_jax.data.image_layout import (
 )
 from rattn_jax.errors import UsageError
 
-PREFIX = "folder:"  # of dataset.name
-
 # What was read before there was `dataset.all_images`.
 _SUFFIXES_BEFORE = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
@@ -38,14 +37,17 @@ class FolderSource:
     Args:
         files: the images.
         labels: their classes, int32 [N].
+        names: their names in the dataset, such as "cat/1.jpg".
         num_below: number of them that are in folders below those of the classes.
 
     Attributes:
         num_below: see above.
     """
 
-    def __init__(self, files: list[epath.Path], labels: np.ndarray, num_below: int) -> None:
-        self._files, self._labels, self.num_below = files, labels, num_below
+    def __init__(
+        self, files: list[epath.Path], labels: np.ndarray, names: list[str], num_below: int
+    ) -> None:
+        self._files, self._labels, self._names, self.num_below = files, labels, names, num_below
 
     def __len__(self) -> int:
         return len(self._files)
@@ -58,6 +60,10 @@ class FolderSource:
     def name(self, position: int) -> str:
         """See `Source`."""
         return str(self._files[position])
+
+    def paths(self) -> dict[str, str]:
+        """Paths of all images by their names, which do not change when the folder moves."""
+        return dict(zip(self._names, map(str, self._files), strict=True))
 
     def labels(self) -> np.ndarray:
         """See `Source`."""
@@ -101,7 +107,7 @@ def open_folder(path: epath.PathLike, *, all_images: bool = True) -> Folder:
     root = epath.Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(
-            f"dataset.name='{PREFIX}{path}': there is no such folder; correct the path"
+            f"dataset.name='{FOLDER}{path}': there is no such folder; correct the path"
         )
     left_out = LeftOut()
     layout = find_layout(root, left_out) if all_images else layout_before(root)
@@ -141,15 +147,21 @@ def _list_images(
 ) -> FolderSource:
     """The images of a part, class after class."""
     files: list[epath.Path] = []
+    image_names: list[str] = []
     counts, num_below = [], 0
     for name in names:
-        found = [(folder, read(folder)) for folder in classes.get(name, ())]
-        for folder, images in found:
+        folders = classes.get(name, ())
+        counts.append(0)
+        for folder in folders:
+            images = read(folder)
+            start = len(str(folder)) + 1
+            place = name if len(folders) == 1 else folder.name
+            image_names += [f"{place}/{str(path)[start:]}" for path in images]
             num_below += count_below(folder, images)
+            counts[-1] += len(images)
             files += images
-        counts.append(sum(len(images) for _, images in found))
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return FolderSource(files, labels, num_below)
+    return FolderSource(files, labels, image_names, num_below)
 
 
 def _without_images(source: FolderSource, names: Sequence[str]) -> list[str]:

@@ -3,10 +3,15 @@
 loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
 """
 
+import numpy as np
 from jax.sharding import Mesh
 
 from rattn_jax.config.schema import DatasetConfig, RunConfig
-from rattn_jax.data.batches import FIXED_NORMALIZATIONS, mean_image_normalization
+from rattn_jax.data.batches import (
+    FIXED_NORMALIZATIONS,
+    Normalization,
+    mean_image_normalization,
+)
 from rattn_jax.data.dataset import Dataset, DatasetSpec
 from rattn_jax.data.loaders import (
     ImageSizes,
@@ -70,8 +75,21 @@ def fits_device(config: RunConfig, sizes: ImageSizes, num_train: int, num_test: 
     return fits
 
 
-def open_loader(config: RunConfig, dataset: Dataset, sizes: ImageSizes, mesh: Mesh) -> Loader:
+def open_loader(
+    config: RunConfig,
+    dataset: Dataset,
+    sizes: ImageSizes,
+    mesh: Mesh,
+    kept: Normalization | None = None,
+) -> Loader:
     """Opens the loader of a run; reads the whole dataset if it fits on the device.
+
+    Args:
+        config: the run's config.
+        dataset: its dataset.
+        sizes: its image sizes.
+        mesh: its devices.
+        kept: the normalization of a run that goes on; None: that of the config and the images.
 
     Raises:
         UsageError: the config does not fit the dataset.
@@ -101,11 +119,7 @@ def open_loader(config: RunConfig, dataset: Dataset, sizes: ImageSizes, mesh: Me
             )
             for name, source in evaluated.items()
         }
-        normalization = (
-            mean_image_normalization(train_split.images)
-            if config.normalization == "mean_image"
-            else FIXED_NORMALIZATIONS[config.normalization]()
-        )
+        normalization = kept or _normalization(config, train_split.images)
         seed, batch_size = config.seed, config.batch_size
         return ResidentLoader(
             train_split, splits, normalization, mesh, seed=seed, batch_size=batch_size
@@ -113,10 +127,16 @@ def open_loader(config: RunConfig, dataset: Dataset, sizes: ImageSizes, mesh: Me
     return StreamedLoader(
         train,
         evaluated,
-        FIXED_NORMALIZATIONS[config.normalization](),
+        kept or FIXED_NORMALIZATIONS[config.normalization](),
         mesh,
         config,
         sizes,
         dataset.num_classes,
         excluded,
     )
+
+
+def _normalization(config: RunConfig, images: np.ndarray) -> Normalization:
+    if config.normalization == "mean_image":
+        return mean_image_normalization(images)
+    return FIXED_NORMALIZATIONS[config.normalization]()

@@ -1,5 +1,9 @@
 """The splits of a run. The held-out examples do not depend on the seed."""
 
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+
 import numpy as np
 
 from rattn_jax.config.schema import RunConfig
@@ -10,13 +14,30 @@ from rattn_jax.errors import DataError, UsageError
 _SEED = 2017  # fixed: what is held out must not change between runs that are compared
 
 
-def hold_out_count(labels: np.ndarray, count: int, num_classes: int) -> np.ndarray:
+def hash_names(names: Iterable[str]) -> np.ndarray:
+    """Hashes of names, uint64 [N], evenly distributed and the same on every machine.
+
+    Names that differ only in Unicode's normal form, as on a Mac and elsewhere, have the same hash.
+    """
+
+    def hash_name(name: str) -> int:
+        text = unicodedata.normalize("NFC", name).encode(errors="surrogateescape")
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+
+    return np.array([hash_name(name) for name in names], np.uint64)
+
+
+def hold_out_count(
+    labels: np.ndarray, count: int, num_classes: int, hashes: np.ndarray | None = None
+) -> np.ndarray:
     """Chooses validation examples, balanced over the classes.
 
     Args:
         labels: classes, int32 [N].
         count: how many examples to hold out.
         num_classes: number of classes; the first ones get one more if `count` is no multiple.
+        hashes: of the examples' names, uint64 [N], of which the lowest are chosen, so that one that
+            is added moves at most one other; None chooses by position, at random.
 
     Returns:
         Positions, ascending, int64 [count].
@@ -34,23 +55,38 @@ def hold_out_count(labels: np.ndarray, count: int, num_classes: int) -> np.ndarr
             f"validation_examples={count} takes {wanted[scarce[0]]} of the {sizes[scarce[0]]} "
             f"training examples of class {scarce[0]}: each class must keep one; use at most {most}"
         )
-    return _pick(labels, wanted)
+    return _pick(labels, wanted, hashes)
 
 
-def hold_out_fraction(labels: np.ndarray, fraction: float, num_classes: int) -> np.ndarray:
+def hold_out_fraction(
+    labels: np.ndarray, fraction: float, num_classes: int, hashes: np.ndarray | None = None
+) -> np.ndarray:
     """Chooses test examples: `fraction` of each class, at least one and never all.
+
+    With hashes about that fraction, those whose hash is in the lowest `fraction` of the range of
+    hashes: each is judged by its own name, so that one that is added or removed moves no other. If
+    chance leaves nothing of a class on one side, the example of the lowest hash is held out, or
+    that of the highest is not; only this one may move later.
 
     Args:
         labels: classes, int32 [N].
         fraction: above 0 and below 1.
         num_classes: number of classes.
+        hashes: of the examples' names within their class, uint64 [N]; None chooses by position, at
+            random.
 
     Returns:
         Positions, ascending, int64. Classes with a single example keep it for training.
     """
     sizes = _class_sizes(labels, num_classes)
-    wanted = np.clip(np.rint(sizes * fraction).astype(int), 1, None)
-    return _pick(labels, np.minimum(wanted, np.maximum(sizes - 1, 0)))
+    if hashes is None:
+        wanted = np.clip(np.rint(sizes * fraction).astype(int), 1, None)
+        return _pick(labels, np.minimum(wanted, np.maximum(sizes - 1, 0)))
+    is_held_out = hashes < np.uint64(fraction * 2.0**64)
+    by_class, ends = np.lexsort((hashes, labels)), np.cumsum(sizes)
+    is_held_out[by_class[(ends - sizes)[sizes > 0]]] = True
+    is_held_out[by_class[(ends - 1)[sizes > 0]]] = False
+    return np.flatnonzero(is_held_out)
 
 
 def remaining(total: int, held_out: np.ndarray) -> np.ndarray:
@@ -70,8 +106,11 @@ def _class_sizes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return np.bincount(labels, minlength=num_classes)
 
 
-def _pick(labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    order = np.random.RandomState(_SEED).permutation(len(labels))
+def _pick(labels: np.ndarray, wanted: np.ndarray, hashes: np.ndarray | None = None) -> np.ndarray:
+    if hashes is None:
+        order = np.random.RandomState(_SEED).permutation(len(labels))
+    else:
+        order = np.argsort(hashes, kind="stable")
     by_class = order[np.argsort(labels[order], kind="stable")]
     starts = np.searchsorted(labels[by_class], np.arange(len(wanted)))
     picked = [by_class[s : s + n] for s, n in zip(starts, wanted, strict=True)]
@@ -91,6 +130,6 @@ def build_splits(config: RunConfig, dataset: Dataset) -> tuple[Source, dict[str,
         noisy = NoisySource(train, LabelNoise(matrix, config.seed))
     if not count:
         return noisy, evaluated
-    held_out = hold_out_count(train.labels(), count, dataset.num_classes)
+    held_out = hold_out_count(train.labels(), count, dataset.num_classes, dataset.name_hashes)
     evaluated["validation"] = Subset(train, held_out)
     return Subset(noisy, remaining(len(train), held_out)), evaluated

@@ -6,6 +6,7 @@ source[3]            # Example, its image still encoded
 TFDS reads folders in the format array_record without TensorFlow, whoever has prepared them.
 """
 
+import glob
 import textwrap
 from typing import Any
 
@@ -44,7 +45,8 @@ def open_prepared(name: str, data_dir: str | None, hint: str = "") -> Any:
         builder = read_only_builder.builder_from_files(name, data_dir=root)
     except Exception as error:  # TFDS raises its own, those of the file system, and more
         base = name.split("/")[0].split(":")[0]
-        files = (f for depth in ("*", "*/*") for f in root.glob(f"{base}/{depth}/features.json"))
+        here = epath.Path(glob.escape(str(root)))  # epath takes its own characters for a pattern
+        files = (f for depth in ("*", "*/*") for f in here.glob(f"{base}/{depth}/features.json"))
         there = sorted(str(file.parent.relative_to(root)) for file in files)
         there = [name for name in there if "incomplete." not in name]
         found = f"only {', '.join(there)} is" if there else "nothing under this name is"

@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from rattn_jax.config.schema import FOLDER
 from rattn_jax.data.batches import normalize
 from rattn_jax.data.images import BadImageError, center_box, load_crop, to_rgb, to_upright_rgb
 from rattn_jax.errors import UsageError
@@ -36,10 +37,18 @@ class Classifier(SavedRun):
     """
 
     def with_data_dir(self, data_dir: str | None) -> "Classifier":
-        """The same network with its dataset in another TFDS folder; None changes nothing."""
+        """The same network with its dataset elsewhere; None changes nothing.
+
+        Args:
+            data_dir: TFDS's folder or, if the dataset is a folder of images, that folder.
+        """
         if data_dir is None:
             return self
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, data_dir=data_dir))
+        config = dataclasses.replace(self.config, data_dir=data_dir)
+        if config.dataset.name.startswith(FOLDER):
+            dataset = dataclasses.replace(config.dataset, name=FOLDER + data_dir)
+            config = dataclasses.replace(config, dataset=dataset)
+        return dataclasses.replace(self, config=config)
 
     def decode(self, image: AnyImage) -> np.ndarray:
         """Decodes and crops an image as in evaluation: uint8 [image_size, image_size, 3].

@@ -19,8 +19,9 @@ from rattn_jax.interop.torch_port import PortNetwork, State
 from rattn_jax.parallel.mesh import find_devices
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.files import absolute
+from rattn_jax.runs.identity import describe_run
 from rattn_jax.runs.saved_run import record_inputs
-from rattn_jax.runs.workdir import open_run_folder, record_run
+from rattn_jax.runs.workdir import claim_run_folder, open_run_folder
 from rattn_jax.training import metrics
 from rattn_jax.training.state import TrainState
 
@@ -94,7 +95,8 @@ def write_run(
     open_run_folder(folder, config)
     sizes = {"num_train": 0, "num_test": 0}
     dataset = {"class_names": list(class_names), **sizes}
-    record = record_run(folder, config, find_devices(), dataset)
+    run = describe_run(config, dataset)
+    claim_run_folder(folder, run, {}, find_devices(), print)
     record_inputs(folder, zero_one_normalization(), network.image_size)
     state = TrainState(
         step=jnp.int32(0),
@@ -105,7 +107,7 @@ def write_run(
         nonfinite_step=jnp.int32(-1),
         **variables,
     )
-    with Checkpointer(folder / "checkpoints", 1, record=record) as checkpoints:
+    with Checkpointer(folder / "checkpoints", 1, record=run) as checkpoints:
         checkpoints.save(state)
     return folder
 

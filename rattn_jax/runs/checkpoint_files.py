@@ -18,6 +18,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 
 from rattn_jax.errors import DataError
+from rattn_jax.runs.files import absolute
 
 STATE_ITEM, RECORD_ITEM = "state", "record"
 _UNFINISHED = ".orbax-checkpoint-tmp"
@@ -55,7 +56,7 @@ def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
     Raises:
         Exception: the checkpoint is damaged; the type depends on the library that notices.
     """
-    folder = epath.Path(path)
+    folder = absolute(path)
     saved = json.loads((folder / RECORD_ITEM / "metadata").read_text())
     # Without an Orbax checkpointer around it, the handler does not wait for other processes.
     handler = ocp.PyTreeCheckpointHandler()

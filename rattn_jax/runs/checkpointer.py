@@ -48,8 +48,8 @@ State = TypeVar("State")
 class Checkpointer:
     """The checkpoints of a run, one folder for each saved step.
 
-    Saves run in the background. `check` raises early if one has failed; leaving the `with` block
-    raises at the latest.
+    Saves run in the background, but for the first of this process: it is read back before it
+    counts. `check` raises early if one has failed; leaving the `with` block raises at the latest.
 
     Args:
         directory: folder of the checkpoints; created if it does not exist.
@@ -86,6 +86,7 @@ class Checkpointer:
         self._error: SaveError | None = None  # of the last save
         self._saving: int | None = None
         self._newest: int | None = None  # valid
+        self._is_trusted = False  # whether what this process saves there can be read
         if is_main_process():
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
@@ -140,6 +141,8 @@ class Checkpointer:
         except Exception as error:
             self._give_up(error)
             return
+        if not self._is_trusted and not self._reads_back(self._saving):
+            return
         self._newest, self._saving, self._error = self._saving, None, None
         if is_main_process():
             for step in self._superfluous():
@@ -147,6 +150,21 @@ class Checkpointer:
                 aside = self.directory / f"{_REMOVING}{step}"
                 (self.directory / str(step)).rename(aside)
                 aside.rmtree()
+
+    def _reads_back(self, step: int) -> bool:
+        """Whether the checkpoint can be read as resuming does; if not, it is put aside."""
+        found = try_to_read(self.directory / str(step)) if is_main_process() else ()
+        self._is_trusted = not isinstance(found, str)
+        if isinstance(found, str):
+            self._saving = None
+            self._put_aside(step)
+            self._report(
+                SaveError(
+                    f"{found}, though it has just been written: choose a workdir on another disk, "
+                    "or repair this one"
+                )
+            )
+        return self._is_trusted
 
     def _superfluous(self) -> list[int]:
         """Steps of the checkpoints that are neither among the newest nor the best."""
@@ -163,7 +181,8 @@ class Checkpointer:
         """Saves the state under its step, unless that step has been saved.
 
         Raises:
-            SaveError: this save could not start, or the previous one has failed.
+            SaveError: this save could not start, the previous one has failed, or the first one
+                cannot be read back.
         """
         self.wait()
         step = int(state.step)
@@ -185,6 +204,8 @@ class Checkpointer:
             )
         except Exception as error:
             self._give_up(error)
+        if not self._is_trusted:
+            self.wait()
 
     def restore_latest(self, state: State) -> State | None:
         """Restores the latest valid checkpoint in the structure of `state`; None without one.
@@ -237,14 +258,20 @@ class Checkpointer:
         if "RESOURCE_EXHAUSTED" in reason:  # TensorStore's message has a page of context
             reason = "No space left on device"
         who = f"by process {jax.process_index()} " if jax.process_count() > 1 else ""
-        self._error = SaveError(
-            f"the checkpoint of step {step} could not be written {who}to {self.directory} "
-            f"({reason[:200]}): "
-            "free space or repair the folder"
+        self._report(
+            SaveError(
+                f"the checkpoint of step {step} could not be written {who}to {self.directory} "
+                f"({reason[:200]}): free space or repair the folder"
+            ),
+            error,
         )
+
+    def _report(self, failure: SaveError, cause: Exception | None = None) -> None:
+        """Raises or says that a save has failed."""
+        self._error = failure
         if self._stop_on_error:
-            raise self._error from error
-        self._say(f"{self._error}; the run continues, and the next save may succeed")
+            raise failure from cause
+        self._say(f"{failure}; the run continues, and the next save may succeed")
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed or failed process has left behind."""

@@ -1,6 +1,26 @@
 """Files and folders on this machine or in an object store, such as gs://bucket/run."""
 
+import glob
+import os
+from collections.abc import Iterator
+
 from etils import epath
+from etils.epath.gpath import PosixGPath
+
+from rattn_jax.errors import UsageError
+
+
+@epath.register_path_cls
+class LocalPath(PosixGPath):
+    """A path on this machine, of which every character means itself.
+
+    epath takes brackets, stars and question marks in the names of folders for patterns, and Orbax
+    looks by patterns for what it has written: without this class it would find nothing there.
+    """
+
+    def glob(self, pattern: str) -> Iterator["LocalPath"]:
+        """The files and folders below this one that match."""
+        return (self / name for name in glob.iglob(pattern, root_dir=self))
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -9,9 +29,48 @@ def is_remote(path: epath.PathLike) -> bool:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """The absolute path, with `~` expanded; epath's own `absolute` handles only local paths."""
-    path = epath.Path(path)
-    return path if is_remote(path) else path.expanduser().absolute()
+    """The absolute path, with `~` expanded; epath's own `absolute` handles only local paths.
+
+    Raises:
+        UsageError: a local path that epath takes for one in an object store.
+    """
+    text = os.fspath(path)
+    try:
+        place = epath.Path(text)
+    except KeyError as error:
+        raise UsageError(
+            f"{text!r} begins like a URL, and {error} is no object store: choose a path without ://"
+        ) from error
+    if "://" in text:
+        return place
+    if not is_remote(place):
+        place = place.expanduser().absolute()
+    if is_remote(place):
+        raise UsageError(
+            f"{text!r} is taken for {place}: choose a folder that does not begin like that, such "
+            "as a link to it, or give the URL"
+        )
+    # TensorStore refuses a second slash at the beginning, which means nothing.
+    return LocalPath(f"/{str(place).lstrip('/')}") if os.name == "posix" else place
+
+
+def check_can_hold_checkpoints(folder: epath.Path) -> None:
+    """Raises UsageError if TensorStore, which writes and reads the arrays, cannot use the folder.
+
+    It takes text in UTF-8, in which it reads a backslash as a slash.
+    """
+    text = folder.as_posix()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        rule = "a name in UTF-8"
+    else:
+        if "\\" not in text:
+            return
+        rule = "a path without backslashes"
+    raise UsageError(
+        f"workdir {text} must be {rule}, because of TensorStore: choose another one, or rename it"
+    )
 
 
 def replace_text(path: epath.Path, text: str) -> None:

@@ -23,7 +23,7 @@ from rattn_jax.models.registry import create_model
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.best import BEST, LAST, best_row, read_rows
 from rattn_jax.runs.checkpoint_files import all_steps, read_newest, try_to_read
-from rattn_jax.runs.files import replace_bytes
+from rattn_jax.runs.files import check_can_hold_checkpoints, replace_bytes
 from rattn_jax.runs.pretrained import find_folder
 from rattn_jax.runs.weights_folder import is_weights_folder, read_weights
 from rattn_jax.runs.workdir import read_run
@@ -32,17 +32,15 @@ NORMALIZATION = "normalization.npz"
 
 
 def record_inputs(folder: epath.Path, normalization: Normalization, image_size: int) -> None:
-    """Writes normalization.npz unless it exists.
+    """Writes normalization.npz.
 
     Args:
         folder: the run's folder.
         normalization: of all images.
         image_size: height and width of the images in evaluation.
     """
-    path = folder / NORMALIZATION
-    if path.exists() or not is_main_process():
-        return
-    replace_bytes(path, encode_inputs(normalization, image_size))
+    if is_main_process():
+        replace_bytes(folder / NORMALIZATION, encode_inputs(normalization, image_size))
 
 
 def encode_inputs(normalization: Normalization, image_size: int) -> bytes:
@@ -51,6 +49,18 @@ def encode_inputs(normalization: Normalization, image_size: int) -> bytes:
     mean, scale = (np.asarray(value, np.float32) for value in normalization)
     np.savez(buffer, mean=mean, scale=scale, image_size=np.int32(image_size))
     return buffer.getvalue()
+
+
+def kept_normalization(folder: epath.Path) -> Normalization | None:
+    """The normalization with which the run in the folder goes on; None without a checkpoint.
+
+    It is None also for a run of before it was kept.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    goes_on = all_steps(folder / "checkpoints") and (folder / NORMALIZATION).exists()
+    return read_inputs(folder)[0] if goes_on else None
 
 
 def read_inputs(folder: epath.Path) -> tuple[Normalization, int]:
@@ -152,6 +162,7 @@ def _read_checkpoint(
     folder: epath.Path, step: int | str, keep_best: KeepBestConfig
 ) -> tuple[int, Mapping[str, Any]]:
     """Step and variables of a checkpoint."""
+    check_can_hold_checkpoints(folder)
     checkpoints = folder / "checkpoints"
     steps = all_steps(checkpoints)
     if not steps:

@@ -1,18 +1,20 @@
 """The folder of a run: creates it, and keeps different runs from sharing it.
 
-config.json      the resolved config, library versions, devices, git commit
+config.json      the resolved config, the data's classes and hash, library versions, devices, commit
+data.json        what the data was, see `data/contents.py`
 normalization.npz    normalization and size of the images, see `saved_run.py`
 metrics.jsonl    see `metrics_log.py`
 report.html, mask_health.jsonl   see `report/`
 checkpoints/     see `checkpoint_files.py`
 tensorboard/     event files
 compilation_cache/   compiled functions, see `training/compilation.py`
+earlier-1/       what a run without a checkpoint had written, when another one began here
 """
 
+import itertools
 import json
 import platform
 import subprocess
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -20,43 +22,30 @@ from typing import Any
 import jax
 from etils import epath
 
-from rattn_jax.config.load import as_before, flatten, read_config, with_new_names
+from rattn_jax.config.load import as_before, read_config, with_new_names
 from rattn_jax.config.schema import RunConfig
+from rattn_jax.data.contents import Contents, changes
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.files import absolute, replace_text
+from rattn_jax.runs.best import read_rows
+from rattn_jax.runs.checkpoint_files import all_steps, is_unfinished
+from rattn_jax.runs.files import absolute, check_can_hold_checkpoints, replace_text
+from rattn_jax.runs.identity import check_same_config, check_same_run, difference, no_run, places
 from rattn_jax.runs.weights_folder import is_weights_folder
 
-# Keys that may change when a run is resumed, because they do not change its results.
-FREE_KEYS = frozenset(
-    {
-        "checkpoint_every_steps",
-        "compilation_cache_dir",
-        "data_dir",
-        "dataset.max_bad_examples",
-        "dataset.num_threads",
-        "eval_every_steps",
-        "keep_best.metric",
-        "keep_best.mode",
-        "keep_best.patience",
-        "keep_best.split",
-        "keep_checkpoints",
-        "log_every_steps",
-        "model.remat",
-        "model.scan_modules",
-        "num_train_steps",
-        "on_nonfinite",
-        "on_save_error",
-        "parallel",
-        "preemption_grace_seconds",
-        "process_timeout_seconds",
-        "profile_steps",
-        "report",
-        "steps_per_call",
-    }
+RECORD, CONTENTS = "config.json", "data.json"
+# What a run writes beside its record and its checkpoints, and what another one must not add to.
+_WRITTEN = (
+    CONTENTS,
+    "normalization.npz",
+    "parameters.txt",
+    "metrics.jsonl",
+    "mask_health.jsonl",
+    "report.html",
+    "tensorboard",
+    "nonfinite",
+    "profile",
 )
-
-RECORD = "config.json"
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -74,12 +63,7 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
         UsageError: the folder cannot be written, or holds a run with another config.
     """
     folder = absolute(workdir)
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"workdir {folder} must be a name in UTF-8, because of TensorStore: choose another one"
-        ) from error
+    check_can_hold_checkpoints(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write_probe{jax.process_index()}"
@@ -91,11 +75,30 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
             "choose a folder that you may write to"
         ) from error
     if is_weights_folder(folder):
-        raise _no_run("exported", folder)
-    record = folder / RECORD
-    if record.exists():
-        check_same_config(folder, _read(record, "config"), config)
+        raise no_run("exported", folder)
+    if holds_run(folder):
+        record = _read_record(folder / RECORD)
+        check_same_config(folder, record["config"], config, record["dataset"])
     return folder
+
+
+def holds_run(folder: epath.Path) -> bool:
+    """Whether the folder belongs to the run in it, which has saved a checkpoint.
+
+    The checkpoints may be damaged or gone: the run's metrics then reach beyond the first, or hold
+    the evaluation before it. A run that ended before it saved anything holds no folder.
+
+    Raises:
+        UsageError: the folder's record is damaged.
+    """
+    record, checkpoints = folder / RECORD, folder / "checkpoints"
+    if not record.exists():
+        return False
+    config = read_config(_read(record, "config"))
+    if checkpoints.is_dir() and not all(map(is_unfinished, checkpoints.iterdir())):
+        return True
+    first = min(config.checkpoint_every_steps, config.num_train_steps)
+    return any((row["step"], row["split"] != "train") > (first, False) for row in read_rows(folder))
 
 
 def config_of_run(
@@ -106,45 +109,82 @@ def config_of_run(
     Raises:
         UsageError: the folder's record is damaged.
     """
-    record = absolute(workdir) / RECORD
+    folder = absolute(workdir)
     try:
-        if not record.exists():
+        if not holds_run(folder):
             return config
     except OSError:  # `open_run_folder` says what is wrong with the folder
         return config
-    config, changed = as_before(_read(record, "config"), config)
+    config, changed = as_before(_read(folder / RECORD, "config"), config)
     for key, value in changed.items():
         say(f"the run is older than the config's key {key}: it goes on with {key}={value}")
     return config
 
 
-def record_run(
-    folder: epath.Path,
-    config: Mapping[str, Any],
-    devices: Sequence[jax.Device],
-    dataset: Mapping[str, Any],
-) -> Any:
-    """Writes config.json; if it exists, checks that the dataset is the same.
+def check_run(folder: epath.Path, run: Any, contents: Contents) -> None:
+    """Checks that the folder is free, or holds this run on the same data.
 
     Args:
         folder: the run's folder.
-        config: the resolved config, nested.
-        devices: devices of the run.
-        dataset: its class names and sizes.
-
-    Returns:
-        Config and dataset for JSON, which identify the run.
+        run: from `describe_run`.
+        contents: what the dataset holds.
 
     Raises:
-        UsageError: the dataset has changed.
+        UsageError: it holds another run, or one on other data; the message says what has changed.
     """
-    record = folder / RECORD
-    run = {"config": _as_json(config), "dataset": _as_json(dataset)}
-    if record.exists():
-        _compare_dataset(folder, _read(record, "dataset"), run["dataset"])
-        return run
+    if not holds_run(folder):
+        return
+    before = _read_record(folder / RECORD)
+    check_same_config(folder, before["config"], run["config"], before["dataset"])
+    then, now = (part["dataset"].get("contents") for part in (before, run))
+    if then is not None and then != now:
+        raise UsageError(
+            f"{folder} holds a run on other data ({_changes(folder, contents)}): use another "
+            "workdir, or put the data back as it was"
+        )
+    check_same_run(folder, before, run)
+
+
+def _changes(folder: epath.Path, contents: Contents) -> str:
+    try:
+        return changes(json.loads((folder / CONTENTS).read_text()), contents)
+    except (OSError, ValueError):
+        return f"what has changed is not known, for {CONTENTS} is gone"
+
+
+def claim_run_folder(
+    folder: epath.Path,
+    run: Any,
+    contents: Contents,
+    devices: Sequence[jax.Device],
+    say: Callable[[str], None],
+) -> None:
+    """Writes config.json, of a run that goes on only the places of its data that have changed.
+
+    Without a checkpoint to go on from, nothing of an earlier run may mix with this one: what it
+    wrote is moved to a folder of its own. A run of the same config writes the same once more.
+
+    Args:
+        folder: the run's folder, after `check_run`.
+        run: from `describe_run`.
+        contents: what the dataset holds.
+        devices: devices of the run.
+        say: called with a line about what was moved.
+    """
     if not is_main_process():
-        return run
+        return
+    record = folder / RECORD
+    if record.exists() and not all_steps(folder / "checkpoints"):
+        before = _read_record(record)
+        if holds_run(folder) or difference(before, run):
+            _set_aside(folder, say)
+    if record.exists():
+        description = json.loads(record.read_text())
+        if places(with_new_names(description["config"])) != places(run["config"]):
+            description["config"]["dataset"] = run["config"]["dataset"]
+            replace_text(record, json.dumps(description, indent=2) + "\n")
+        return
+    replace_text(folder / CONTENTS, json.dumps(contents))
     description = run | {
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in _LIBRARIES},
@@ -152,13 +192,16 @@ def record_run(
         "git_commit": _git_commit(),
     }
     replace_text(record, json.dumps(description, indent=2) + "\n")
-    return run
 
 
-def check_same_run(path: epath.Path, before: Any, now: Any) -> None:
-    """Raises UsageError unless both results of `record_run` belong to the same run."""
-    check_same_config(path, before["config"], now["config"])
-    _compare_dataset(path, before["dataset"], now["dataset"])
+def _set_aside(folder: epath.Path, say: Callable[[str], None]) -> None:
+    numbered = (folder / f"earlier-{number}" for number in itertools.count(1))
+    place = next(path for path in numbered if not path.exists())
+    place.mkdir()
+    for name in (*_WRITTEN, RECORD):  # so that a killed process leaves what is left to the next
+        if (folder / name).exists():
+            (folder / name).rename(place / name)
+    say(f"the run in {folder} has no checkpoint: what it wrote is in {place}, and a new one begins")
 
 
 def read_run(folder: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
@@ -175,13 +218,8 @@ def read_run(folder: epath.Path) -> tuple[RunConfig, dict[str, Any]]:
     return read_config(_read(record, "config")), _read(record, "dataset")
 
 
-def _as_json(config: Mapping[str, Any]) -> Any:
-    """The config as it is read back from JSON: tuples become lists."""
-    return json.loads(json.dumps(config))
-
-
-def _short(value: Any) -> str:
-    return textwrap.shorten(repr(value), 60)
+def _read_record(record: epath.Path) -> Any:
+    return {part: _read(record, part) for part in ("config", "dataset")}
 
 
 def _read(record: epath.Path, part: str) -> Any:
@@ -191,43 +229,6 @@ def _read(record: epath.Path, part: str) -> Any:
         raise UsageError(
             f"{record} is not the record of a run: choose another workdir, or remove that file"
         ) from error
-
-
-def check_same_config(folder: epath.Path, old: Any, new: Any) -> None:
-    """Raises UsageError if two configs belong to different runs.
-
-    Args:
-        folder: the run's folder, for the message.
-        old: its config, as in config.json.
-        new: the config to resume with, nested.
-    """
-    if "imported" in old:
-        raise _no_run("imported", folder)
-    before, now = flatten(with_new_names(old)), flatten(_as_json(new))
-    for key in sorted(before.keys() | now.keys()):
-        if key not in before and not now[key]:
-            continue  # a key that did not exist then, and is off
-        if key not in FREE_KEYS and before.get(key) != now.get(key):
-            raise UsageError(
-                f"{folder} holds a run with {key}={before.get(key)!r}, and this config "
-                f"has {key}={now.get(key)!r}: use another workdir, or that value"
-            )
-
-
-def _no_run(kind: str, folder: epath.Path) -> UsageError:
-    return UsageError(
-        f"{folder} holds {kind} weights, and no run to go on with: use another workdir, and "
-        f"--config.init_from={folder}"
-    )
-
-
-def _compare_dataset(folder: epath.Path, before: Any, now: Any) -> None:
-    for key, value in now.items():
-        if before.get(key) != value:
-            raise UsageError(
-                f"{folder} holds a run on a dataset with {key}={_short(before.get(key))}, which "
-                f"now has {_short(value)}: use another workdir, or the dataset as it was"
-            )
 
 
 def _git_commit() -> str | None:

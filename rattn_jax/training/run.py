@@ -1,5 +1,6 @@
 """Runs a config: opens, checks and restores everything, then starts the loop."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -13,6 +14,8 @@ from ml_collections import ConfigDict
 from rattn_jax.config.load import parse_config, read_config
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.contents import describe_data, read_contents
+from rattn_jax.data.dataset import Dataset
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import (
@@ -30,14 +33,15 @@ from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import replace_text
+from rattn_jax.runs.identity import check_same_run, describe_run
 from rattn_jax.runs.lock import lock_run_folder
 from rattn_jax.runs.metrics_log import MetricWriter
-from rattn_jax.runs.saved_run import SavedRun, record_inputs
+from rattn_jax.runs.saved_run import SavedRun, kept_normalization, record_inputs
 from rattn_jax.runs.workdir import (
-    check_same_run,
+    check_run,
+    claim_run_folder,
     config_of_run,
     open_run_folder,
-    record_run,
 )
 from rattn_jax.training.compilation import use_cache
 from rattn_jax.training.init_from import open_source, start_from
@@ -91,36 +95,29 @@ def _run(
         guard = PreemptionGuard(config.preemption_grace_seconds, console.say)
         preemption = stack.enter_context(guard)
         stack.enter_context(lock_run_folder(folder, console.say))
-        # Errors in the config must show before the folder is claimed for this run.
         console.enter("tracing the network")
         target = steps.abstract_state()
-        has_begun = bool(all_steps(folder / "checkpoints"))
-        source = None if has_begun else open_source(config, steps.model)
-        console.enter(f"opening {config.dataset.name}")
-        dataset = build_dataset(config)
-        console.say(dataset.summary())
-        if not has_begun:
-            check_batch_fits(config, dataset)
-        record = record_run(folder, config.to_dict(), devices, dataset.describe())
+        source = _source(config, steps, folder)
+        dataset = _open_dataset(config, folder, console)
+        contents = read_contents(dataset)
+        run = describe_run(config.to_dict(), describe_data(config, dataset, contents))
+        check_run(folder, run, contents)
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
         console.enter(f"reading {config.dataset.name}")
-        loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh)))
-        record_inputs(folder, loader.normalization, sizes.eval)
-        _describe(config, target, folder, console)
-        checkpointer = stack.enter_context(_open_checkpoints(folder, config, record, console))
-        console.enter("reading the latest checkpoint")
-        state = checkpointer.restore_latest(target)
+        kept = kept_normalization(folder)
+        loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh, kept)))
+        checkpointer = stack.enter_context(_open_checkpoints(folder, config, run, console))
+        state = _restore(checkpointer, target, config, console)
         if state is None:
-            state = _first_state(config, steps, source, dataset.class_names, folder, console)
-        else:
-            console.say(f"resuming from the checkpoint of step {int(state.step)}")
-            before = read_config(checkpointer.restored["config"])
-            if text := explain_jump(before, config, int(state.step)):
-                console.say(text)
+            state = _first_state(steps, source, dataset.class_names, console)
+        # A start that ends in an error of the user's has claimed nothing.
+        claim_run_folder(folder, run, contents, devices, console.say)
+        if kept is None:
+            record_inputs(folder, loader.normalization, sizes.eval)
+        _describe(config, target, folder, console)
         console.enter(None)
         step = int(state.step)
-        stop_on_error = config.on_save_error == "stop"
-        writer = MetricWriter(folder, step, console, stop_on_error=stop_on_error)
+        writer = MetricWriter(folder, step, console, stop_on_error=config.on_save_error == "stop")
         job = Job(
             folder=folder,
             schedule=build_schedule(config, resident=loader.resident, on_cpu=is_on_cpu(mesh)),
@@ -144,13 +141,50 @@ def _run(
     return state
 
 
+def _open_dataset(config: RunConfig, folder: epath.Path, console: Console) -> Dataset:
+    """Opens the dataset, and says what it has."""
+    console.enter(f"opening {config.dataset.name}")
+    dataset = build_dataset(config)
+    console.say(dataset.summary())
+    if not all_steps(folder / "checkpoints"):
+        check_batch_fits(config, dataset)
+    return dataset
+
+
+def _restore(
+    checkpointer: Checkpointer, target: TrainState, config: RunConfig, console: Console
+) -> TrainState | None:
+    """The state of the latest checkpoint; None without one."""
+    console.enter("reading the latest checkpoint")
+    state = checkpointer.restore_latest(target)
+    if state is None:
+        return None
+    console.say(f"resuming from the checkpoint of step {int(state.step)}")
+    before = read_config(checkpointer.restored["config"])
+    if text := explain_jump(before, config, int(state.step)):
+        console.say(text)
+    return state
+
+
+def _source(config: RunConfig, steps: StepFunctions, folder: epath.Path) -> SavedRun | None:
+    """The run to start from, unless there is a checkpoint to go on from."""
+    if all_steps(folder / "checkpoints"):
+        return None
+    if config.num_train_steps == 0:
+        raise UsageError(
+            f"num_train_steps=0 evaluates the latest checkpoint, and {folder} has none: "
+            "train first, or choose another workdir"
+        )
+    return open_source(config, steps.model)
+
+
 def _open_checkpoints(
-    folder: epath.Path, config: RunConfig, record: Any, console: Console
+    folder: epath.Path, config: RunConfig, run: Any, console: Console
 ) -> Checkpointer:
     return Checkpointer(
         folder / "checkpoints",
         config.keep_checkpoints,
-        record=record,
+        record=run,
         compare=check_same_run,
         say=console.say,
         stop_on_error=config.on_save_error == "stop",
@@ -158,19 +192,9 @@ def _open_checkpoints(
 
 
 def _first_state(
-    config: RunConfig,
-    steps: StepFunctions,
-    source: SavedRun | None,
-    class_names: Sequence[str],
-    folder: epath.Path,
-    console: Console,
+    steps: StepFunctions, source: SavedRun | None, class_names: Sequence[str], console: Console
 ) -> TrainState:
     """Initial state of a run that has no checkpoint, in the form that is saved."""
-    if config.num_train_steps == 0:
-        raise UsageError(
-            f"num_train_steps=0 evaluates the latest checkpoint, and {folder} has none: "
-            "train first, or choose another workdir"
-        )
     state = steps.initial_state()
     return state if source is None else start_from(state, source, class_names, console.say)
 
@@ -197,6 +221,6 @@ def _say_result(
         f"test error {100 * row['error_top1']:.2f} % after {row['step']} steps\n"
         f"{at}{page}"
         f"  numbers      {folder / 'metrics.jsonl'}\n"
-        f"  curves       tensorboard --logdir {folder / 'tensorboard'}\n"
+        f"  curves       tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}\n"
         f"  checkpoints  {folder / 'checkpoints'}"
     )

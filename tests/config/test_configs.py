@@ -16,7 +16,7 @@ from rattn_jax.data import dataset_spec
 from rattn_jax.data.open_loader import image_sizes
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
-from rattn_jax.runs.workdir import check_same_config
+from rattn_jax.runs.identity import check_same_config
 from rattn_jax.training.step_functions import build_model, build_optimizer
 from tests.networks import CIFAR_PARAMETERS, SIZES
 
@@ -110,10 +110,10 @@ def test_config_of_an_earlier_version_is_read(tmp_path):
     assert config.normalization == "zero_one"
     found = flatten(config.to_dict())
     assert {new: found[new] for new, _ in OLD_NAMES.values()} == dict(OLD_NAMES.values())
-    check_same_config(tmp_path, old_record(), config.to_dict())
+    check_same_config(tmp_path, old_record(), config.to_dict(), {})
     other = dataclasses.replace(config, freeze_batch_norm=False)
     with pytest.raises(UsageError, match="freeze_batch_norm=True, and this config has freeze_batc"):
-        check_same_config(tmp_path, old_record(), other.to_dict())
+        check_same_config(tmp_path, old_record(), other.to_dict(), {})
 
 
 @pytest.mark.parametrize("old", OLD_NAMES)

@@ -70,13 +70,31 @@ def test_what_is_no_image_is_ignored(tmp_path):
 @pytest.mark.parametrize("parts", [("",), ("train",)])
 def test_a_part_of_each_class_is_held_out(tmp_path, parts):
     make_folder(tmp_path, parts, count=10)
-    first, second = (open_dataset(f"folder:{tmp_path}", test_fraction=0.2) for _ in range(2))
+    first, second = (
+        open_dataset(f"folder:{tmp_path}", test_fraction=0.2, hold_out_by_name=False)
+        for _ in range(2)
+    )
     np.testing.assert_array_equal(np.bincount(first.train.labels()), [8, 8])
     np.testing.assert_array_equal(np.bincount(first.test.labels()), [2, 2])
     names = [[e.name for e in source] for source in (first.train, first.test, second.test)]
     assert not set(names[0]) & set(names[1])
     assert len({*names[0], *names[1]}) == 20
     assert names[1] == names[2]
+
+
+def parts_of(dataset):
+    return [{(e.label, e.file_name) for e in part} for part in (dataset.train, dataset.test)]
+
+
+def test_an_image_that_is_added_moves_no_other_between_training_and_test(tmp_path):
+    make_folder(tmp_path / "a", ("",), count=20)
+    before = parts_of(open_dataset(f"folder:{tmp_path / 'a'}", test_fraction=0.2))
+    (tmp_path / "a").rename(tmp_path / "b")
+    for name in ("00.png", "9x.png"):
+        (tmp_path / "b/cat" / name).write_bytes(encode(pixels(), "PNG"))
+    after = open_dataset(f"folder:{tmp_path / 'b'}", test_fraction=0.2)
+    assert all(then <= now for then, now in zip(before, parts_of(after), strict=True))
+    assert len(after.name_hashes) == len(after.train)
 
 
 def test_test_part_may_lack_a_class_only_if_it_is_said(tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+import rattn_jax
 from rattn_jax.config.load import parse_config
 from rattn_jax.data import open_dataset
 from rattn_jax.data.catalog import build_dataset
@@ -14,6 +15,7 @@ from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.data.read import load_split
 from rattn_jax.errors import DataError, UsageError
+from rattn_jax.inference.examples import open_split
 from rattn_jax.parallel.mesh import make_mesh
 from rattn_jax.train import train_and_evaluate
 from tests.compare import assert_close, assert_equal, assert_rows_close, numbers, read_rows
@@ -115,16 +117,41 @@ def test_a_bad_test_image_ends_the_run(tmp_path, max_resident_bytes):
     )
     with pytest.raises(DataError, match=r"test/cat/1.PNG cannot be evaluated"):
         train_and_evaluate(config, tmp_path / "run", ONE)
+    # Nothing was saved: the folder is free for what comes after, of which only is left there.
+    (folder / "test/cat/1.PNG").unlink()
+    config.seed, config.num_train_steps = 1, 1
+    train_and_evaluate(config, tmp_path / "run", ONE)
+    assert [(row["step"], row["split"]) for row in read_rows(tmp_path / "run")] == [
+        (1, "train"),
+        (1, "test"),
+    ]
+    has_trained = max_resident_bytes == 0  # up to the first evaluation
+    assert (tmp_path / "run/earlier-1").exists() == has_trained
 
 
-def test_class_names_are_recorded_and_a_changed_folder_is_refused(tmp_path):
-    folder = make_folder(tmp_path / "images")
-    train_and_evaluate(folder_config(folder), tmp_path / "run", ONE)
-    record = json.loads((tmp_path / "run/config.json").read_text())["dataset"]
-    assert record == {"class_names": ["cat", "dog"], "num_train": 6, "num_test": 6}
-    (folder / "train/cat/new.png").write_bytes(encode(pixels(), "PNG"))
-    with pytest.raises(UsageError, match="num_train=6, which now has 7: use another workdir"):
-        train_and_evaluate(folder_config(folder, num_train_steps=9), tmp_path / "run", ONE)
+def test_a_folder_may_move_and_not_change(tmp_path, monkeypatch):
+    make_folder(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    train_and_evaluate(folder_config("images", num_train_steps=1), tmp_path / "run", ONE)
+    record = json.loads((tmp_path / "run/config.json").read_text())
+    sizes = {"class_names": ["cat", "dog"], "num_train": 6, "num_test": 6}
+    assert record["dataset"].items() >= sizes.items()
+    assert record["config"]["dataset"]["name"] == f"folder:{tmp_path}/images"
+    (tmp_path / "images").rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    moved = folder_config("../moved", num_train_steps=1)
+    train_and_evaluate(moved, tmp_path / "run", ONE)
+    network = rattn_jax.load(tmp_path / "run")
+    assert len(open_split(network, "test")[0]) == 6, "it is found where it is"
+    shutil.copytree(tmp_path / "moved", tmp_path / "copy")
+    (tmp_path / "moved/train/cat/0.jpg").write_bytes(encode(pixels(seed=9)))
+    with pytest.raises(
+        UsageError, match=r"holds a run on other data .1 image of train/cat changed"
+    ):
+        train_and_evaluate(moved, tmp_path / "run", ONE)
+    network = network.with_data_dir(str(tmp_path / "copy"))
+    assert open_split(network, "train")[0].name(0).startswith(f"{tmp_path}/copy/train/")
 
 
 def test_what_was_found_is_said_and_a_run_of_before_goes_on_with_its_images(tmp_path, capsys):
@@ -272,7 +299,7 @@ def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
         ({"dataset__image_size": 0}, "config.dataset.image_size=0 is out of range"),
         ({"dataset__label_noise__clean_ratio": 1.5}, "clean_ratio=1.5 is out of range: it must be"),
         ({"dataset__label_noise__matrix": "none.csv"}, r"none.csv is not a matrix of numbers"),
-        ({"dataset__test_exclude_file": "none"}, "test_exclude_file='none' cannot be read"),
+        ({"dataset__test_exclude_file": "none"}, "test_exclude_file='/.*/none' cannot be read"),
         (
             {"augmentation__resized_crop_area": (0.9, 0.1)},
             r"resized_crop_area=\(0.9, 0.1\) is out of range",

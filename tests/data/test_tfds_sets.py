@@ -73,6 +73,9 @@ def test_what_is_not_prepared(prepared, tmp_path):
     message = refuse("cifar-10", tmp_path)
     assert "nothing under this name is; did you mean 'cifar10'? " in message
     assert "nothing under this name is; " in refuse("imagenet2012", tmp_path / "nowhere")
+    (root := tmp_path / "[x]*").symlink_to(prepared)  # every character of a path means itself
+    assert "only tiny/1.0.0, tiny/1.1.0 is;" in refuse("tiny:2.0.0", root)
+    assert len(open_dataset("tiny", str(root)).train) == 6
 
 
 def test_interrupted_preparation_counts_as_none(prepared, tmp_path):

@@ -132,6 +132,16 @@ def test_runs_that_have_ended_are_skipped(tmp_path, trained):
     )
 
 
+def test_a_run_of_before_keys_were_added_counts(tmp_path):
+    run = plan(tmp_path)[0]
+    write_run(run, 0.06)
+    record = run.record()
+    del record["config"]["dataset"]["exact_pixels"]
+    del record["config"]["dataset"]["hold_out_by_name"]
+    (run.folder / "config.json").write_text(json.dumps(record))
+    assert run.result()["error_top1"] == 0.06
+
+
 def test_runs_are_chosen_by_name(tmp_path, trained):
     seen, outcomes = trained
     mixed, *_ = plan(tmp_path)

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils.epath.gpath import PosixGPath
 
 from rattn_jax.errors import DataError, SaveError, UsageError
 from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint, read_newest
 from rattn_jax.runs.checkpointer import Checkpointer
+from rattn_jax.runs.files import LocalPath
 from tests.tiny import at_step, make_state
 
 
@@ -29,6 +31,34 @@ def test_newest_is_restored(state, tmp_path):
     with Checkpointer(tmp_path, keep=2) as checkpoints:
         restored = checkpoints.restore_latest(state)
     jax.tree.map(np.testing.assert_array_equal, restored, at_step(state, 3))
+
+
+@pytest.mark.parametrize("name", ["[exp1] lr=0.1", "a*b?{c,d}", "[!a]"])
+def test_every_character_of_a_path_means_itself(state, tmp_path, name):
+    with Checkpointer(tmp_path / name, keep=2) as checkpoints:
+        checkpoints.save(at_step(state, 1))
+    assert read_newest(str(tmp_path / name), pytest.fail)[0] == 1
+    with Checkpointer(tmp_path / name, keep=2) as checkpoints:
+        restored = checkpoints.restore_latest(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, at_step(state, 1))
+
+
+def test_first_checkpoint_is_read_back_before_it_counts(state, tmp_path, monkeypatch):
+    with Checkpointer(tmp_path / "[x]", keep=1) as checkpoints:
+        checkpoints.save(at_step(state, 1))
+    monkeypatch.setattr(LocalPath, "glob", PosixGPath.glob)  # Orbax then writes half of it
+    message = "checkpoint .*/2 is damaged .*, though it has just been written: choose a workdir on"
+    with pytest.raises(SaveError, match=message) as caught:
+        Checkpointer(tmp_path / "[x]", keep=1).save(at_step(state, 2))
+    assert "\n" not in str(caught.value)
+    assert all_saved(tmp_path / "[x]") == ["1", "damaged-2"], "what was saved before stays"
+    said = []
+    later = Checkpointer(tmp_path / "[x]", keep=1, stop_on_error=False, say=said.append)
+    later.save(at_step(state, 3))
+    assert "/3 is damaged" in said[-1]
+    with pytest.raises(SaveError, match="/3 is damaged"):
+        later.__exit__(None, None, None)
+    assert all_saved(tmp_path / "[x]") == ["1", "damaged-2", "damaged-3"]
 
 
 def test_step_that_is_saved_already_is_not_saved_again(state, tmp_path):
@@ -62,6 +92,7 @@ def test_leftovers_of_a_failed_save_are_removed_once_its_threads_have_ended(
     happened, said = [], []
     checkpoints = Checkpointer(tmp_path, keep=2, stop_on_error=False, say=said.append)
     checkpoints.save(at_step(state, 1))
+    checkpoints.save(at_step(state, 2))
     writer = checkpoints._checkpointer
     wait = writer.wait_until_finished
     monkeypatch.setattr(writer, "check_for_errors", fail)
@@ -70,7 +101,7 @@ def test_leftovers_of_a_failed_save_are_removed_once_its_threads_have_ended(
     checkpoints.check()
     assert happened == ["waited", "removed"]
     assert "the run continues" in said[0]
-    with pytest.raises(SaveError, match="step 1 could not be written"):
+    with pytest.raises(SaveError, match="step 2 could not be written"):
         checkpoints.__exit__(None, None, None)
 
 

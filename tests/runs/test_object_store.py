@@ -77,3 +77,4 @@ def test_absolute_paths(tmp_path, monkeypatch):
     assert str(absolute("gs://bucket/run")) == "gs://bucket/run"
     assert str(absolute("~/run")) == "/home/me/run"
     assert str(absolute("run")) == f"{tmp_path}/run"
+    assert str(absolute("//run/x")) == "/run/x"

@@ -183,6 +183,15 @@ def test_card_of_class_names_that_are_not_utf_8(network, tmp_path):
     assert r"| classes | 10: caf\udce9, 1, 2" in (tmp_path / "out/README.md").read_text()
 
 
+def test_paths_of_the_machine_are_not_handed_on(network, tmp_path):
+    dataset = dataclasses.replace(network.config.dataset, name="folder:/home/me/photos")
+    config = dataclasses.replace(network.config, dataset=dataset)
+    export_folder(dataclasses.replace(network, config=config), tmp_path / "out")
+    text = (tmp_path / "out/config.json").read_text() + (tmp_path / "out/README.md").read_text()
+    assert "folder:photos" in text
+    assert "/home/me" not in text
+
+
 def test_card_says_what_was_not_measured(network):
     record = json.loads((network.folder / "config.json").read_text())
     card = write_card(network, record, "float16", None, None)

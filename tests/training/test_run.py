@@ -5,13 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 import rattn_jax.training.run
 from rattn_jax.config.schema import OptimizerConfig, RunConfig
 from rattn_jax.data import open_dataset
+from rattn_jax.data.batches import Normalization
 from rattn_jax.data.dataset import Subset
 from rattn_jax.errors import UsageError
 from rattn_jax.models import unstack_modules
+from rattn_jax.runs.saved_run import record_inputs
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training.step_functions import explain_jump
 from tests.compare import assert_close, assert_equal, assert_rows_close, numbers, read_rows
@@ -132,6 +135,21 @@ def test_when_a_jump_of_the_rate_is_said(schedule, before, now, step, says):
     assert bool(explain_jump(*configs, step)) == says
 
 
+def test_a_resumed_run_normalizes_as_predict_does(tmp_path, monkeypatch):
+    def opened(*arguments):
+        loaders.append(open_loader(*arguments))
+        return loaders[-1]
+
+    loaders, open_loader = [], rattn_jax.training.run.open_loader
+    monkeypatch.setattr(rattn_jax.training.run, "open_loader", opened)
+    train_and_evaluate(make_config(num_train_steps=1), tmp_path, ONE)
+    kept = Normalization(np.full((8, 8, 3), 7, np.float32), np.float32(1))
+    record_inputs(epath.Path(tmp_path), kept, 8)
+    train_and_evaluate(make_config(num_train_steps=1), tmp_path, ONE)
+    np.testing.assert_array_equal(loaders[-1].normalization.mean, kept.mean)
+    np.testing.assert_array_equal(rattn_jax.load(tmp_path).normalization.mean, kept.mean)
+
+
 def test_evaluation_alone(straight, tmp_path):
     train_and_evaluate(make_config(num_train_steps=1, eval_every_steps=1), tmp_path, ONE)
     (line,) = [row for row in read_rows(tmp_path) if row["split"] == "test"]
@@ -145,6 +163,7 @@ def test_evaluation_alone(straight, tmp_path):
 def test_evaluation_alone_needs_a_checkpoint(tmp_path):
     with pytest.raises(UsageError, match="num_train_steps=0 evaluates the latest checkpoint"):
         train_and_evaluate(make_config(num_train_steps=0), tmp_path, ONE)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(
