@@ -11,6 +11,9 @@ It is read back and compared with the network before it gets its final name.
 
     network = jax.export.deserialize(bytearray(open("FILE", "rb").read()))
     network.call(images)["logits"]             # masks: ["stage1/module1"], ...
+    network.fun_name                           # "rattn_jax with jax 0.10.2"
+
+A newer JAX reads such files for six months: keep the run, and export again.
 
 `onnx` has the input "images" and outputs of the same names; it needs the libraries of
 `pip install -e '.[onnx]'`.

@@ -229,7 +229,7 @@ def decode_image(
         minimum = {"min_height": at_least[0], "min_width": at_least[1]} if at_least[0] else {}
         try:
             return simplejpeg.decode_jpeg(data, "RGB", fast, fast, min_factor=2, **minimum)
-        except ValueError:  # damaged, CMYK or unusual: try Pillow
+        except ValueError:  # damaged or unusual: try Pillow
             pass
     try:
         with _open(data) as image:

@@ -72,9 +72,15 @@ def export_network(
     return difference
 
 
+def made_by() -> str:
+    """What has written a file: the `fun_name` of StableHLO files, `doc_string` of ONNX files."""
+    return f"rattn_jax with jax {jax.__version__}"
+
+
 def _to_stablehlo(function: Function, size: int) -> bytes:
     shape = export.symbolic_shape(f"batch, {size}, {size}, 3")
     images = jax.ShapeDtypeStruct(shape, np.uint8)
+    function.__name__ = made_by()  # the one text that the file has room for
     return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize())
 
 
@@ -100,6 +106,7 @@ def _to_onnx(function: Function, size: int) -> bytes:
         input_names=["images"],
         output_names=names,
     )
+    model.producer_name, model.doc_string = "rattn_jax", made_by()
     return model.SerializeToString()
 
 

@@ -39,7 +39,7 @@ def data_parallel(
         batch; it can be lowered and compiled ahead of time, as those of `jax.jit`.
 
     Raises:
-        UsageError: unknown mode.
+        UsageError: unknown mode, or one that this version of JAX lacks.
     """
     donated = (0,) if donate_state else ()
     if mode == "shard_map":
@@ -54,6 +54,11 @@ def data_parallel(
         )
         return jax.jit(mapped, donate_argnums=donated)
     if mode == "pmap":
+        if not hasattr(jax, "pmap"):
+            raise UsageError(
+                f"parallel='pmap': JAX {jax.__version__} has no pmap any more; choose 'shard_map', "
+                "which gives the same numbers"
+            )
         mapped = jax.pmap(
             function,
             DATA_AXIS,

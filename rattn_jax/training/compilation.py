@@ -5,6 +5,8 @@ step, seconds = compile_for(step, state, data, rows)
 """
 
 import ctypes
+import os
+import stat
 import sys
 import time
 from typing import Any, NamedTuple
@@ -12,6 +14,9 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 from jax.experimental.compilation_cache import compilation_cache
+
+from rattn_jax.errors import UsageError
+from rattn_jax.runs.files import is_remote
 
 
 class Seconds(NamedTuple):
@@ -25,12 +30,38 @@ def use_cache(directory: epath.PathLike) -> None:
     """Keeps compiled functions in `directory` (JAX's persistent compilation cache).
 
     A second start of a run on the same devices and versions reads them instead of compiling.
+
+    Raises:
+        UsageError: others can write to the folder.
     """
+    _make_private(epath.Path(directory))
     # An earlier run in this process may have used another directory.
     compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", str(directory))
     # The small functions, too, of which there are hundreds before the first update.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _make_private(directory: epath.Path) -> None:
+    """Creates the folder for this user alone, since what is in it will be run.
+
+    Raises:
+        UsageError: others can write to it.
+    """
+    if is_remote(directory):
+        return
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        mode = stat.S_IMODE(os.stat(directory).st_mode)
+    except OSError:  # JAX warns of a cache that it cannot write, and training goes on without
+        return
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UsageError(
+            f"the compilation cache {directory} can be written by others (mode {mode:o}), and what "
+            f"is in it is run: chmod go-w '{directory}', or choose another "
+            "config.compilation_cache_dir"
+        )
 
 
 def compile_for(function: Any, *arguments: Any) -> tuple[Any, Seconds]:

@@ -50,6 +50,7 @@ def test_file_computes_what_the_network_computes(network, images, tmp_path, caps
 
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
+    assert exported.fun_name == f"rattn_jax with jax {jax.__version__}"
     found = exported.call(images)
     logits, maps = network.logits_and_maps(network.variables, images)
     assert found.keys() == {"logits", "stage1/module1"}

@@ -8,6 +8,8 @@ import pytest
 
 import rattn_jax.training.step_functions
 from rattn_jax.data.batches import Batch, StreamedData
+from rattn_jax.errors import UsageError
+from rattn_jax.parallel.data_parallel import data_parallel
 from rattn_jax.parallel.mesh import make_mesh, replicate, wait_on_cpu
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training.metrics import compute, count_examples
@@ -52,6 +54,12 @@ def test_pmap_and_shard_map_give_the_same_numbers(data):
 def test_synchronised_batch_norm_makes_devices_invisible(data, in_sync):
     assert_same_numbers(in_sync, train(data, INDICES, devices=1))
     assert count_examples(in_sync.metrics) == 80
+
+
+def test_jax_without_pmap_is_told_in_a_line(monkeypatch):
+    monkeypatch.delattr(jax, "pmap")
+    with pytest.raises(UsageError, match=r"parallel='pmap': JAX .* has no pmap any more; choose"):
+        data_parallel(abs, make_mesh(jax.devices()[:1]), "pmap", num_batches=1)
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])

@@ -1,4 +1,6 @@
 import dataclasses
+import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.files import LocalPath
 from tests.tiny import at_step, make_state
 
+GOLDEN = Path(__file__).parent / "golden_checkpoint.tar.xz"
+
 
 @pytest.fixture(scope="module")
 def state():
@@ -20,6 +24,21 @@ def state():
 
 def all_saved(directory):
     return sorted(path.name for path in directory.iterdir())
+
+
+def numbered(state):
+    """The state after 7 updates, with arrays that each hold a number of their own."""
+    leaves, tree = jax.tree.flatten(state)
+    numbers = [jnp.full_like(leaf, number) for number, leaf in enumerate(leaves)]
+    return at_step(jax.tree.unflatten(tree, numbers), 7)
+
+
+def test_checkpoint_of_an_earlier_version_is_restored(state, tmp_path):
+    """`Checkpointer.save(numbered(make_state()))` has written it, with Orbax 0.12.8."""
+    shutil.unpack_archive(GOLDEN, tmp_path / "checkpoints", filter="data")
+    with Checkpointer(tmp_path / "checkpoints", keep=1, record={"config": {}}) as checkpoints:
+        restored = checkpoints.restore_latest(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, numbered(state))
 
 
 def test_newest_is_restored(state, tmp_path):

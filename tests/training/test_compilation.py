@@ -1,9 +1,12 @@
 """The persistent compilation cache of a run."""
 
+import stat
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from rattn_jax.errors import UsageError
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training.compilation import compile_for, use_cache
 from tests.compare import numbers, read_rows
@@ -51,6 +54,18 @@ def test_cache_is_in_the_workdir_by_default(tmp_path, events):
     jax.clear_caches()
     train_and_evaluate(make_config(num_train_steps=1, compilation_cache_dir=None), tmp_path, ONE)
     assert any((tmp_path / "compilation_cache").iterdir())
+
+
+def test_cache_is_of_its_user_alone(tmp_path):
+    directory = tmp_path / "new" / "cache"
+    use_cache(directory)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    directory.chmod(0o755)  # as JAX has made it in earlier versions
+    use_cache(directory)
+    for mode in (0o770, 0o757):
+        directory.chmod(mode)
+        with pytest.raises(UsageError, match=rf"can be written by others \(mode {mode:o}\).*chmod"):
+            use_cache(directory)
 
 
 @pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache entry")
