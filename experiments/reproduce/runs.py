@@ -91,7 +91,7 @@ def plan_runs(
     runs = []
     for seed in range(num_seeds):
         for variant in variants:
-            changes = [*variant.flags, *scale.flags(_resolve(variant.config, ()))]
+            changes = [*variant.flags, *scale.flags(_resolve(variant.config, variant.flags))]
             # Seeds, and networks on several datasets, share what was compiled.
             changes += [f"--config.compilation_cache_dir={folder / 'compilation_cache'}"]
             changes += [*overrides, f"--config.seed={seed}"]

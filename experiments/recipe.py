@@ -1,0 +1,219 @@
+"""Compares training recipes on held-out training examples, in short runs.
+
+    python -m experiments.recipe --workdir=runs/recipes --epochs=8 --seeds=3 \
+        cifar10_attention56_fast 'cifar10_attention56_fast optimizer.learning_rate=0.4'
+
+A recipe is the name of a config, followed in the same argument by the keys in which it differs.
+Each is trained in so many epochs: warm-up, boundaries and the updates without mixing are shortened
+with the run. Examples of the training split are held out and rank the recipes; the test split does
+not show. Started again it goes on. Writes `recipes.md` and `recipes.json` into the folder. Exit
+status: 0 all runs have ended, 1 some failed, 2 bad usage, 75 stopped by a signal after saving (run
+again).
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments.reproduce.runs import PlannedRun, plan_runs, train
+from experiments.reproduce.scales import Scale
+from experiments.reproduce.step_time import StepTimes, seconds_left
+from experiments.reproduce.tables import Variant
+from rattn_jax.cli import FAILED, Parser, align, errors_on_one_line, positive
+from rattn_jax.data import dataset_spec
+from rattn_jax.errors import UsageError
+from rattn_jax.parallel.preemption import STOPPED
+from rattn_jax.runs.files import absolute, replace_text
+
+
+class Result(NamedTuple):
+    """What was found for a recipe.
+
+    Attributes:
+        recipe: the recipe.
+        errors: error in % on the held-out examples, of each seed that has ended.
+        updates: updates of a run.
+    """
+
+    recipe: str
+    errors: list[float]
+    updates: int
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over seeds; None before the first has ended."""
+        return statistics.fmean(self.errors) if self.errors else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds, of the sample; None for less than two."""
+        return statistics.stdev(self.errors) if len(self.errors) > 1 else None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Trains the recipes, and writes what they reached."""
+    parser = Parser("experiments.recipe", __doc__)
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="'CONFIG KEY=VALUE ...'")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the runs")
+    parser.add_argument("--epochs", type=positive, default=8, help="of each run (8)")
+    parser.add_argument("--seeds", type=positive, default=2, help="runs of each recipe (2)")
+    parser.add_argument("--held-out", type=positive, default=5_000, help="examples (5,000)")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, estimate its time")
+    options, overrides = parser.parse_with_overrides(arguments)
+    with errors_on_one_line(parser.prog):
+        sys.exit(compare_recipes(options, overrides))
+
+
+def compare_recipes(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """What the options say; the exit status.
+
+    Raises:
+        UsageError: a bad recipe, bad overrides, or a folder that cannot be made.
+    """
+    folder = absolute(options.workdir)
+    variants = {recipe: as_variant(recipe, overrides) for recipe in options.recipes}
+    flags = partial(shorten, epochs=options.epochs, held_out=options.held_out)
+    short = Scale(f"{options.epochs} epochs", flags, ranks=True)
+    place = folder / f"{options.epochs}-epochs"
+    runs = plan_runs([*variants.values()], short, place, options.seeds, ())
+    if options.dry_run:
+        _show_plan(runs)
+        return 0
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--workdir={folder} cannot be made ({error.strerror}): choose a folder that you may "
+            "write to"
+        ) from error
+    status = 0
+    for number, run in enumerate(runs, start=1):
+        print(f"\nrun {number} of {len(runs)}: {run.variant.name}, seed {run.seed}", flush=True)
+        result = 0 if _error(run) is not None else train(run)
+        if result == STOPPED:
+            status = STOPPED
+            break
+        status = FAILED if result else status
+    results = ranked(variants, runs)
+    text = as_markdown(results, options, overrides)
+    replace_text(place / "recipes.md", text)
+    replace_text(place / "recipes.json", as_json(results, options, overrides))
+    print(f"\n{text}\n{place}/recipes.md and .json", flush=True)
+    return status
+
+
+def as_variant(recipe: str, overrides: Sequence[str]) -> Variant:
+    """The variant of a recipe, which is "CONFIG KEY=VALUE ...", with flags for all recipes."""
+    config, *changes = recipe.split() or [""]
+    flags = (f"--config.{change.removeprefix('--config.')}" for change in changes)
+    return Variant(re.sub(r"[^\w.=+-]+", "_", recipe.strip()), config, (*flags, *overrides))
+
+
+def shorten(config: ConfigDict, *, epochs: int, held_out: int) -> tuple[str, ...]:
+    """Flags that train a config for some epochs, with examples held out."""
+    num_train = dataset_spec(config.dataset.name, config.data_dir).num_train - held_out
+    if num_train < config.batch_size:
+        raise UsageError(
+            f"--held-out={held_out} leaves {num_train} examples of {config.dataset.name} for "
+            f"batches of {config.batch_size}: hold out fewer"
+        )
+    an_epoch = num_train // config.batch_size
+    steps = epochs * an_epoch
+    share = steps / max(config.num_train_steps, 1)
+    boundaries = (max(round(share * step), 1) for step in config.optimizer.boundaries)
+    mixing_off = round(share * config.regularization.mixing_off_last_steps)
+    values = {
+        "num_train_steps": steps,
+        "optimizer.warmup_steps": round(share * config.optimizer.warmup_steps),
+        "optimizer.boundaries": tuple(dict.fromkeys(boundaries)),
+        "regularization.mixing_off_last_steps": mixing_off,
+        "validation_examples": held_out,
+        "eval_every_steps": steps,
+        "checkpoint_every_steps": an_epoch,
+        "report": False,
+    }
+    return tuple(f"--config.{key}={value}" for key, value in values.items())
+
+
+def ranked(variants: Mapping[str, Variant], runs: Sequence[PlannedRun]) -> list[Result]:
+    """A result for each recipe, the lowest mean error first, those without one last."""
+    found = []
+    for recipe, variant in variants.items():
+        own = [run for run in runs if run.variant == variant]
+        errors = [error for run in own if (error := _error(run)) is not None]
+        found.append(Result(recipe, errors, own[0].config.num_train_steps))
+    return sorted(found, key=lambda result: (not result.errors, result.mean))
+
+
+def as_markdown(
+    results: Sequence[Result], options: argparse.Namespace, overrides: Sequence[str]
+) -> str:
+    """The table for people."""
+    rows = [
+        f"| `{r.recipe}` | {_text(r.mean)} | {_text(r.deviation)} | "
+        f"{', '.join(map(_text, r.errors))} | {r.updates:,} |"
+        for r in results
+    ]
+    flags = f" All with {' '.join(overrides)}." if overrides else ""
+    return "\n".join(
+        [
+            f"Error in % on {options.held_out:,} held-out training examples after "
+            f"{options.epochs} epochs.{flags}",
+            "",
+            "| recipe | mean | deviation | each seed | updates |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def as_json(
+    results: Sequence[Result], options: argparse.Namespace, overrides: Sequence[str]
+) -> str:
+    """The table for programs."""
+    rows = [r._asdict() | {"mean": r.mean, "standard_deviation": r.deviation} for r in results]
+    content: dict[str, Any] = {
+        "epochs": options.epochs,
+        "held_out": options.held_out,
+        "flags": list(overrides),
+        "recipes": rows,
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _error(run: PlannedRun) -> float | None:
+    """Error of a run that has ended on its held-out examples, in %."""
+    if run.result() is None:
+        return None
+    errors = [row["error_top1"] for row in run.rows() if row["split"] == "validation"]
+    return 100 * float(errors[-1])
+
+
+def _show_plan(runs: Sequence[PlannedRun]) -> None:
+    times = StepTimes(None)
+    rows = [["run", "seed", "updates", "done", "minutes left"]]
+    total = 0.0
+    for run in runs:
+        minutes = 0.0 if _error(run) is not None else seconds_left(run, times.seconds(run)) / 60
+        total += minutes
+        steps = f"{run.config.num_train_steps:,}"
+        rows.append(
+            [run.variant.name, str(run.seed), steps, f"{run.steps_done():,}", f"{minutes:.0f}"]
+        )
+    print(f"{align(rows)}\n\ntogether about {total / 60:.1f} hours, estimated from multiply-adds")
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()
