@@ -23,8 +23,10 @@ def get_config() -> ConfigDict:
 
     config.batch_size = 64  # images per update, over all devices (paper)
     config.num_train_steps = 160_000  # updates (paper); 0 only evaluates the latest checkpoint
+    config.num_epochs = config_dict.placeholder(float)  # in place of num_train_steps
     config.log_every_steps = 100
     config.eval_every_steps = 1_000
+    config.eval_every_epochs = config_dict.placeholder(float)  # in place of eval_every_steps
     config.checkpoint_every_steps = 1_000
     config.keep_checkpoints = 2  # number of latest checkpoints to keep
     # The checkpoint of the best evaluation is kept in addition, for --step=best.
@@ -120,6 +122,7 @@ def get_config() -> ConfigDict:
     config.optimizer.name = "sgd"  # (paper); others: see README
     config.optimizer.schedule = "step"  # (paper), "cosine", "linear" or "one_cycle"
     config.optimizer.warmup_steps = 0  # updates
+    config.optimizer.warmup_epochs = config_dict.placeholder(float)  # in place of warmup_steps
     config.optimizer.learning_rate = 0.1  # maximum (paper)
     config.optimizer.boundaries = (64_000, 96_000)  # of "step", in updates (paper)
     config.optimizer.step_decay = 0.1  # of "step": factor at each boundary (paper)

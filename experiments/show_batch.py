@@ -19,6 +19,7 @@ from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.data.batches import take
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.class_names import readable_names
+from rattn_jax.data.epochs import in_steps
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import find_devices, make_mesh
@@ -30,7 +31,7 @@ _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an ima
 
 def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Images uint8 [B, H, W, 3], targets [B, K] and class names of a training batch."""
-    config = parse_config(keys)
+    config = in_steps(parse_config(keys))
     dataset = build_dataset(config)
     mesh, spec = make_mesh(find_devices()[:1]), build_spec(config)
     loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)

@@ -3,9 +3,9 @@
     rattn train --config=cifar10_attention56 --workdir=runs/mine --config.batch_size=128
 
 --config is the name of a config (see `rattn configs`) or the path of a file; any of its keys can be
-set with --config.KEY=VALUE. Run again with the same --workdir, it resumes. Exit
-status: 0 finished or nothing left to do, 1 failed, 2 bad usage or config, 75 stopped by a signal
-after saving (run again). From Python:
+set with --config.KEY=VALUE. --data=DIR trains on a folder of images with a folder for each class.
+Run again with the same --workdir, it resumes. Exit status: 0 finished or nothing left to do, 1
+failed, 2 bad usage or config, 75 stopped by a signal after saving (run again). From Python:
 
     from rattn_jax.train import train_and_evaluate
     state = train_and_evaluate(config, workdir)
@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from rattn_jax.cli import FAILED, STOPPED, Parser, add_workdir, errors_on_one_line, say
 from rattn_jax.config.load import load_config, override, parse_config, to_config_dict
+from rattn_jax.config.schema import FOLDER
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.best import LAST
 
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rattn train") -> N
     parser = _parser(prog, __doc__)
     if prog == "main.py":
         parser.add_argument("--selftest", action="store_true", help="the same as rattn selftest")
-    options, overrides = parser.parse_with_overrides(arguments)
+    options, overrides = _with_data(parser, arguments)
     with errors_on_one_line(prog):
         config = load_config(options.config, overrides)
     function = _selftest if vars(options).get("selftest") else train_and_evaluate
@@ -105,7 +106,7 @@ def selftest(arguments: Sequence[str] | None = None) -> None:
     speed, and the projected end. Nothing is left in the folder.
     """
     parser = _parser("rattn selftest", selftest.__doc__)
-    options, overrides = parser.parse_with_overrides(arguments)
+    options, overrides = _with_data(parser, arguments)
     with errors_on_one_line(parser.prog):
         config = load_config(options.config, overrides)
     _run(parser.prog, _selftest, config, options)
@@ -134,6 +135,7 @@ def _parser(prog: str, doc: str | None, *, with_config: bool = True) -> Parser:
     if with_config:
         parser.add_argument("--config", required=True, metavar="NAME", help="a config, or a file")
         parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+        parser.add_argument("--data", metavar="DIR", help="folder of images to train on")
     else:
         add_workdir(parser)
     job = parser.add_argument_group("several processes")
@@ -147,6 +149,18 @@ def _parser(prog: str, doc: str | None, *, with_config: bool = True) -> Parser:
     job.add_argument("--num-processes", type=int, metavar="N", help="processes of the job")
     job.add_argument("--process-id", type=int, metavar="I", help="number of this one, from 0")
     return parser
+
+
+def _with_data(
+    parser: Parser, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the config's flags, of which --data is one."""
+    options, overrides = parser.parse_with_overrides(arguments)
+    if options.data is None:
+        return options, overrides
+    if any(flag.startswith("--config.dataset.name=") for flag in overrides):
+        parser.error("--data and --config.dataset.name say the same: give one of them")
+    return options, [*overrides, f"--config.dataset.name={FOLDER}{options.data}"]
 
 
 def _run(

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from rattn_jax import train
 from tests.compare import numbers, read_rows
 from tests.data.test_folder import make_folder
 from tests.faults.runs import start_placed
@@ -20,7 +21,7 @@ from tests.main_program import TINY, run, wait_for_step
         ([TINY, "--wrokdir=run"], r"unknown flag --wrokdir: did you mean --workdir\?"),
         (
             [TINY, "--epochs=10"],
-            "unknown flag --epochs: keys of the config are set with --config.K",
+            r"unknown flag --epochs: did you mean --config.num_epochs\?",
         ),
         ([TINY, "--batch-size=4"], r"unknown flag --batch-size: did you mean --config.batch_size"),
         ([TINY, "extra"], "unexpected argument 'extra'"),
@@ -211,3 +212,15 @@ def test_a_failed_save_is_the_last_line_whatever_its_threads_print(tmp_path):
     _, err = process.communicate(timeout=200)
     assert process.returncode == 1
     assert err.splitlines()[-1] == "main.py: could not be written"
+
+
+def test_a_folder_of_images_is_given_by_data(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(train, "train_and_evaluate", lambda config, workdir: seen.append(config))
+    train.main(["--config=folder", "--data=my photos", "--workdir=run", "--config.num_epochs=2"])
+    assert seen[0].dataset.name == "folder:my photos"
+    assert seen[0].num_epochs == 2
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--config=folder", "--data=a", "--workdir=run", "--config.dataset.name=digits"])
+    assert stopped.value.code == 2
+    assert "--data and --config.dataset.name say the same: give one" in capsys.readouterr().err

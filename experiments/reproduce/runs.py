@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
 from rattn_jax.config.load import as_before, load_config, parse_config
+from rattn_jax.errors import UsageError
 from rattn_jax.report.comparison import read_run
 from rattn_jax.runs.identity import check_same_config
 from rattn_jax.runs.workdir import RECORD
@@ -107,7 +108,10 @@ def plan_runs(
 def _resolve(name: str, changes: Sequence[str]) -> ConfigDict:
     """The config that `rattn train` makes of a shipped config and these flags."""
     config = load_config(name, changes)
-    parse_config(config)  # refuses what cannot be run
+    if parse_config(config).num_epochs:
+        raise UsageError(
+            f"num_epochs={config.num_epochs}: runs of a table count updates; give num_train_steps"
+        )
     return config
 
 

@@ -39,6 +39,12 @@ _BEFORE: dict[str, Any] = {
     "dataset.hold_out_by_name": False,
     "optimizer.nesterov": True,
 }
+# Keys in epochs, and those in updates that they stand in for.
+_EPOCHS = {
+    "num_epochs": "num_train_steps",
+    "eval_every_epochs": "eval_every_steps",
+    "optimizer.warmup_epochs": "optimizer.warmup_steps",
+}
 _OLD_NORMALIZATION, _NEW_NORMALIZATION = "unit", "zero_one"
 
 # In the repository this folder is a link to configs/.
@@ -90,8 +96,11 @@ def to_config_dict(config: RunConfig) -> ConfigDict:
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """Sets keys of the config from flags `--config.KEY=VALUE`, and returns it.
 
+    A flag in updates, such as num_train_steps, takes the place of the config's epochs.
+
     Raises:
-        UsageError: a key is unknown, or a value is not of its key's type.
+        UsageError: a key is unknown, a value is not of its key's type, or the same is given in
+            updates and in epochs.
     """
     known = [*flatten(config.to_dict()), *_sections(config)]
     for flag in overrides:
@@ -99,7 +108,15 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         if key not in known:
             raise UsageError(_unknown_key(key, known))
     # Of a tuple that is set twice the library would take both values.
-    overrides = list({flag.partition("=")[0]: flag for flag in overrides}.values())
+    by_key = {flag.partition("=")[0]: flag for flag in overrides}
+    for key, steps in _EPOCHS.items():
+        if f"--config.{steps}" not in by_key:
+            continue
+        if f"--config.{key}" in by_key:
+            raise UsageError(f"--config.{key} and --config.{steps} say the same: give one of them")
+        if key in known:
+            config.update_from_flattened_dict({key: None})
+    overrides = list(by_key.values())
     values, argv = flags.FlagValues(), ["rattn", *overrides]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)

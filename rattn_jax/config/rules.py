@@ -20,6 +20,7 @@ def _whole(low: int, high: int) -> Rule:
 _POSITIVE, _NOT_NEGATIVE = _whole(1, _LARGEST), _whole(0, _LARGEST)
 # Larger numbers of images, pixels, threads or units are typing errors.
 _IMAGES, _PIXELS, _THREADS = _whole(1, 2**20), _whole(1, 2**14), _whole(0, 2**10)
+_EPOCHS: Rule = ("above 0", lambda value: 0 < value < _LARGEST)
 _UNITS: Rule = _whole(0, 1_000)
 _SHARE: Rule = ("from 0 to 1", lambda value: 0 <= value <= 1)
 _BELOW_ONE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
@@ -29,8 +30,10 @@ _RULES: dict[str, Rule] = {
     "seed": ("from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32),
     "batch_size": _IMAGES,
     "num_train_steps": _NOT_NEGATIVE,
+    "num_epochs": _EPOCHS,
     "log_every_steps": _POSITIVE,
     "eval_every_steps": _POSITIVE,
+    "eval_every_epochs": _EPOCHS,
     "checkpoint_every_steps": _POSITIVE,
     "keep_checkpoints": _POSITIVE,
     "keep_best.metric": (
@@ -85,6 +88,7 @@ _RULES: dict[str, Rule] = {
     "accumulate_steps": _POSITIVE,
     "ema_decay": _BELOW_ONE,
     "optimizer.warmup_steps": _NOT_NEGATIVE,
+    "optimizer.warmup_epochs": _RATE,
     "optimizer.clip_norm": _RATE,
     "optimizer.learning_rate": _RATE,
     "optimizer.boundaries": (
@@ -103,12 +107,15 @@ _OPTIONAL = frozenset(
         "dataset.image_size",
         "dataset.eval_image_size",
         "augmentation.resized_crop_area",
+        "eval_every_epochs",
         "keep_best.metric",
         "keep_best.split",
         "model.mask_decoder_units",
         "model.p",
         "model.r",
         "model.t",
+        "num_epochs",
+        "optimizer.warmup_epochs",
         "profile_steps",
     }
 )
@@ -116,6 +123,11 @@ _OPTIONAL = frozenset(
 
 def check_config(config: RunConfig) -> None:
     """Raises UsageError if a value is missing or out of its range."""
+    if not config.dataset.name:
+        raise UsageError(
+            "config.dataset.name is not set: name a folder of images with --data=DIR, or a dataset "
+            "with --config.dataset.name=NAME"
+        )
     for key in ("freeze", "freeze_batch_norm"):
         value: Any = getattr(config, key)
         if value and not config.init_from:

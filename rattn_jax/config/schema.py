@@ -110,6 +110,7 @@ class OptimizerConfig:
     name: str = "sgd"
     schedule: str = "step"
     warmup_steps: int = 0
+    warmup_epochs: float | None = None
     learning_rate: float = 0.1
     boundaries: tuple[int, ...] = (64_000, 96_000)
     step_decay: float = 0.1
@@ -131,8 +132,10 @@ class RunConfig:
     freeze_batch_norm: bool = False
     batch_size: int = 64
     num_train_steps: int = 160_000
+    num_epochs: float | None = None
     log_every_steps: int = 100
     eval_every_steps: int = 1_000
+    eval_every_epochs: float | None = None
     checkpoint_every_steps: int = 1_000
     keep_checkpoints: int = 2
     keep_best: KeepBestConfig = KeepBestConfig()

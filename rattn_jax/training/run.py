@@ -16,6 +16,7 @@ from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.contents import describe_data, read_contents
 from rattn_jax.data.dataset import Dataset
+from rattn_jax.data.epochs import in_steps
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import (
@@ -74,7 +75,7 @@ def train_and_evaluate(
         NonfiniteError: an update gave NaN or infinity.
         Preempted: a signal has ended the run, after saving.
     """
-    parsed = parse_config(config)
+    parsed = in_steps(parse_config(config))
     devices = find_devices() if devices is None else devices
     console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
     with closing(console):

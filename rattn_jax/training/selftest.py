@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.epochs import in_steps
 from rattn_jax.data.loaders import Loader
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
@@ -55,7 +56,7 @@ def selftest(
         SaveError: a checkpoint cannot be written, or reads back differently.
         NonfiniteError: an update gives NaN or infinity.
     """
-    parsed = parse_config(config)
+    parsed = in_steps(parse_config(config))
     devices = find_devices() if devices is None else devices
     console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
     with closing(console):

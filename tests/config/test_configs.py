@@ -60,6 +60,7 @@ def test_every_paper_network_has_a_config():
 def test_config(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert set(keys(config)) == set(keys(default.get_config()))
+    config.dataset.name = config.dataset.name or "digits"  # which --data gives
     config = parse_config(config)
     build_optimizer(config)
     spec = dataset_spec(config.dataset.name)
@@ -170,6 +171,11 @@ def test_imagenet_configs(network, size):
     assert (config.optimizer.momentum, config.optimizer.nesterov) == (0.9, False)
 
 
+def test_config_without_a_dataset_asks_for_one():
+    with pytest.raises(UsageError, match=r"dataset.name is not set: name a folder of images with"):
+        parse_config(load_config("folder"))
+
+
 def test_modern_recipe_is_that_of_its_source():
     for network in ("attention56_modern", "attention92_modern", "attention92_wide"):
         config = importlib.import_module(f"configs.cifar10_{network}").get_config()
@@ -197,6 +203,7 @@ def test_recipe_of_the_paper():
         "name": "sgd",
         "schedule": "step",
         "warmup_steps": 0,
+        "warmup_epochs": None,
         "learning_rate": 0.1,
         "boundaries": (64_000, 96_000),
         "step_decay": 0.1,
