@@ -14,7 +14,6 @@ again).
 import argparse
 import json
 import re
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,7 +21,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.reproduce.runs import PlannedRun, plan_runs, train
+from experiments.reproduce.results import deviation, mean
+from experiments.reproduce.runs import PlannedRun, make_folder, plan_runs, train
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.step_time import StepTimes, seconds_left
 from experiments.reproduce.tables import Variant
@@ -45,16 +45,6 @@ class Result(NamedTuple):
     recipe: str
     errors: list[float]
     updates: int
-
-    @property
-    def mean(self) -> float | None:
-        """Mean over seeds; None before the first has ended."""
-        return statistics.fmean(self.errors) if self.errors else None
-
-    @property
-    def deviation(self) -> float | None:
-        """Standard deviation over seeds, of the sample; None for less than two."""
-        return statistics.stdev(self.errors) if len(self.errors) > 1 else None
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,13 +76,7 @@ def compare_recipes(options: argparse.Namespace, overrides: Sequence[str]) -> in
     if options.dry_run:
         _show_plan(runs)
         return 0
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--workdir={folder} cannot be made ({error.strerror}): choose a folder that you may "
-            "write to"
-        ) from error
+    make_folder(place)
     status = 0
     for number, run in enumerate(runs, start=1):
         print(f"\nrun {number} of {len(runs)}: {run.variant.name}, seed {run.seed}", flush=True)
@@ -149,7 +133,7 @@ def ranked(variants: Mapping[str, Variant], runs: Sequence[PlannedRun]) -> list[
         own = [run for run in runs if run.variant == variant]
         errors = [error for run in own if (error := _error(run)) is not None]
         found.append(Result(recipe, errors, own[0].config.num_train_steps))
-    return sorted(found, key=lambda result: (not result.errors, result.mean))
+    return sorted(found, key=lambda result: (not result.errors, mean(result.errors)))
 
 
 def as_markdown(
@@ -157,7 +141,7 @@ def as_markdown(
 ) -> str:
     """The table for people."""
     rows = [
-        f"| `{r.recipe}` | {_text(r.mean)} | {_text(r.deviation)} | "
+        f"| `{r.recipe}` | {_text(mean(r.errors))} | {_text(deviation(r.errors))} | "
         f"{', '.join(map(_text, r.errors))} | {r.updates:,} |"
         for r in results
     ]
@@ -179,7 +163,10 @@ def as_json(
     results: Sequence[Result], options: argparse.Namespace, overrides: Sequence[str]
 ) -> str:
     """The table for programs."""
-    rows = [r._asdict() | {"mean": r.mean, "standard_deviation": r.deviation} for r in results]
+    rows = [
+        r._asdict() | {"mean": mean(r.errors), "standard_deviation": deviation(r.errors)}
+        for r in results
+    ]
     content: dict[str, Any] = {
         "epochs": options.epochs,
         "held_out": options.held_out,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from experiments.reproduce.results import Page
-from experiments.reproduce.runs import PlannedRun, call, plan_runs, train
+from experiments.reproduce.runs import PlannedRun, call, make_folder, plan_runs, train
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.step_time import StepTimes, seconds_left
 from experiments.reproduce.tables import TABLES
@@ -64,13 +64,7 @@ def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if options.dry_run:
         _show_plan(wanted, measure=options.measure)
         return 0
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--workdir={folder} cannot be made ({error.strerror}): choose a folder that you may "
-            "write to"
-        ) from error
+    make_folder(folder)
     print(align(_plan(wanted)), flush=True)
     page = Page(options.table, table, options.scale, scale, overrides, runs)
     status = 0

@@ -18,6 +18,16 @@ from rattn_jax.runs.identity import FREE_KEYS
 _ALLOWED = FREE_KEYS - {"num_train_steps"} | {"dataset.test_exclude_file"}
 
 
+def mean(values: Sequence[float]) -> float | None:
+    """Mean over seeds; None without any."""
+    return statistics.fmean(values) if values else None
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation over seeds, of the sample; None for less than two."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
 class Result(NamedTuple):
     """What was found for a row.
 
@@ -36,12 +46,12 @@ class Result(NamedTuple):
     @property
     def mean(self) -> float | None:
         """Mean over seeds; None before the first has ended."""
-        return statistics.fmean(self.values) if self.values else None
+        return mean(self.values)
 
     @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds, of the sample; None for less than two."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
+        return deviation(self.values)
 
     @property
     def difference(self) -> float | None:

@@ -70,6 +70,21 @@ class PlannedRun(NamedTuple):
         return max((row["step"] for row in self.rows()), default=0)
 
 
+def make_folder(folder: epath.Path) -> None:
+    """Creates the folder of runs.
+
+    Raises:
+        UsageError: it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--workdir={folder} cannot be made ({error.strerror}): choose a folder that you may "
+            "write to"
+        ) from error
+
+
 def plan_runs(
     variants: Sequence[Variant],
     scale: Scale,
