@@ -2,22 +2,23 @@
 
     python -m experiments.reproduce table3 --workdir=runs/paper --config.data_dir=/data/tfds
 
-Trains what the table compares, one run after the other, and writes `TABLE-SCALE.md` and `.json`
-with the paper's numbers beside ours into the folder, and a drawing of figure 4. Started again it
-skips runs that have ended and goes on with one that was interrupted. Tables share runs:
-Attention-56 is trained once. Flags `--config.KEY=VALUE` are given to every run, and the table says
-so. To train on several machines at once, give each other runs by `--only`, and all the same folder.
-Exit status: 0 all runs have ended, 1 some failed, 2 bad usage, 75 stopped by a signal after saving
-(run again).
+Trains what the tables compare, one run after the other, and writes `TABLE-SCALE.md` and `.json`
+with the paper's numbers beside ours into the folder, and a drawing of figure 4. With several seeds,
+the rows of a table are compared by a paired test. Started again it skips runs that have ended and
+goes on with one that was interrupted. Tables share runs: Attention-56 is trained once. Flags
+`--config.KEY=VALUE` are given to every run, and the table says so. To train on several machines at
+once, give each other runs by `--only`, and all the same folder. Exit status: 0 all runs have ended,
+1 some failed, 2 bad usage, 75 stopped by a signal after saving (run again).
 """
 
 import argparse
 import datetime
+import itertools
 import sys
 from collections.abc import Sequence
 from functools import partial
 
-from experiments.reproduce.results import Page
+from experiments.reproduce.page import Page
 from experiments.reproduce.runs import PlannedRun, call, make_folder, plan_runs, train
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.step_time import StepTimes, seconds_left
@@ -29,9 +30,11 @@ from rattn_jax.runs.files import absolute, replace_text
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains what a table compares, and fills it in."""
+    """Trains what tables compare, and fills them in."""
     parser = Parser("experiments.reproduce", __doc__)
-    parser.add_argument("table", choices=TABLES, metavar="TABLE", help=", ".join(TABLES))
+    parser.add_argument(
+        "tables", nargs="+", choices=TABLES, metavar="TABLE", help=", ".join(TABLES)
+    )
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of runs and tables")
     parser.add_argument("--scale", choices=SCALES, default="paper")
     parser.add_argument("--seeds", type=positive, default=1, help="runs of each variant")
@@ -56,28 +59,50 @@ def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         UsageError: bad overrides, an unknown run, a folder of another run, or one that cannot be
             made.
     """
-    table, scale = TABLES[options.table], SCALES[options.scale]
-    folder = absolute(options.workdir)
-    runs = plan_runs(table.variants(), scale, folder / options.scale, options.seeds, overrides)
-    print(f"{options.table}: {table.title}\nSchedule: {scale.text}.\n", flush=True)
+    scale, folder = SCALES[options.scale], absolute(options.workdir)
+    tables = {name: TABLES[name] for name in options.tables}
+    variants = dict.fromkeys(itertools.chain(*(table.variants() for table in tables.values())))
+    runs = plan_runs([*variants], scale, folder / options.scale, options.seeds, overrides)
+    for name, table in tables.items():
+        print(f"{name}: {table.title}")
+    print(f"Schedule: {scale.text}.\n", flush=True)
     wanted = _chosen(runs, options.only)
     if options.dry_run:
         _show_plan(wanted, measure=options.measure)
         return 0
     make_folder(folder)
     print(align(_plan(wanted)), flush=True)
-    page = Page(options.table, table, options.scale, scale, overrides, runs)
-    status = 0
-    for number, run in enumerate(wanted, start=1):
-        print(f"\nrun {number} of {len(wanted)}: {run.variant.name}, seed {run.seed}", flush=True)
-        result = _finish(run, with_responses=any("response" in row.measure for row in table.rows))
-        if result == STOPPED:
-            status = STOPPED
-            break
-        status = FAILED if result else status
+    pages = [_page(name, options, overrides, runs) for name in tables]
+    status = _finish_all(wanted, pages)
+    for page in pages:
         _write(page)
-    _write(page)
-    print(f"\n{page.markdown()}\n{folder}/{options.table}-{options.scale}.md and .json", flush=True)
+        place = f"{folder}/{page.name}-{page.scale_name}"
+        print(f"\n{page.markdown()}\n{place}.md and .json", flush=True)
+    return status
+
+
+def _page(
+    name: str, options: argparse.Namespace, overrides: Sequence[str], runs: Sequence[PlannedRun]
+) -> Page:
+    """The page of a table, with those of the runs that are its own."""
+    table = TABLES[name]
+    own = [run for run in runs if run.variant in table.variants()]
+    return Page(name, table, options.scale, SCALES[options.scale], overrides, own)
+
+
+def _finish_all(runs: Sequence[PlannedRun], pages: Sequence[Page]) -> int:
+    """Trains what is left of the runs, and fills in pages after each; the exit status."""
+    status = 0
+    for number, run in enumerate(runs, start=1):
+        print(f"\nrun {number} of {len(runs)}: {run.variant.name}, seed {run.seed}", flush=True)
+        own = [page for page in pages if run in page.runs]
+        rows = [row for page in own for row in page.table.rows if row.variant == run.variant]
+        result = _finish(run, with_responses=any("response" in row.measure for row in rows))
+        if result == STOPPED:
+            return STOPPED
+        status = FAILED if result else status
+        for page in own:
+            _write(page)
     return status
 
 
