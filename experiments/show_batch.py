@@ -23,6 +23,7 @@ from rattn_jax.data.epochs import in_steps
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import find_devices, make_mesh
+from rattn_jax.training.init_from import like_source
 from rattn_jax.training.step_functions import build_steps
 from rattn_jax.training.steps import for_data, prepare
 
@@ -31,7 +32,7 @@ _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an ima
 
 def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Images uint8 [B, H, W, 3], targets [B, K] and class names of a training batch."""
-    config = in_steps(parse_config(keys))
+    config = in_steps(like_source(parse_config(keys)))
     dataset = build_dataset(config)
     mesh, spec = make_mesh(find_devices()[:1]), build_spec(config)
     loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)

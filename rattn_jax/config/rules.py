@@ -128,6 +128,11 @@ def check_config(config: RunConfig) -> None:
             "config.dataset.name is not set: name a folder of images with --data=DIR, or a dataset "
             "with --config.dataset.name=NAME"
         )
+    if not config.model.name and not config.init_from:
+        raise UsageError(
+            "config.model.name is not set: name a network (`rattn describe` lists them), or one to "
+            "start from, whose network is taken, with --config.init_from=FOLDER"
+        )
     for key in ("freeze", "freeze_batch_norm"):
         value: Any = getattr(config, key)
         if value and not config.init_from:
@@ -139,6 +144,8 @@ def check_config(config: RunConfig) -> None:
         value = functools.reduce(getattr, key.split("."), config)
         if value is None and key in _OPTIONAL:
             continue
+        if key == "normalization" and not value and not config.model.name:
+            continue  # that of init_from
         if value is None or not holds(value):
             raise UsageError(f"config.{key}={value!r} is out of range: it must be {text}")
     _check_keep_best(config)

@@ -7,10 +7,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.errors import UsageError
-from rattn_jax.runs.saved_run import SavedRun, read_saved_run
+from rattn_jax.runs.files import absolute
+from rattn_jax.runs.pretrained import find_folder
+from rattn_jax.runs.saved_run import SavedRun, read_inputs, read_saved_run
+from rattn_jax.runs.workdir import holds_run, read_run
 from rattn_jax.training.state import TrainState
 
 _CLASSIFIER = "classifier"
@@ -19,6 +23,29 @@ _CLASSIFIER = "classifier"
 _FREE = frozenset(
     {"name", "parent", "num_classes", "norm_axis_name", "dtype", "remat", "scan_modules"}
 )
+
+
+def like_source(config: RunConfig, workdir: epath.PathLike | None = None) -> RunConfig:
+    """Fills in network, normalization and image size, if the config names no network.
+
+    They are those of `config.init_from`, or of the run in `workdir`, which has taken them before.
+    Keys of these that are set stay.
+
+    Raises:
+        UsageError: the folder of `config.init_from` holds no run.
+    """
+    if config.model.name:
+        return config
+    folder = absolute(workdir) if workdir and _goes_on(workdir) else find_folder(config.init_from)
+    other, _ = read_run(folder)
+    keys = {key: value for key, value in vars(config.model).items() if value not in (None, "")}
+    size = config.dataset.image_size or other.dataset.image_size or read_inputs(folder)[1]
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(other.model, **keys),
+        normalization=config.normalization or other.normalization,
+        dataset=dataclasses.replace(config.dataset, image_size=size),
+    )
 
 
 def open_source(config: RunConfig, model: nn.Module) -> SavedRun | None:
@@ -69,6 +96,13 @@ def start_from(
         batch_stats=batch_stats,
         ema=jax.tree.map(jnp.copy, ema),  # donated apart from the parameters
     )
+
+
+def _goes_on(workdir: epath.PathLike) -> bool:
+    try:
+        return holds_run(absolute(workdir))
+    except OSError:  # `open_run_folder` says what is wrong with the folder
+        return False
 
 
 def _check_same_network(source: SavedRun, config: RunConfig, own: nn.Module) -> None:

@@ -45,7 +45,7 @@ from rattn_jax.runs.workdir import (
     open_run_folder,
 )
 from rattn_jax.training.compilation import use_cache
-from rattn_jax.training.init_from import open_source, start_from
+from rattn_jax.training.init_from import like_source, open_source, start_from
 from rattn_jax.training.loop import Job, train
 from rattn_jax.training.page_data import PageProbe
 from rattn_jax.training.profiling import Profiler, Throughput
@@ -75,7 +75,7 @@ def train_and_evaluate(
         NonfiniteError: an update gave NaN or infinity.
         Preempted: a signal has ended the run, after saving.
     """
-    parsed = in_steps(parse_config(config))
+    parsed = in_steps(like_source(parse_config(config), workdir))
     devices = find_devices() if devices is None else devices
     console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
     with closing(console):

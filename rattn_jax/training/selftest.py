@@ -28,7 +28,7 @@ from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import is_remote
 from rattn_jax.runs.lock import lock_run_folder
 from rattn_jax.runs.workdir import config_of_run, open_run_folder
-from rattn_jax.training.init_from import open_source, start_from
+from rattn_jax.training.init_from import like_source, open_source, start_from
 from rattn_jax.training.profiling import Throughput
 from rattn_jax.training.state import TrainState
 from rattn_jax.training.step_functions import StepFunctions, build_steps
@@ -56,7 +56,7 @@ def selftest(
         SaveError: a checkpoint cannot be written, or reads back differently.
         NonfiniteError: an update gives NaN or infinity.
     """
-    parsed = in_steps(parse_config(config))
+    parsed = in_steps(like_source(parse_config(config), workdir))
     devices = find_devices() if devices is None else devices
     console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
     with closing(console):

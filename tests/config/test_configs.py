@@ -17,6 +17,7 @@ from rattn_jax.data.open_loader import image_sizes
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
 from rattn_jax.runs.identity import check_same_config
+from rattn_jax.training.init_from import like_source
 from rattn_jax.training.step_functions import build_model, build_optimizer
 from tests.networks import CIFAR_PARAMETERS, SIZES
 
@@ -61,7 +62,9 @@ def test_config(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert set(keys(config)) == set(keys(default.get_config()))
     config.dataset.name = config.dataset.name or "digits"  # which --data gives
-    config = parse_config(config)
+    if not config.model.name:
+        config.init_from = "attention56_digits"  # which the user gives
+    config = like_source(parse_config(config))
     build_optimizer(config)
     spec = dataset_spec(config.dataset.name)
     model = build_model(config, spec.num_classes)
@@ -174,6 +177,11 @@ def test_imagenet_configs(network, size):
 def test_config_without_a_dataset_asks_for_one():
     with pytest.raises(UsageError, match=r"dataset.name is not set: name a folder of images with"):
         parse_config(load_config("folder"))
+
+
+def test_config_without_a_network_asks_for_one():
+    with pytest.raises(UsageError, match=r"model.name is not set: name a network .* or one to sta"):
+        parse_config(load_config("finetune", ["--config.dataset.name=digits"]))
 
 
 def test_modern_recipe_is_that_of_its_source():

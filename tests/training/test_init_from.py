@@ -6,12 +6,12 @@ import optax
 import pytest
 
 import rattn_jax
-from rattn_jax.config.load import parse_config
+from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.config.schema import OptimizerConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.training.init_from import open_source, start_from
+from rattn_jax.training.init_from import like_source, open_source, start_from
 from rattn_jax.training.optimizer import make_optimizer
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.step_functions import build_model
@@ -68,6 +68,19 @@ def test_all_is_taken_where_the_classes_are_the_same(source):
     assert said == [f"starting from {source}, step 2: classifier included"]
 
 
+def test_a_config_without_a_network_takes_that_of_the_source(source, tmp_path):
+    flags = [f"--config.init_from={source}", "--config.dataset.name=digits"]
+    config = like_source(parse_config(load_config("finetune", flags)))
+    assert config.model == parse_config(tune()).model
+    assert (config.normalization, config.dataset.image_size) == ("mean_image", 8)
+    assert open_source(config, build_model(config, num_classes=3)).step == 2
+    gone = [f"--config.init_from={tmp_path}", *flags[1:]]
+    assert like_source(parse_config(load_config("finetune", gone)), source).model == config.model
+    other = like_source(parse_config(load_config("finetune", [*flags, "--config.model.r=2"])))
+    with pytest.raises(UsageError, match=r"model.r=1, and this one has 2"):
+        open_source(other, build_model(other, num_classes=3))
+
+
 @pytest.mark.parametrize("names", [("a", "b", "c"), DIGITS[::-1]])
 def test_another_classifier_starts_anew(source, names):
     before, said = new_state(len(names)), []
@@ -112,7 +125,8 @@ def test_what_is_frozen_stays(source, tmp_path, scan):
     kept = tmp_path / "source"
     shutil.copytree(source, kept)
     frozen = {"freeze": ("stage1",), "freeze_batch_norm": True, "model.scan_modules": scan}
-    config = tune(kept, checkpoint_every_steps=1, **frozen)
+    like_kept = {"model.name": "", "normalization": ""}
+    config = tune(kept, checkpoint_every_steps=1, **frozen, **like_kept)
     train_and_evaluate(config, tmp_path / "run", ONE)
     learned, found = rattn_jax.load(kept).variables, rattn_jax.load(tmp_path / "run").variables
     assert_equal(found["params"]["stage1"], learned["params"]["stage1"])
