@@ -30,7 +30,7 @@ Loader = Callable[[Source, int, int, int], None]  # (source, classes, images, th
 
 
 def load_ours(source: Source, num_classes: int, num_images: int, num_threads: int) -> None:
-    """Reads as training does."""
+    """Reads images as training does."""
     options = StreamOptions(_BATCH_SIZE, _SIZE, num_classes, num_threads)
     steps = range(num_images // _BATCH_SIZE)
     for _ in training_batches(source, steps, options, seed=0, crop_area=_AREA, max_bad_examples=0):
@@ -38,7 +38,7 @@ def load_ours(source: Source, num_classes: int, num_images: int, num_threads: in
 
 
 def load_pillow(source: Source, num_classes: int, num_images: int, num_threads: int) -> None:
-    """The same records and parts, with Pillow and a pool of threads."""
+    """Reads the same crops of the same records with Pillow and a thread pool."""
     del num_classes
     draws = np.random.RandomState(0).random_sample((num_images, 10, 4))
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
     parser = Parser("experiments.benchmark_input", __doc__)
     parser.add_argument("--data-dir", help="TFDS's folder (its default)")
-    parser.add_argument("--dataset", default="imagenet2012", help="a set that is prepared there")
+    parser.add_argument("--dataset", default="imagenet2012", help="a dataset prepared there")
     parser.add_argument("--turns", type=positive, default=5, help="of each kind (5)")
     parser.add_argument("--images", type=positive, default=512, help="of a turn (512)")
     options = parser.parse(arguments)
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(dataset: Dataset, num_turns: int, num_images: int) -> Rates:
-    """Images a second in each turn, of each kind."""
+    """Images a second, by loader and number of threads, in each turn."""
     rates: Rates = {(name, threads): [] for threads in _THREADS for name in _LOADERS}
     for turn in range(-1, num_turns):  # the first one warms the caches
         for (name, threads), found in rates.items():
@@ -88,7 +88,7 @@ def measure(dataset: Dataset, num_turns: int, num_images: int) -> Rates:
 
 
 def table(rates: Rates) -> str:
-    """Medians and quartiles, beside those of Pillow and of one thread."""
+    """Medians and quartiles, and ratios to Pillow and to one thread."""
     lines = ["| threads | | median | quartiles | to Pillow | to one thread |"]
     lines.append("|---|---|---|---|---|---|")
     median = {kind: float(np.median(values)) for kind, values in rates.items()}

@@ -1,7 +1,7 @@
-"""The CIFAR attention networks as one would write them in Flax: a baseline of `benchmark`.
+"""The CIFAR attention networks in idiomatic Flax: a baseline of `benchmark`.
 
-Only `flax.linen` layers and `jax.image`, none of the package's code. The variables have the names
-and shapes of the package's networks, so that the tests can compare values and gradients.
+It uses `flax.linen` and `jax.image`, and no code of the package. Its variables have the names and
+shapes of the package's networks, so that tests can compare values and gradients.
 """
 
 from functools import partial
@@ -120,7 +120,7 @@ class FlaxTwin(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Any:
-        """Logits [B, num_classes] float32 of images [B, H, W, 3] float32, H and W of 8 k."""
+        """Logits [B, num_classes] float32 of images [B, H, W, 3], sides a multiple of 8."""
         x = _Conv(16, (3, 3), padding=1, name="stem")(images)
         for i, features in enumerate(self.widths):
             stride = 1 if i == 0 else 2

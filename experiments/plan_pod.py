@@ -1,13 +1,13 @@
-r"""Plans a run on TPUs without having any: memory, work, step time, scaling.
+r"""Plans a run on TPUs without a TPU: memory, operations, step time, scaling.
 
     pip install -e '.[tpu]'
     python -m experiments.plan_pod --config=imagenet_attention92 --topology=v5e:4x4 \
         --config.batch_size=1024 --largest-batch
 
-Compiles the train step of the config ahead of time with libtpu, on a machine without TPUs; it reads
-no data and runs nothing. `--topology=cpu:8` compiles for eight devices of this machine. Times are
+Compiles the train step of the config ahead of time with libtpu, which needs no TPU; no data is
+read and nothing runs. `--topology=cpu:8` compiles for eight devices of this machine. Times are
 estimates under the assumptions of `experiments/pod/predict.py`, not measurements. A compilation
-takes minutes; `--largest-batch` needs up to seven more and prints the result of each. A network
+takes minutes; `--largest-batch` needs up to seven more, and prints the result of each. A network
 with `scan_modules` needs two more.
 """
 
@@ -26,7 +26,7 @@ from rattn_jax.config.load import load_config, parse_config
 
 
 def table(found: Plan, topology: str, chip: Chip | None) -> str:
-    """The plan to read."""
+    """The plan as a table of text."""
     rows = [
         ("network", found.model),
         ("topology", f"{topology}, {found.devices} x {found.device_kind}"),
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser("experiments.plan_pod", __doc__)
     parser.add_argument("--config", required=True, metavar="NAME", help="a config, or a file")
     parser.add_argument("--topology", default="v5e:4x4", help="chip and sides, or cpu:N (v5e:4x4)")
-    parser.add_argument("--largest-batch", action="store_true", help="search what still fits")
+    parser.add_argument("--largest-batch", action="store_true", help="search for it")
     parser.add_argument("--json", action="store_true", help="machine-readable, on one line")
     options, overrides = parser.parse_with_overrides(arguments)
     jax.config.update("jax_platforms", "cpu")

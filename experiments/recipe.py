@@ -4,11 +4,11 @@
         cifar10_attention56_fast 'cifar10_attention56_fast optimizer.learning_rate=0.4'
 
 A recipe is the name of a config, followed in the same argument by the keys in which it differs.
-Each is trained in so many epochs: warm-up, boundaries and the updates without mixing are shortened
-with the run. Examples of the training split are held out and rank the recipes; the test split does
-not show. Started again it goes on. Writes `recipes.md` and `recipes.json` into the folder. Exit
-status: 0 all runs have ended, 1 some failed, 2 bad usage, 75 stopped by a signal after saving (run
-again).
+Each is trained for the given epochs; warm-up, boundaries and the updates without mixing are
+shortened with the run. Recipes are ranked by their error on held-out examples of the training
+split; that of the test split is not shown. Started again, it resumes. Writes `recipes.md` and
+`recipes.json` into the folder. Exit status: 0 all runs have ended, 1 some failed, 2 bad usage, 75
+stopped by a signal after saving (run again).
 """
 
 import argparse
@@ -34,7 +34,7 @@ from rattn_jax.runs.files import absolute, replace_text
 
 
 class Result(NamedTuple):
-    """What was found for a recipe.
+    """The result of a recipe.
 
     Attributes:
         recipe: the recipe.
@@ -48,7 +48,7 @@ class Result(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains the recipes, and writes what they reached."""
+    """Trains the recipes, and writes the table of their errors."""
     parser = Parser("experiments.recipe", __doc__)
     parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="'CONFIG KEY=VALUE ...'")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the runs")
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def compare_recipes(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """What the options say; the exit status.
+    """Runs what the options request; returns the exit status.
 
     Raises:
         UsageError: a bad recipe, bad overrides, or a folder that cannot be made.

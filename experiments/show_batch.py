@@ -56,7 +56,7 @@ def caption(target: np.ndarray, class_names: list[str]) -> str:
 
 
 def draw(images: np.ndarray, captions: list[str]) -> Image.Image:
-    """A grid of images with captions."""
+    """Draws a grid of images with captions."""
     size = images.shape[1]
     scale = max(1, round(_SMALLEST / size))
     font = ImageFont.load_default(11)

@@ -1,13 +1,14 @@
-"""The attention networks as one would write them in PyTorch: a baseline of `benchmark`.
+"""The attention networks in idiomatic PyTorch: a baseline of `benchmark`.
 
     twin = create_twin("attention56_cifar", num_classes=10)
     twin.load_state_dict(state_dict(variables["params"], variables["batch_stats"]))
     logits = twin(torch.from_numpy(images).permute(0, 3, 1, 2))
 
-Only `torch.nn`, none of the package's code: a process that runs this network needs no JAX. What
-differs from the package's networks: the running variance is that of the unbiased estimate.
+It uses `torch.nn` and no code of the package, so a process that runs it needs no JAX. It differs
+from the package's networks in the running variance, which is the unbiased estimate.
 """
 
+import dataclasses
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,11 +113,11 @@ def _stage(
     return nn.Sequential(layers)
 
 
-class TorchTwin(nn.Module):
-    """The network of `rattn_jax.create_model`, with the attributes of the same names.
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """The attributes of a network of `rattn_jax.create_model`, with the same names.
 
-    Args:
-        num_classes: number of classes.
+    Attributes:
         modules_per_stage: attention modules in each stage.
         widths: channels of each stage.
         stem: "cifar" or "imagenet".
@@ -127,33 +128,36 @@ class TorchTwin(nn.Module):
         r: units of a mask between two poolings.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        modules_per_stage: tuple[int, ...],
-        widths: tuple[int, ...],
-        stem: str = "cifar",
-        exit_units: int = 1,
-        final_units: int = 0,
-        p: int = 1,
-        t: int = 2,
-        r: int = 1,
-    ) -> None:
+    modules_per_stage: tuple[int, ...]
+    widths: tuple[int, ...]
+    stem: str = "cifar"
+    exit_units: int = 1
+    final_units: int = 0
+    p: int = 1
+    t: int = 2
+    r: int = 1
+
+
+class TorchTwin(nn.Module):
+    """An attention network of `rattn_jax.create_model`, in PyTorch."""
+
+    def __init__(self, num_classes: int, architecture: Architecture) -> None:
         super().__init__()
-        imagenet = stem == "imagenet"
+        a = architecture
+        imagenet = a.stem == "imagenet"
         features = 64 if imagenet else 16
         self.stem = _conv(3, features, 7, stride=2) if imagenet else _conv(3, features, 3)
         self.stem_norm = nn.BatchNorm2d(features) if imagenet else None
         stages: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, (width, num_modules) in enumerate(zip(widths, modules_per_stage, strict=True)):
-            poolings = len(widths) - i
-            modules = [_AttentionModule(width, poolings, p, t, r) for _ in range(num_modules)]
+        for i, (width, num_modules) in enumerate(zip(a.widths, a.modules_per_stage, strict=True)):
+            poolings = len(a.widths) - i
+            modules = [_AttentionModule(width, poolings, a.p, a.t, a.r) for _ in range(num_modules)]
             stride = 1 if i == 0 else 2
-            stages[f"stage{i + 1}"] = _stage(features, width, stride, modules, exit_units)
+            stages[f"stage{i + 1}"] = _stage(features, width, stride, modules, a.exit_units)
             features = width
-        if final_units:
-            name = f"stage{len(widths) + 1}"
-            stages[name] = _stage(features, 2 * features, 2, [], final_units - 1)
+        if a.final_units:
+            name = f"stage{len(a.widths) + 1}"
+            stages[name] = _stage(features, 2 * features, 2, [], a.final_units - 1)
             features *= 2
         self.stages = nn.Sequential(stages)
         self.norm = nn.BatchNorm2d(features)
@@ -171,17 +175,15 @@ class TorchTwin(nn.Module):
         return self.classifier(x.mean(dim=(2, 3)))
 
 
-def _cifar(modules: int, **keywords: int) -> dict[str, Any]:
-    return {"modules_per_stage": (modules,) * 3, "widths": (64, 128, 256), **keywords}
+def _cifar(modules: int, *, p: int = 1, t: int = 2, r: int = 1) -> Architecture:
+    return Architecture((modules,) * 3, (64, 128, 256), p=p, t=t, r=r)
 
 
-def _imagenet(*modules: int) -> dict[str, Any]:
-    widths = (256, 512, 1024)
-    ends = {"stem": "imagenet", "exit_units": 0, "final_units": 3}
-    return {"modules_per_stage": modules, "widths": widths, **ends}
+def _imagenet(*modules: int) -> Architecture:
+    return Architecture(modules, (256, 512, 1024), "imagenet", exit_units=0, final_units=3)
 
 
-NETWORKS: dict[str, dict[str, Any]] = {
+NETWORKS = {
     "attention56_cifar": _cifar(1),
     "attention92_cifar": _cifar(2),
     "attention128_cifar": _cifar(3),
@@ -194,14 +196,14 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def create_twin(name: str, num_classes: int, **keywords: Any) -> TorchTwin:
-    """The network called `name`, its maps in the memory format channels_last.
+    """Creates the network called `name`, with parameters in the memory format channels_last.
 
     Args:
         name: one of `NETWORKS`.
         num_classes: number of classes.
-        **keywords: arguments of `TorchTwin` to set otherwise than `name` does.
+        **keywords: attributes of `Architecture` that replace those of `name`.
     """
-    twin = TorchTwin(num_classes, **{**NETWORKS[name], **keywords})
+    twin = TorchTwin(num_classes, dataclasses.replace(NETWORKS[name], **keywords))
     return twin.to(memory_format=torch.channels_last)
 
 

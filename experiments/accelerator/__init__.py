@@ -1,4 +1,4 @@
-"""What an accelerator computes, how fast, and networks trained on it.
+"""Checks an accelerator's numbers, measures its speed, and trains networks on it.
 
 Entry point: `python -m experiments.accelerator`, see `__main__.py`.
 """

@@ -1,16 +1,16 @@
-"""What an accelerator computes, how fast, and networks trained on it within a time limit.
+"""Checks an accelerator's numbers, measures its speed, and trains on it, within a time limit.
 
     python -m experiments.accelerator check --out=DIR --minutes=2
     python -m experiments.accelerator speed --out=DIR --minutes=10
     python -m experiments.accelerator train --out=DIR --minutes=8 \
         --config=cifar10_attention56_gpu --config.data_dir=DATA
 
-check: logits, an update and running averages beside those of a CPU, in float32 and bfloat16; the
-exit status is 1 if something differs more than it may. speed: training beside PyTorch and
-torch.compile. train: the config's recipe, with as many updates as fit into the time.
+check compares logits, an update and running averages with those of a CPU, in float32 and bfloat16;
+the exit status is 1 if a difference exceeds its limit. speed compares training with PyTorch and
+torch.compile. train follows the config's recipe, with as many updates as fit into the time.
 
-Every row of results is printed and written to DIR as soon as it is known, and so is every
-checkpoint: a command that is cut off leaves what it has. For a machine without a network,
+Every row of results is printed and written to DIR at once, and so is every checkpoint, so a command
+that is cut off leaves its results. For a machine without a network,
 
     python -m experiments.accelerator bundle --out=.bundle --config=cifar10_attention56_gpu \
         --data-dir=DATA
@@ -29,7 +29,7 @@ _PROG = "experiments.accelerator"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; the exit status is 1 if what it is about is not so."""
+    """Runs a command; the exit status is 1 if it failed."""
     parser = Parser(_PROG, __doc__)
     parser.add_argument("command", choices=_COMMANDS)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")

@@ -1,9 +1,9 @@
-"""Makes a folder with what a machine without a network needs to run the other commands.
+"""Makes a folder with everything that a machine without a network needs for the other commands.
 
 wheels/      packages of requirements.lock that images with JAX and PyTorch usually lack
-data.tar.xz  a dataset that TFDS has prepared: JPEG-coded CIFAR shrinks to 40 % of its size
-start/       a run with its initial state, which a machine with slow cores takes long to make
-run.sh       installs and unpacks all of that, and passes its arguments on
+data.tar.xz  a dataset prepared by TFDS; JPEG-coded CIFAR shrinks to 40 % of its size
+start/       a run with its initial state, which takes long to compute on slow cores
+run.sh       installs and unpacks all of it, and runs a command with its arguments
 """
 
 import re
@@ -57,7 +57,7 @@ _PACKAGES = frozenset(
         "toml",
     ]
 )
-# What the other datasets of tensorflow-datasets need: half of its size.
+# Files of other datasets, which are half of the size of tensorflow-datasets.
 _OTHER_DATASETS = re.compile(r"sun397_tfds|url_checksums/|checksums\.tsv|labels.*\.txt$|\.csv$")
 _SCRIPT = """\
 # From the root of the repository: bash BUNDLE/run.sh check|speed|train ...
@@ -81,7 +81,7 @@ def make_bundle(folder: Path, config_name: str, data_dir: str) -> None:
         data_dir: folder in which TFDS has prepared its dataset.
 
     Raises:
-        UsageError: the config or its data cannot be used; a package is not to be had.
+        UsageError: the config or its data cannot be used, or a package cannot be downloaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _collect_wheels(folder / "wheels")
@@ -122,7 +122,7 @@ def _leave_out_other_datasets(wheel: Path) -> None:
 
 
 def _write_start(folder: Path, config: RunConfig) -> None:
-    """A run's folder with a checkpoint of the state before the first update."""
+    """Writes a run's folder with a checkpoint of the state before the first update."""
     devices = jax.devices("cpu")[:1]
     steps = build_steps(config, build_spec(config), make_mesh(devices))
     dataset = build_dataset(config)

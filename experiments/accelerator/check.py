@@ -1,7 +1,7 @@
-"""Whether an accelerator computes what a CPU computes: logits, an update, running averages.
+"""Compares logits, an update and running averages of an accelerator with those of a CPU.
 
-Errors are relative: the norm of the difference over the norm of the CPU's values, over all values
-of the group together. The CPU computes in float32. The update is that of SGD with Nesterov
+Errors are relative: the norm of the difference over the norm of the CPU's values, both over all
+values of the group. The CPU computes in float32. The update is that of SGD with Nesterov
 momentum from the initial parameters, without augmentation.
 """
 
@@ -26,7 +26,7 @@ from rattn_jax.training.steps import Preprocessing, UpdateRule, train_steps
 
 
 class Case(NamedTuple):
-    """A network, and the images on which it is checked."""
+    """A network, and the size and number of the images on which it is checked."""
 
     network: str
     image_size: int
@@ -52,7 +52,7 @@ _MEAN, _STD = 128.0, 64.0  # of the images
 
 
 class Values(NamedTuple):
-    """What is compared: logits [B, num_classes] of the initial network, and a state's changes."""
+    """Logits [B, num_classes] of the initial network, and changes of the state by an update."""
 
     logits: Any
     update: Any
@@ -60,7 +60,7 @@ class Values(NamedTuple):
 
 
 def check(record: Record, cases: tuple[Case, ...] = CASES) -> bool:
-    """Compares the default device with a CPU; whether all errors are below their limits."""
+    """Compares the default device with a CPU; returns whether all errors are within limits."""
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
     record.add(device=device.device_kind, platform=device.platform, jax=jax.__version__)
     is_right = True
@@ -92,7 +92,7 @@ def check(record: Record, cases: tuple[Case, ...] = CASES) -> bool:
 
 
 def _check_repeatability(record: Record, case: Case, device: jax.Device) -> bool:
-    """Updates from one state: `pmap` beside `shard_map`, and each once more."""
+    """Repeats an update from one state, and compares `pmap` with `shard_map`."""
     inputs = _inputs(case)
     results: dict[str, list[Any]] = {}
     for name, parallel, options in (
@@ -126,7 +126,7 @@ def _inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
 def _compute(
     case: Case, inputs: Any, device: jax.Device, dtype: str, precision: str | None
 ) -> tuple[Values, float]:
-    """The values, on the host as float64, and how long they took."""
+    """Computes the values, on the host as float64, and the seconds that they took."""
     start = time.perf_counter()
     with jax.default_device(device), jax.default_matmul_precision(precision):
         step, (state, data, rows) = _step(case, inputs, device, dtype, "shard_map")
@@ -153,7 +153,7 @@ def _model(case: Case, dtype: str) -> Any:
 def _step(
     case: Case, inputs: Any, device: jax.Device, dtype: str, parallel: str
 ) -> tuple[Any, tuple[TrainState, ResidentData, Any]]:
-    """A function that does an update, and its arguments, which it does not donate."""
+    """A function for one update, and its arguments, which it does not donate."""
     model = _model(case, dtype)
     config = OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4)
     optimizer = make_optimizer(config, make_schedule(config, num_train_steps=1))
@@ -179,7 +179,7 @@ def _step(
 
 
 def _relative_error(value: Any, expected: Any) -> float:
-    """Norm of the difference over the norm of what is expected; infinite for NaN."""
+    """Norm of the difference over the norm of the expected values; infinite for NaN."""
     a, b = (
         np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(tree)])
         for tree in (value, expected)

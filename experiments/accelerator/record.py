@@ -1,4 +1,4 @@
-"""Results of a command with a time limit, written as soon as they are there.
+"""Results of a command with a time limit, written at once.
 
 record = Record(folder, "check", minutes=2)
 record.add(network="attention56_cifar", relative_error=1e-6)
@@ -15,9 +15,9 @@ class Record:
     """Rows of results, printed and appended to FOLDER/NAME.jsonl.
 
     Args:
-        folder: folder for results; it is made.
+        folder: folder for results; it is created.
         name: name of the command.
-        minutes: time that the command may take.
+        minutes: time limit of the command.
     """
 
     def __init__(self, folder: str, name: str, minutes: float) -> None:

@@ -1,4 +1,4 @@
-"""Speed of training beside PyTorch, task by task, in the order of what matters most."""
+"""Compares the speed of training with PyTorch, the most important tasks first."""
 
 import json
 
@@ -25,7 +25,7 @@ _SECONDS_OF_A_TASK = 150  # mostly compilation, of which torch.compile has two t
 
 
 def measure_speed(record: Record, tasks: tuple[Task, ...] = TASKS) -> bool:
-    """Measures the tasks for which time is left."""
+    """Measures as many tasks as the time allows."""
     for task in tasks:
         if record.seconds_left() < _SECONDS_OF_A_TASK and tasks is TASKS:
             record.add(left_out=str(task), reason="no time is left")

@@ -1,7 +1,7 @@
-"""Trains a run within a time limit: it is done with learning rate 0 when the time is up.
+"""Trains a run that ends, with its learning rate at 0, within a time limit.
 
-How many updates fit is only known when some are done. A run that is found too long starts again,
-with as many as fit; this costs the compilation a second time.
+The speed is known only after some updates. A run that turns out to be too long starts again with as
+many updates as fit, and compiles a second time.
 """
 
 import json
@@ -18,14 +18,14 @@ from typing import Any
 from experiments.accelerator.record import Record
 from rattn_jax.config.load import load_config
 
-_CALL = 100  # updates; other numbers of them would be compiled a second time
-_ROWS = 3  # of metrics, before the speed is believed
+_CALL = 100  # updates; another number would be compiled again
+_ROWS = 3  # of metrics, from which the speed is taken
 _EVALUATION_SECONDS = 15
 _EVALUATIONS = 5
 
 
 class _Run:
-    """A training process, in a folder of its own.
+    """A training process with its own folder.
 
     Args:
         folder: the run's folder.
@@ -67,10 +67,10 @@ def train(
     num_train_steps: int | None = None,
     start: Path | None = None,
 ) -> bool:
-    """Trains, and keeps the newest checkpoint as OUT/run.tar.gz; whether the run came to its end.
+    """Trains, and keeps the newest checkpoint as OUT/run.tar.gz; returns whether the run finished.
 
     Args:
-        record: where to write; has the time limit.
+        record: where results go; it has the time limit.
         config_name: config of the run.
         overrides: flags --config.KEY=VALUE.
         num_train_steps: first guess at the number of updates; None takes the config's.
@@ -92,7 +92,7 @@ def train(
             if seconds + _EVALUATION_SECONDS > record.seconds_left():
                 run.process.kill()
                 run.process.wait()
-                again = seconds_at_start - record.seconds_left()  # to come this far once more
+                again = seconds_at_start - record.seconds_left()  # to reach this point again
                 usable = record.seconds_left() - again - _EVALUATION_SECONDS
                 updates = int(usable * speed / config.batch_size) // _CALL * _CALL
                 run = _start(record, "shorter_run", arguments, updates, start)
@@ -118,7 +118,7 @@ def _start(
 
 
 def _keep(record: Record, run: _Run, checkpoint: str | None) -> None:
-    """Writes OUT/run.tar.gz anew: the run's folder without what was compiled."""
+    """Replaces OUT/run.tar.gz by the run's folder without the compilation cache."""
     packed = record.folder / "run.tar.gz.tmp"
     with tarfile.open(packed, "w:gz") as archive:
         archive.add(

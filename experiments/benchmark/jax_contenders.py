@@ -29,7 +29,7 @@ _LARGE_MATRIX_SIZE = 8192  # keeps an accelerator busy
 
 
 def prepare(name: str, task: Task) -> tuple[Run, Ready]:
-    """The network of the contender `name` at its task."""
+    """Builds the network of the contender `name` and the function that runs the task."""
     keywords = {} if task.dtype == "float32" else {"dtype": task.dtype}
     ours: Any = create_model(task.network, task.num_classes, **keywords)
     # The variables of both networks have the same names: only one needs to be initialised.

@@ -1,4 +1,4 @@
-"""What is measured, and what a contender's process says before it is."""
+"""The task that is measured, and what a contender's process reports before it starts."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,7 +7,7 @@ OURS, FLAX, TORCH, COMPILED_TORCH = "rattn_jax", "idiomatic Flax", "PyTorch", "t
 MATMUL = "matrix product"
 TRAIN, INFERENCE = "train", "inference"
 
-Run = Callable[[int], None]  # does so many calls, and waits for their results
+Run = Callable[[int], None]  # makes this number of calls, and waits for their results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """What a contender's process says when it is ready.
+    """What a contender's process reports when it is ready.
 
     Attributes:
         platform: "cpu" or "gpu".
         device: kind of the device.
         compile_seconds: tracing and compilation.
         planned_bytes: arguments, results and temporary arrays of a call as XLA plans them; None
-            where nobody plans.
+            for PyTorch, which has no such plan.
         floating_point_operations: of a call; None where the contender does not count them.
     """
 

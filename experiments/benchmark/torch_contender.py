@@ -1,6 +1,6 @@
-"""PyTorch, eager or with `torch.compile`: maps in channels_last, its input on the device.
+"""PyTorch, eager or with `torch.compile`, in channels_last, with its input on the device.
 
-In training it is given images that are augmented and normalised already.
+In training, its images are already augmented and normalized.
 """
 
 import time
@@ -14,7 +14,7 @@ from experiments.torch_twin import create_twin
 
 
 def prepare(name: str, task: Task) -> tuple[Run, Ready]:
-    """The network at its task."""
+    """Builds the network and the function that runs the task."""
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     if on_gpu:

@@ -1,4 +1,4 @@
-"""Contenders in processes of their own, which take turns."""
+"""Runs the contenders in separate processes, which take turns."""
 
 import dataclasses
 import importlib.util
@@ -21,7 +21,7 @@ from experiments.benchmark.task import (
     Task,
 )
 
-# Of the networks in `torch_twin.NETWORKS`, those that the Flax twin can be, too.
+# Networks of `torch_twin.NETWORKS` that `flax_twin` can build as well.
 _FLAX_NETWORKS = [f"attention{depth}_cifar" for depth in (56, 92, 128, 164, 236)]
 
 Key = tuple[str, bool]  # contender, with huge pages
@@ -29,10 +29,10 @@ Key = tuple[str, bool]  # contender, with huge pages
 
 @dataclasses.dataclass(frozen=True)
 class Turns:
-    """What a contender's process has measured.
+    """Measurements of a contender's process.
 
     Attributes:
-        ready: what it said when it was ready.
+        ready: what it reported when it was ready.
         seconds: of a call, float64 [turns].
         peak_bytes: largest resident memory of the process.
     """
@@ -43,7 +43,7 @@ class Turns:
 
 
 def contenders(task: Task, torch_compile: bool) -> tuple[list[str], list[str]]:
-    """Names of those that can do the task, and why others cannot, a line each."""
+    """Names of the contenders that can run the task, and a line about each one that cannot."""
     names, reasons = [OURS], []
     if task.network in _FLAX_NETWORKS and task.dtype == "float32":
         names.append(FLAX)
@@ -57,12 +57,12 @@ def contenders(task: Task, torch_compile: bool) -> tuple[list[str], list[str]]:
 
 
 def take_turns(task: Task, names: list[str], rounds: int, calls_per_round: int) -> dict[Key, Turns]:
-    """Runs the contenders and a product of matrices, turn by turn.
+    """Runs the contenders and a matrix product, turn by turn.
 
-    On CPU each of them with huge pages and without, for which glibc is asked; the product without.
-    The order of the turns is reversed in every second round.
+    On CPU, each contender runs with and without huge pages (a setting of glibc), and the matrix
+    product without. The order of the turns is reversed in every second round.
     """
-    # One after the other: compilation is timed, too.
+    # One after the other, because compilation is timed as well.
     processes: dict[Key, Connection] = {(MATMUL, False): _start(MATMUL, False, task)}
     ready: dict[Key, Ready] = {key: process.recv() for key, process in processes.items()}
     on_cpu = ready[MATMUL, False].platform == "cpu"
@@ -98,7 +98,7 @@ def _start(name: str, huge_pages: bool, task: Task) -> Connection:
 
 
 def _work(connection: Connection, name: str, task: Task) -> None:
-    """A contender's process: does as many calls as it is told, says how long each took."""
+    """A contender's process: makes as many calls as it is asked for, and sends their mean time."""
     run, ready = _prepare(name, task)
     run(1)
     connection.send(ready)
@@ -111,7 +111,7 @@ def _work(connection: Connection, name: str, task: Task) -> None:
 
 
 def _prepare(name: str, task: Task) -> tuple[Run, Ready]:
-    # No process imports the framework of the others: it would count as its memory.
+    # No process imports another framework, which would add to its memory.
     if name in (TORCH, COMPILED_TORCH):
         from experiments.benchmark import torch_contender
 

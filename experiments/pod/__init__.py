@@ -1,1 +1,1 @@
-"""What `experiments.plan_pod` computes: chips, topologies, the compiled step, predictions."""
+"""The parts of `experiments.plan_pod`: chips, topologies, the compiled step, predictions."""

@@ -1,4 +1,4 @@
-"""Published figures of TPU chips, and the devices of a topology that need not exist.
+"""Published figures of TPU chips, and abstract devices of a topology.
 
 devices, chip = open_topology("v5e:4x4")   # compiles with libtpu, runs nothing
 devices, chip = open_topology("cpu:8")     # this machine's cores: no figures, chip is None
@@ -20,7 +20,7 @@ from rattn_jax.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a chip can do at most.
+    """Peak figures of a chip.
 
     Attributes:
         name: as in a topology's name.
@@ -28,8 +28,8 @@ class Chip:
             default precision from operands rounded to bfloat16, at the same rate.
         hbm_bytes: memory.
         hbm_bytes_per_second: between memory and chip.
-        ici_bytes_per_second: what a chip can send to its neighbours, all links together.
-        sides: axes of its torus.
+        ici_bytes_per_second: what a chip can send to its neighbors over all of its links.
+        sides: number of axes of its torus.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Chip:
 
 
 # Google Cloud's pages "TPU v5e", "TPU v5p" and "TPU v6e" (cloud.google.com/tpu/docs/v5e, ...). The
-# pages give ICI in both directions together, 400, 1200 and 800 GB/s a chip: half of it is sent.
+# pages give ICI for both directions, 400, 1200 and 800 GB/s a chip: a chip sends half of that.
 # v4 is left out: its topologies have two devices a chip.
 CHIPS = {
     "v5e": Chip("v5e", 197e12, 16 * 2**30, 819e9, 200e9, 2),
@@ -69,7 +69,7 @@ def open_topology(name: str) -> tuple[Sequence[jax.Device], Chip | None]:
 
 
 def _host_devices(name: str, count: int) -> Sequence[jax.Device]:
-    with contextlib.suppress(RuntimeError):  # JAX has started: take those that there are
+    with contextlib.suppress(RuntimeError):  # JAX has started: use the devices that it has
         jax.config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")
     if len(devices) < count:
@@ -86,9 +86,9 @@ def _tpu_devices(name: str, sides: list[int]) -> Sequence[jax.Device]:
             f"--topology={name} needs the package libtpu, which is not installed: "
             "pip install -e '.[tpu]', or use --topology=cpu:8"
         )
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing is run: nothing to lock
-    # Without them it complains that it cannot find them out; the topology says what to compile for.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs
+    # Without them libtpu warns that it cannot detect them; the topology says what to compile for.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
     # A host has 2x2 chips (v5e and v6e: 1, 4 or 8), which the compiled program does not show.

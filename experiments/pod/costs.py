@@ -1,4 +1,4 @@
-"""What a compiled step takes: memory, operations, traffic, and what the chips exchange."""
+"""Costs of a compiled step: memory, operations, memory traffic, collectives."""
 
 import dataclasses
 import math
@@ -18,9 +18,9 @@ class Memory:
     """Bytes on a device.
 
     Attributes:
-        arguments: state, data and batch, as they are laid out on the device.
-        temporary: largest sum of what the step keeps in between.
-        results: results that do not take the place of arguments.
+        arguments: state, data and batch, in their layout on the device.
+        temporary: peak size of the intermediate arrays.
+        results: results that do not reuse the memory of arguments.
         program: the compiled program.
     """
 
@@ -31,13 +31,13 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum."""
         return self.arguments + self.temporary + self.results + self.program
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Work of a step on one device.
+    """Operations and traffic of a step on one device.
 
     Attributes:
         flops: floating-point operations, as XLA counts them.
@@ -54,7 +54,7 @@ class Costs:
     other_collective_bytes: float
 
     def towards(self, other: "Costs", distance: int) -> "Costs":
-        """The costs on the line through these (at 0) and others (at 1)."""
+        """Linear extrapolation: these costs at distance 0, the others at 1."""
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return Costs(*(first + distance * (second - first) for first, second in pairs))
 
@@ -71,7 +71,7 @@ def memory(compiled: Any) -> Memory:
 
 
 def costs(compiled: Any) -> Costs:
-    """Costs of a compiled step; what is in a loop counts once."""
+    """Costs of a compiled step; the body of a loop counts once."""
     analysis = compiled.cost_analysis()
     found = collectives(compiled.as_text())
     reduced = [size for kind, size in found if kind == "all-reduce"]
@@ -85,7 +85,7 @@ def costs(compiled: Any) -> Costs:
 
 
 def collectives(hlo: str) -> list[tuple[str, int]]:
-    """Kind and bytes of the result of every collective in the text of a compiled program."""
+    """Kind and result size in bytes of every collective in the text of a compiled program."""
     found = []
     for line in hlo.splitlines():
         match = _COLLECTIVE.search(line)

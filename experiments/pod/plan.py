@@ -1,4 +1,4 @@
-"""A run's train step, compiled for a topology: what it takes and how long it may last."""
+"""Compiles a run's train step for a topology: its memory, costs and estimated time."""
 
 import dataclasses
 import math
@@ -21,23 +21,23 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What was found for a config and a topology; sizes and costs are those of one device.
+    """The result for a config and a topology; sizes and costs are those of one device.
 
     Attributes:
-        model: network.
-        batch_size: of all devices together.
+        model: name of the network.
+        batch_size: global batch size.
         devices: number of devices.
         device_kind: their kind.
-        resident: whether the data lives on every device.
-        fits: whether the memory suffices; None where there are no figures of the chip.
-        refusal: the compiler's words, where it refused for lack of memory.
+        resident: whether every device holds the data.
+        fits: whether the memory suffices; None if the chip's memory is not known.
+        refusal: the compiler's message, if it ran out of memory.
         memory: of the step; None if refused.
-        evaluated_bytes: resident data of the splits to evaluate, without padding.
+        evaluated_bytes: resident data of the evaluated splits, without padding.
         costs: of the step; None if refused.
         compile_seconds: of the step.
-        step_time: on these devices; None where there are no figures of the chip.
-        scaling: on other numbers of chips with the same batch a chip.
-        largest: the largest batch a device, if it was asked for.
+        step_time: on these devices; None if the chip is not known.
+        scaling: step times on other numbers of chips, with the same batch per chip.
+        largest: the largest batch per device, if requested.
     """
 
     model: str
@@ -57,7 +57,7 @@ class Plan:
 
 
 class _RefusedError(Exception):
-    """The compiler finds no way to keep within the memory."""
+    """The step does not fit into the memory of a device."""
 
 
 def plan(
@@ -68,14 +68,14 @@ def plan(
     search: bool = False,
     say: Say = lambda text: None,
 ) -> Plan:
-    """Compiles the step and, if asked, searches the largest batch.
+    """Compiles the step and, if requested, searches for the largest batch.
 
     Args:
         config: the run's config.
         devices: devices to compile for.
-        chip: their figures, if there are any.
-        search: whether to search; takes up to seven more compilations.
-        say: told what is being done, for it takes minutes.
+        chip: their figures; None if they are not known.
+        search: whether to search, with up to seven more compilations.
+        say: called with lines of progress, because compilations take minutes.
 
     Raises:
         UsageError: the config cannot be used.
@@ -127,16 +127,16 @@ def _compile(step: PlannedStep) -> jax.stages.Compiled:
 def costs_with_loops(
     config: RunConfig, devices: Sequence[jax.Device], compiled: Costs, say: Say
 ) -> Costs:
-    """Costs of a step, also if its modules run in a loop, whose body XLA counts once.
+    """Costs of a step whose modules may run in a loop, of which XLA counts the body once.
 
-    Costs are linear in the number of modules of a stage, so two short networks without the loop
-    give those of the long one.
+    Costs are linear in the number of modules of a stage, so they follow from those of two short
+    networks without the loop.
 
     Args:
-        config: of the step.
+        config: config of the step.
         devices: devices that it was compiled for.
-        compiled: costs of the compiled step, with bodies counted once.
-        say: told of each compilation.
+        compiled: costs of the compiled step, with loop bodies counted once.
+        say: called with a line before each compilation.
     """
     if not config.model.scan_modules:
         return compiled
@@ -155,7 +155,7 @@ def costs_with_loops(
     unrolled = found[0].towards(found[1], distance)
     if compiled.all_reduce_bytes < unrolled.all_reduce_bytes:  # some are in a loop
         return unrolled
-    # None is in a loop. XLA bundles them otherwise in the short networks than in this one.
+    # None is in a loop, and XLA combines them differently in the short networks.
     return dataclasses.replace(unrolled, all_reduces=compiled.all_reduces)
 
 
@@ -167,7 +167,7 @@ def _search(
     evaluated_bytes: int,
     say: Say,
 ) -> LargestBatch:
-    """The largest batch a device; `used` is what the config's own takes, without evaluation."""
+    """The largest batch per device; `used` is the memory of the config's batch size."""
     unit = len(devices) * config.accumulate_steps
 
     def total_bytes(parts: int) -> int | None:
@@ -179,7 +179,7 @@ def _search(
             larger = dataclasses.replace(config, batch_size=batch_size)
             check_config(larger)
             total = memory(_compile(PlannedStep(larger, devices))).total + evaluated_bytes
-        except (_RefusedError, UsageError) as error:  # or beyond what a config may ask for
+        except (_RefusedError, UsageError) as error:  # UsageError: above the largest batch_size
             say(f"batch {batch_size} is refused: {error}")
             return None
         say(f"batch {batch_size} takes {total / 2**20:,.1f} MiB a device")

@@ -1,16 +1,16 @@
-"""Step times from costs and a chip's published figures; the largest batch from few compilations.
+"""Predicts step times from costs and a chip's figures, and finds the largest batch.
 
-The assumptions, all of them:
+The assumptions:
 
-- Products run at the chip's peak and traffic at its full bandwidth, and the slower of the two
-  hides the other (roofline). No step can be faster than its products. The traffic is what XLA
-  counts, operands and results of every operation, also of those arrays that it keeps on the chip:
-  where it dominates, the time may be too long.
-- Every chip sends 2 (n - 1) / n of each all-reduced byte (a ring's share, the least possible), on
-  all of its links at full rate, and each all-reduce passes 2 (side - 1) chips along each axis,
-  1 microsecond a hop ("How to Scale Your Model", jax-ml.github.io/scaling-book). Nothing is
-  computed meanwhile.
-- Input arrives in time; hosts and dispatch cost nothing.
+- Roofline: matrix products run at the chip's peak rate and memory traffic at its full bandwidth,
+  and the slower of the two determines the time. The traffic is XLA's count of operands and results
+  of every operation, including arrays that stay on the chip, so a time that it determines may be
+  too long.
+- Every chip sends 2 (n - 1) / n of each all-reduced byte, as in a ring, which is the minimum, at
+  the full rate of its links. Each all-reduce takes 2 (side - 1) hops of 1 microsecond along each
+  axis ("How to Scale Your Model", jax-ml.github.io/scaling-book). Nothing else is computed
+  meanwhile.
+- Input arrives in time, and hosts and dispatch take no time.
 """
 
 import dataclasses
@@ -22,19 +22,19 @@ from experiments.pod.costs import Costs
 
 HOP_SECONDS = 1e-6
 CHIP_COUNTS = (4, 16, 64, 256)
-MOST_COMPILATIONS = 8  # of a search; each takes minutes
+MOST_COMPILATIONS = 8  # in a search; each takes minutes
 
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """Seconds of a step, if all assumptions hold.
+    """Seconds of a step, under the assumptions of this module.
 
     Attributes:
         chips: number of chips.
-        compute: at the peak rate.
-        memory_traffic: at the full bandwidth.
-        all_reduce: see the module.
-        step: the larger of the first two, and the third.
+        compute: matrix products at the peak rate.
+        memory_traffic: memory traffic at the full bandwidth.
+        all_reduce: communication between chips.
+        step: the larger of the first two, plus the third.
     """
 
     chips: int
@@ -45,7 +45,7 @@ class StepTime:
 
 
 def step_time(costs: Costs, chip: Chip, num_chips: int) -> StepTime:
-    """Time of a step with these costs a chip on so many chips, in a torus of equal sides."""
+    """Time of a step with these costs per chip on `num_chips` chips, in a torus of equal sides."""
     side = num_chips ** (1 / chip.sides)
     hops = 2 * chip.sides * (side - 1)
     sent = 2 * (num_chips - 1) / num_chips * costs.all_reduce_bytes
@@ -57,13 +57,14 @@ def step_time(costs: Costs, chip: Chip, num_chips: int) -> StepTime:
 
 @dataclasses.dataclass(frozen=True)
 class LargestBatch:
-    """The largest batch a chip that was found to fit.
+    """The largest batch per chip that was found to fit.
 
     Attributes:
-        batch: images a chip; 0 if none was found.
-        total_bytes: memory that it takes.
-        refused: the smallest batch seen not to fit, or beyond what a config may have, or None.
-        compilations: how many it took.
+        batch: images per chip; 0 if no batch fits.
+        total_bytes: memory that it needs.
+        refused: the smallest batch that did not fit or was above the limit of a config; None if
+            there was none.
+        compilations: number of compilations.
     """
 
     batch: int
@@ -75,14 +76,14 @@ class LargestBatch:
 def largest_batch(
     total_bytes: Callable[[int], int | None], batch: int, capacity: int, *, unit: int = 1
 ) -> LargestBatch:
-    """The largest batch that fits, to 1/32 of it, with at most `MOST_COMPILATIONS`.
+    """Finds the largest batch that fits, to within 1/32, in at most `MOST_COMPILATIONS`.
 
-    A line through two batches says where the memory ends. Where the compiler refuses what the line
-    promises, the geometric mean of what fits and what does not is next.
+    A line through two batches extrapolates the memory. If the compiler refuses the batch that it
+    suggests, the geometric mean of the largest that fits and the smallest that does not is next.
 
     Args:
-        total_bytes: memory with a batch, or None if the compiler refuses it.
-        batch: where to start.
+        total_bytes: gives the memory of a batch, or None if the compiler refuses it.
+        batch: the first batch to try.
         capacity: bytes of memory.
         unit: batches are multiples of it.
     """
@@ -117,7 +118,7 @@ def largest_batch(
 
 
 def _end_of_line(known: dict[int, int], capacity: int) -> float:
-    """Where the line through the two largest batches reaches the capacity; 0 if it never does."""
+    """The batch at which a line through the two largest reaches the capacity; 0 if none does."""
     (low, low_bytes), (high, high_bytes) = sorted(known.items())[-2:]
     slope = (high_bytes - low_bytes) / (high - low)
     return low + (capacity - low_bytes) / slope if slope > 0 else 0

@@ -1,9 +1,9 @@
-"""The train step of a config for devices that need not exist, from shapes alone.
+"""The train step of a config for abstract devices, from shapes alone.
 
 step = PlannedStep(config, devices)
-step.lower()                               # as the loop's first call would lower it
+step.lower()                               # as the training loop lowers it
 
-Nothing is read or initialised: sizes of data sets are those of `dataset_spec`.
+Nothing is read or initialized: the sizes of datasets are those of `dataset_spec`.
 """
 
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ from rattn_jax.training.step_functions import build_steps
 
 
 class PlannedStep:
-    """One update of a run, and the shapes of what it is given.
+    """One update of a run, and the shapes of its arguments.
 
     Attributes:
-        function: the step, as yet not compiled.
+        function: the step, before compilation.
         state, data, rows: its abstract arguments, with their shardings.
-        resident: whether the data lives on every device.
-        evaluated_bytes: data of the splits to evaluate, which is on every device as well.
+        resident: whether every device holds the data.
+        evaluated_bytes: data of the evaluated splits, which every device holds as well.
 
     Args:
         config: the run's config.
@@ -72,12 +72,12 @@ class PlannedStep:
             self.evaluated_bytes = sum(num_bytes(_data(config, sizes.eval, n)) for n in counts)
 
     def lower(self) -> Any:
-        """The step, lowered for the devices."""
+        """Lowers the step for the devices."""
         return self.function.lower(self.state, self.data, self.rows)
 
 
 def num_bytes(tree: Any) -> int:
-    """Bytes of the arrays of a tree, without padding."""
+    """Bytes of the arrays in a tree, without padding."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -88,7 +88,7 @@ def _with(sharding: NamedSharding, tree: Any) -> Any:
 
 
 def _data(config: RunConfig, size: int, num_examples: int | None) -> Data:
-    """A split that is resident, of so many examples, or one that streams."""
+    """A resident split of `num_examples`, or a streamed one if it is None."""
     if config.normalization == "mean_image":
         mean: Any = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
         scale: Any = jax.ShapeDtypeStruct((), jnp.float32)

@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def reproduce(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """What the options say; the exit status.
+    """Runs what the options request; returns the exit status.
 
     Raises:
         UsageError: bad overrides, an unknown run, a folder of another run, or one that cannot be
@@ -91,7 +91,7 @@ def _page(
 
 
 def _finish_all(runs: Sequence[PlannedRun], pages: Sequence[Page]) -> int:
-    """Trains what is left of the runs, and fills in pages after each; the exit status."""
+    """Trains the rest of each run, and updates the pages; returns the exit status."""
     status = 0
     for number, run in enumerate(runs, start=1):
         print(f"\nrun {number} of {len(runs)}: {run.variant.name}, seed {run.seed}", flush=True)
@@ -107,7 +107,7 @@ def _finish_all(runs: Sequence[PlannedRun], pages: Sequence[Page]) -> int:
 
 
 def _chosen(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
-    """The runs that are named, or all."""
+    """The runs that --only names, or all of them."""
     known = list(dict.fromkeys(run.variant.name for run in runs))
     names = only.split(",") if only else known
     for name in names:
@@ -117,7 +117,7 @@ def _chosen(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
 
 
 def _finish(run: PlannedRun, *, with_responses: bool) -> int:
-    """Trains what is left of a run; its exit status."""
+    """Trains the rest of a run; returns its exit status."""
     if run.result() is not None:
         print("has ended before", flush=True)
     elif status := train(run):
@@ -144,7 +144,7 @@ def _plan(runs: Sequence[PlannedRun]) -> list[list[str]]:
 
 
 def _show_plan(runs: Sequence[PlannedRun], *, measure: bool) -> None:
-    """The plan, with the time it takes on this machine."""
+    """Prints the plan, with estimated times on this machine."""
     times = StepTimes(partial(print, file=sys.stderr, flush=True) if measure else None)
     rows = _plan(runs)
     rows[0] += ["ms a step", "time left"]

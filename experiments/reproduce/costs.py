@@ -1,9 +1,9 @@
-"""How much a run computes, and how fast this machine is: for a plan, without compiling a network.
+"""Operations of a run and the speed of this machine, for a plan without compiling a network.
 
 multiply_adds(config)           # of the network, for one image
 measure_speed()                 # multiply-adds a second in training
 
-Both are rough: half or double is possible.
+Both are rough estimates: the true time may be half or double.
 """
 
 import statistics
@@ -24,8 +24,8 @@ from rattn_jax.models.layers import BatchNorm, Conv
 from rattn_jax.models.summary import layers, standard_input
 from rattn_jax.models.units import PreactivationUnit
 
-# Of the networks in the tables, for an image of the size that they are made for, in the order of
-# the tables (`python -m rattn_jax.describe`). To trace them takes up to 5 seconds each.
+# Of the networks in the tables, for an image of their standard size (`rattn describe`). Tracing one
+# would take up to 5 seconds.
 MULTIPLY_ADDS = {
     "attention56_cifar": 122_825_216,
     "attention92_cifar": 211_913_216,
@@ -47,14 +47,14 @@ MULTIPLY_ADDS = {
     "inception_resnet_v1": 6_206_361_696,
     "inception_resnet_v2": 13_155_794_016,
 }
-# Keywords that change no convolution, and widths, which change all of them alike.
+# Keywords that change no convolution, and `widths`, which scales all of them alike.
 _SAME_COST = frozenset(
     {"attention_residual", "mask_activation", "dtype", "remat", "scan_modules", "widths"}
 )
 
 _FORWARD_AND_BACKWARD = 3  # the gradients take about twice the forward pass
-# Of the unit that is measured: stage 3 on CIFAR. On two CPU cores it reached 72 billion
-# multiply-adds a second, with huge memory pages and without, and a step of Attention-56 54 to 62.
+# The measured unit is that of stage 3 on CIFAR. On two CPU cores it reached 72 billion
+# multiply-adds a second, with and without huge pages, and a train step of Attention-56 54 to 62.
 _BATCH_SIZE, _SIZE, _FEATURES = 64, 8, 256
 _CALLS = 3
 
@@ -62,8 +62,8 @@ _CALLS = 3
 def multiply_adds(config: RunConfig) -> float:
     """Multiply-adds of a run's network for one training image.
 
-    They grow with the area of the images and the square of the widths; other changes of the
-    network are traced.
+    They are proportional to the area of the images and the square of the widths; for other changes
+    the network is traced.
     """
     spec, model = build_spec(config), config.model
     size = image_sizes(config.dataset, spec).train
@@ -80,12 +80,12 @@ def multiply_adds(config: RunConfig) -> float:
 
 
 def step_seconds(config: RunConfig, speed: float) -> float:
-    """Seconds of an update at so many multiply-adds a second."""
+    """Seconds of an update at a speed in multiply-adds a second."""
     return _FORWARD_AND_BACKWARD * multiply_adds(config) * config.batch_size / speed
 
 
 def measure_speed() -> float:
-    """Multiply-adds a second of one residual unit in training, over all devices."""
+    """Measures multiply-adds a second of one residual unit in training, on all devices."""
     norm = partial(BatchNorm, use_running_average=False)
     unit = PreactivationUnit(_FEATURES, Conv, norm)
     images = jnp.ones((_BATCH_SIZE, _SIZE, _SIZE, _FEATURES))

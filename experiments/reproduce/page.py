@@ -41,7 +41,7 @@ class Page(NamedTuple):
         return [read_result(row, self.runs) for row in self.table.rows]
 
     def is_the_papers(self) -> bool:
-        """Whether the runs follow the paper's protocol, as far as it is stated."""
+        """Whether the runs follow the paper's protocol, as far as the paper states it."""
         if self.scale_name != "paper" or self._by_hand():
             return False
         return all(
@@ -54,7 +54,7 @@ class Page(NamedTuple):
         return [flag for flag, key in keys if key not in _ALLOWED]
 
     def facts(self) -> dict[str, Any]:
-        """Where and on what the runs were trained, and on which code, as they note it."""
+        """Data, hardware, commits and versions of the runs, from their records."""
         records = [record for run in self.runs if (record := run.record())]
         return {
             "datasets": _distinct(
@@ -156,7 +156,7 @@ class Page(NamedTuple):
         return []
 
     def _order(self, results: Sequence[Result]) -> list[str]:
-        """How each group is ordered, from the lowest error, by the paper and by us."""
+        """The order of each group's rows by error, in the paper and here."""
         lines = []
         for group in dict.fromkeys(result.row.group for result in results):
             members = [result for result in results if result.row.group == group]
@@ -190,7 +190,7 @@ def _cells(result: Result, *, ranks: bool) -> list[str]:
 
 
 def _differences(results: Sequence[Result]) -> list[str]:
-    """The rows of each group beside each other, for several seeds."""
+    """The paired comparisons of rows, as Markdown."""
     found = compare(results)
     if not found:
         return []

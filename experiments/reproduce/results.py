@@ -1,4 +1,4 @@
-"""What the runs of a table have reached: mean and spread over seeds, and rows beside each other."""
+"""Results of the runs of a table: means and deviations over seeds, and comparisons of rows."""
 
 import itertools
 import json
@@ -25,13 +25,13 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 class Result(NamedTuple):
-    """What was found for a row.
+    """The result of a row.
 
     Attributes:
         row: the row.
-        values: a number for each seed that has ended, by the seed.
-        updates: those done, of the seed that is farthest back.
-        num_train_steps: those of a whole run.
+        values: the number of each seed whose run has ended, by seed.
+        updates: updates done by the seed with the fewest.
+        num_train_steps: updates of a whole run.
     """
 
     row: Row
@@ -80,7 +80,7 @@ class Difference(NamedTuple):
 
 
 def read_result(row: Row, runs: Sequence[PlannedRun]) -> Result:
-    """What the runs of a row have reached."""
+    """Reads the result of a row from its runs."""
     own = [run for run in runs if run.variant == row.variant]
     values = {run.seed: _value(run, row.measure) for run in own}
     return Result(
@@ -92,7 +92,7 @@ def read_result(row: Row, runs: Sequence[PlannedRun]) -> Result:
 
 
 def compare(results: Sequence[Result]) -> list[Difference]:
-    """Each pair of rows of a group whose measure is an error, if both have two common seeds."""
+    """Compares each pair of rows of a group by their errors, if they have two seeds in common."""
     found = []
     for first, second in itertools.combinations(results, 2):
         seeds = sorted(first.values.keys() & second.values.keys())

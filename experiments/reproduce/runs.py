@@ -1,4 +1,4 @@
-"""The runs of a table: what each one is, how far it is, and training it with main.py."""
+"""The runs of a table: their configs, their progress, and training them with main.py."""
 
 import json
 import signal
@@ -28,11 +28,11 @@ class PlannedRun(NamedTuple):
     """A variant with a seed.
 
     Attributes:
-        variant: what is trained.
-        seed: its seed.
+        variant: the variant.
+        seed: the seed.
         folder: its workdir.
-        flags: all of main.py's but --workdir.
-        config: the config that they make.
+        flags: all flags of main.py except --workdir.
+        config: the config that results from them.
     """
 
     variant: Variant
@@ -42,7 +42,7 @@ class PlannedRun(NamedTuple):
     config: ConfigDict
 
     def rows(self) -> list[dict[str, Any]]:
-        """Its lines of metrics, oldest first.
+        """Its rows of metrics, oldest first.
 
         Raises:
             UsageError: the folder holds another run.
@@ -60,13 +60,13 @@ class PlannedRun(NamedTuple):
         return json.loads(path.read_text()) if path.exists() else None
 
     def result(self) -> dict[str, Any] | None:
-        """The line of the test after the last update; None before."""
+        """The row of the test split after the last update; None before."""
         total = self.config.num_train_steps
         at_end = (row for row in self.rows() if (row["split"], row["step"]) == ("test", total))
         return next(at_end, None)
 
     def steps_done(self) -> int:
-        """Updates that its metrics tell of."""
+        """Number of updates according to its metrics."""
         return max((row["step"] for row in self.rows()), default=0)
 
 
@@ -92,23 +92,23 @@ def plan_runs(
     num_seeds: int,
     overrides: Sequence[str],
 ) -> list[PlannedRun]:
-    """The runs, all variants with the first seed before any with the second.
+    """Plans the runs: all variants with the first seed, then with the second, and so on.
 
     Args:
-        variants: what to train.
+        variants: the variants to train.
         scale: the schedule.
-        folder: where the runs' folders are.
+        folder: the parent of the runs' folders.
         num_seeds: seeds 0 ... num_seeds - 1.
-        overrides: flags that come last.
+        overrides: flags that are applied last.
 
     Raises:
-        UsageError: the flags make no config.
+        UsageError: the flags do not make a valid config.
     """
     runs = []
     for seed in range(num_seeds):
         for variant in variants:
             changes = [*variant.flags, *scale.flags(_resolve(variant.config, variant.flags))]
-            # Seeds, and networks on several datasets, share what was compiled.
+            # Seeds, and networks on several datasets, share compiled functions.
             changes += [f"--config.compilation_cache_dir={folder / 'compilation_cache'}"]
             changes += [*overrides, f"--config.seed={seed}"]
             # Once for each key: tuples that are given twice are appended.
@@ -131,18 +131,18 @@ def _resolve(name: str, changes: Sequence[str]) -> ConfigDict:
 
 
 def train(run: PlannedRun) -> int:
-    """Trains a run, or goes on with it; its exit status, which is main.py's.
+    """Trains or resumes a run; returns the exit status of main.py.
 
-    Signals that would end this process go to it: it saves and ends.
+    Signals that would end this process are passed on, so that the run saves before it ends.
     """
     command = [sys.executable, "main.py", *run.flags, f"--workdir={run.folder}"]
     return call(command)
 
 
 def call(command: Sequence[str]) -> int:
-    """Exit status of a command that is run from the repository's root, and gets its signals."""
+    """Runs a command in the repository's root, passes signals on, and returns its exit status."""
     process: subprocess.Popen[bytes] | None = None
-    early: list[int] = []  # signals that came before there was a process
+    early: list[int] = []  # signals that came before the process started
 
     def forward(number: int, frame: FrameType | None) -> None:
         number = signal.SIGTERM if number == signal.SIGHUP else number

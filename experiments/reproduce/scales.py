@@ -1,4 +1,4 @@
-"""The paper's schedule, and smaller ones: how a variant's config changes, and what to say of it."""
+"""The paper's schedule and shorter ones: how each changes a config, and its description."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,9 +16,9 @@ class Scale(NamedTuple):
     """A schedule.
 
     Attributes:
-        text: what a table says of it.
-        flags: of the config of a variant, those of main.py that make it so.
-        ranks: whether the order of the rows means anything.
+        text: its description in a table.
+        flags: for the config of a variant, the flags of main.py that apply the schedule.
+        ranks: whether the order of the rows is meaningful.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""How long runs will take: an estimate at once, or from a measured step of each network."""
+"""Estimates how long runs will take, at once or from a measured step of each network."""
 
 import json
 import multiprocessing
@@ -23,12 +23,12 @@ _STEPS, _MOST_SECONDS = 10, 20.0
 
 
 class StepTimes:
-    """Seconds of a step, estimated, or measured once for each network and batch.
+    """Seconds of a step, estimated, or measured once for each network and batch size.
 
-    What a run has noted itself goes first: the median of its lines of training.
+    For a run that has begun, it is the median of its own metrics.
 
     Args:
-        say: told what is measured; None measures nothing but the machine's speed.
+        say: called with a line before each measurement; None measures only the machine's speed.
     """
 
     def __init__(self, say: Callable[[str], None] | None) -> None:
@@ -54,7 +54,7 @@ class StepTimes:
 
 
 def seconds_left(run: PlannedRun, step_seconds: float) -> float:
-    """Seconds until the run has ended; an image takes a third of its time in training to test."""
+    """Seconds until the run has ended; an evaluated image takes a third of a training image."""
     config = run.config
     steps = config.num_train_steps - run.steps_done()
     num_test = dataset_spec(config.dataset.name, config.data_dir).num_test
@@ -63,14 +63,14 @@ def seconds_left(run: PlannedRun, step_seconds: float) -> float:
 
 
 def _in_a_process(function: Callable[[ConfigDict], float], config: ConfigDict) -> float:
-    """Its result in a process that has what main.py asks for, and leaves the device free after."""
+    """Calls the function in a process with the settings of main.py, which then ends."""
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, config).result()
 
 
 def _measure(config: ConfigDict) -> float:
-    """Seconds of a step, on zeros: the median of some."""
+    """Median seconds of a step on arrays of zeros."""
     step = PlannedStep(parse_config(config), jax.devices())
     compiled = step.lower().compile()
 

@@ -1,15 +1,15 @@
-"""What the paper's tables and its figure 4 compare, and the numbers that they print."""
+"""The paper's tables and figure 4: the networks that they compare, and their numbers."""
 
 from typing import NamedTuple
 
 
 class Variant(NamedTuple):
-    """What is trained; tables that share a variant share its runs.
+    """A network and recipe to train; tables that share a variant share its runs.
 
     Attributes:
-        name: what it is called, and its runs' folder.
-        config: file in configs/, without .py.
-        flags: how it differs from that file, as main.py takes them.
+        name: its name, which is also the name of its folder.
+        config: name of its config.
+        flags: flags of main.py with which it differs from that config.
     """
 
     name: str
@@ -22,10 +22,10 @@ class Row(NamedTuple):
 
     Attributes:
         group: rows of a group are compared with each other.
-        label: what the paper calls the variant.
+        label: the paper's name of the variant.
         variant: what is trained.
         measure: a key of `MEASURES`.
-        paper: the paper's number; None if it prints none.
+        paper: the paper's number; None if it is not printed.
     """
 
     group: str
@@ -39,9 +39,9 @@ class Table(NamedTuple):
     """A table of the paper.
 
     Attributes:
-        title: what it is about.
+        title: its subject.
         rows: its numbers.
-        notes: what to know besides.
+        notes: remarks to print below it.
     """
 
     title: str
@@ -49,11 +49,11 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()
 
     def variants(self) -> list[Variant]:
-        """What is trained, each once."""
+        """Its variants, each once."""
         return list(dict.fromkeys(row.variant for row in self.rows))
 
 
-# Each with its name, and by how much what is recorded is multiplied.
+# The name of each measure, and the factor from the recorded value to the table's unit.
 MEASURES = {
     "error_top1": ("top-1 error, %", 100.0),
     "error_top5": ("top-5 error, %", 100.0),

@@ -1,6 +1,6 @@
 """The networks against the same ones in PyTorch, in float64."""
 
-import inspect
+import dataclasses
 from functools import partial
 
 import jax
@@ -11,7 +11,7 @@ import rattn_jax
 
 torch = pytest.importorskip("torch")
 
-from experiments.torch_twin import NETWORKS, TorchTwin, create_twin, state_dict  # noqa: E402
+from experiments.torch_twin import NETWORKS, create_twin, state_dict  # noqa: E402
 
 # Sides of the images, changes for both networks, the masks of ours. The first has p = 2; in the
 # second odd maps are pooled, too.
@@ -24,9 +24,8 @@ RUNS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_twin_has_the_attributes_of_the_network(name):
     model = rattn_jax.create_model(name, 10)
-    twin = inspect.signature(TorchTwin).bind(10, **NETWORKS[name])
-    twin.apply_defaults()
-    assert {key: getattr(model, key) for key in twin.arguments} == twin.arguments
+    twin = dataclasses.asdict(NETWORKS[name])
+    assert {key: getattr(model, key) for key in twin} == twin
     assert model.mask_poolings == (3, 2, 1)  # as the twin's, which are not to be chosen
 
 
