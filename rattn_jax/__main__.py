@@ -24,6 +24,7 @@ COMMANDS = {
     "describe": ("describe", "main", "print sizes and costs of the networks"),
     "compare": ("compare", "main", "compare runs on one page"),
     "import": ("import_torch", "main", "convert weights of a PyTorch port"),
+    "prepare": ("prepare", "main", "write images in the format of tensorflow-datasets"),
     "selftest": ("train", "selftest", "test everything that a long run needs"),
     "configs": ("__main__", "configs", "list the configs, or print one"),
 }

@@ -12,7 +12,17 @@ from experiments.accelerator import __main__ as accelerator
 from experiments.benchmark import __main__ as benchmark
 from experiments.reproduce import __main__ as reproduce
 from rattn_jax import __main__ as rattn
-from rattn_jax import __version__, compare, describe, explain, export, import_torch, predict, train
+from rattn_jax import (
+    __version__,
+    compare,
+    describe,
+    explain,
+    export,
+    import_torch,
+    predict,
+    prepare,
+    train,
+)
 from rattn_jax.cli import errors_on_one_line
 from rattn_jax.config.load import shipped_configs
 from rattn_jax.errors import DataError, NonfiniteError, Preempted, UsageError
@@ -30,6 +40,7 @@ PROGRAMS = {
     "rattn describe": describe.main,
     "rattn compare": compare.main,
     "rattn import": import_torch.main,
+    "rattn prepare": prepare.main,
     "rattn configs": rattn.configs,
     "experiments.accelerator": accelerator.main,
     "experiments.benchmark": benchmark.main,

@@ -131,6 +131,8 @@ def _open_tfds(
         close = difflib.get_close_matches(name, KNOWN, n=1)
         hint = f"did you mean {close[0]!r}? " if close and close[0] != name else ""
         hint += "cifar10, cifar100 and digits need no preparation; "
+        if name.startswith("imagenet2012"):
+            hint = "`rattn prepare imagenet` writes it from ILSVRC's archives; "
         builder = tfds.open_prepared(name, data_dir, hint)
     names = tfds.class_names(builder)
     train = tfds.TfdsSource(builder, train_split)

@@ -150,6 +150,44 @@ def _orientation(data: bytes) -> _Orientation:
         return _AS_STORED
 
 
+class Header(NamedTuple):
+    """What the header of an image file says.
+
+    Attributes:
+        kind: a key of `FORMATS`.
+        mode: Pillow's mode, such as "RGB" or "CMYK".
+        height: height in pixels, as stored.
+        width: width in pixels, as stored.
+        is_upright: whether the metadata (EXIF) asks for no rotation.
+    """
+
+    kind: str
+    mode: str
+    height: int
+    width: int
+    is_upright: bool
+
+
+def read_header(data: bytes) -> Header:
+    """Reads the header of an image file.
+
+    Raises:
+        BadImageError: the file is damaged, no image, or too large.
+    """
+    height, width = _measure(data)
+    try:
+        with _open(data) as image:
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
+            return Header(kind, image.mode, height, width, _orientation(data) == _AS_STORED)
+    except Exception as error:  # a damaged file can raise anything
+        raise BadImageError(str(error) or type(error).__name__) from error
+
+
+def decode_upright(data: bytes) -> np.ndarray:
+    """`decode_image` with the rotation in the metadata (EXIF) applied."""
+    return _orientation(data).upright(decode_image(data))
+
+
 def _enough_eighths(box: Box, size: int) -> int:
     """The smallest part of a JPEG's size, in eighths, at which a box is twice what is needed.
 

@@ -1,0 +1,213 @@
+"""Datasets written in TFDS's format, from folders and from ImageNet's archives."""
+
+import io
+import os
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rattn_jax import prepare as command
+from rattn_jax.data import imagenet_archives, open_dataset, prepare
+from rattn_jax.data.dataset import ArraySource, Example
+from rattn_jax.data.images import BadImageError, decode_image
+from rattn_jax.data.prepare import stored_image
+from tests.data.images import encode, pixels
+
+CLASSES = ("n01440764", "n01443537", "n15075141")  # numbers 0, 1 and 999
+
+
+def as_tar(path, files):
+    """Writes a tar file of {name: bytes}."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def archives(tmp_path):
+    """Six training images, of which one is CMYK and one is no image, and two to validate."""
+    inner = {}
+    for number, name in enumerate(CLASSES):
+        images = {f"{name}_{i}.JPEG": encode(pixels(seed=10 * number + i)) for i in (1, 2)}
+        inner[f"{name}.tar"] = as_tar(tmp_path / name, images).read_bytes()
+    damaged = {"n15075141_1.JPEG": encode(pixels(seed=3), mode="CMYK"), "n15075141_2.JPEG": b"no"}
+    inner["n15075141.tar"] = as_tar(tmp_path / "damaged", damaged).read_bytes()
+    validation = {
+        f"ILSVRC2012_val_0000000{number}.JPEG": encode(pixels(seed=number)) for number in (2, 1)
+    }
+    return {
+        "train": as_tar(tmp_path / "ILSVRC2012_img_train.tar", inner),
+        "validation": as_tar(tmp_path / "ILSVRC2012_img_val.tar", validation),
+    }
+
+
+def run(what, out, **flags):
+    """Exit status of the command; 0 if it returns."""
+    given = [f"--{flag.replace('_', '-')}={value}" for flag, value in flags.items()]
+    try:
+        command.main([what, f"--out={out}", "--threads=2", *given])
+    except SystemExit as leaving:
+        return leaving.code
+    return 0
+
+
+def test_imagenet_from_its_archives(tmp_path, archives, capsys):
+    assert run("imagenet", tmp_path / "tfds", **archives) == 0
+    said = capsys.readouterr()
+    assert "train: 6 images, and ILSVRC 2012 has 1,281,167" in said.err
+    assert "n15075141_2.JPEG (" in said.err
+    assert f"--config.data_dir={tmp_path}/tfds" in said.out
+    found = open_dataset("imagenet2012", str(tmp_path / "tfds"))
+    assert found.class_names[999] == "n15075141"
+    assert (len(found.train), len(found.test)) == (5, 2)
+    examples = {found.train[i].file_name: found.train[i] for i in range(5)}
+    assert {name: example.label for name, example in examples.items()} == {
+        f"{name}_{i}.JPEG": label
+        for name, label in zip(CLASSES, (0, 1, 999), strict=True)
+        for i in (1, 2)
+        if (name, i) != ("n15075141", 2)
+    }
+    assert examples["n01440764_1.JPEG"].image == encode(pixels(seed=1))  # as it was
+    cmyk = examples["n15075141_1.JPEG"].image
+    assert Image.open(io.BytesIO(cmyk)).mode == "RGB"
+    original = decode_image(encode(pixels(seed=3), mode="CMYK"))
+    np.testing.assert_allclose(decode_image(cmyk), original, atol=24)
+    # The first two labels of the published list: its images are numbered from 1.
+    assert {e.file_name: e.label for e in (found.test[0], found.test[1])} == {
+        "ILSVRC2012_val_00000001.JPEG": 65,
+        "ILSVRC2012_val_00000002.JPEG": 970,
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"train": {"README": b""}}, "has 'README', and must have n01440764.tar"),
+        ({"train": {}}, "has no images"),
+        ({"validation": {"val_1.JPEG": b"x"}}, "must have ILSVRC2012_val_00000001.JPEG"),
+    ],
+)
+def test_another_archive_is_refused(tmp_path, archives, capsys, files, message):
+    for name, content in files.items():
+        archives[name] = as_tar(tmp_path / "other.tar", content)
+    assert run("imagenet", tmp_path / "tfds", **archives) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_download_that_was_cut_off_is_refused(tmp_path, archives, capsys):
+    os.truncate(archives["train"], archives["train"].stat().st_size // 2)
+    assert run("imagenet", tmp_path / "tfds", **archives) == 2
+    assert "is damaged, cut off or no tar file" in capsys.readouterr().err
+    assert run("imagenet", tmp_path / "tfds", **archives | {"train": tmp_path / "none.tar"}) == 2
+    assert "cannot be read (No such file or directory)" in capsys.readouterr().err
+
+
+def test_the_checksum_of_the_published_file(archives):
+    with pytest.raises(prepare.UsageError, match=r"has the MD5 .* download it again"):
+        imagenet_archives.check_md5(archives["train"], "train")
+
+
+def contents(images=3, split="train", **changes):
+    stack = np.stack([pixels(8, 8, seed) for seed in range(images)])
+    labels = np.arange(images, dtype=np.int32) % 2
+    source = ArraySource(f"set/{split}", stack, labels)
+    keywords = {"name": "tiny", "version": "1.0.0", "class_names": ("ant", "bee")}
+    return prepare.Content(**keywords | {"splits": {split: source, "test": source}} | changes)
+
+
+def write(content, root):
+    return prepare.prepare(content, root, threads=2, say=print, progress=lambda text: None)
+
+
+def test_a_stopped_preparation_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "_EXAMPLES_IN_A_FILE", 2)
+    written, write_one = [], prepare._write
+
+    def stop_at_the_third(content, features, file, count, say):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(file.path.name)
+        write_one(content, features, file, count, say)
+
+    monkeypatch.setattr(prepare, "_write", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        write(contents(6), tmp_path)
+    assert not (tmp_path / "tiny/1.0.0").exists()
+    with pytest.raises(prepare.UsageError, match="half of a preparation of other images"):
+        write(contents(5), tmp_path)
+    monkeypatch.setattr(prepare, "_write", lambda *args: (written.append(0), write_one(*args)))
+    assert write(contents(6), tmp_path) == tmp_path / "tiny/1.0.0"
+    assert len(written) == 6  # each file once
+    found = open_dataset("tiny", str(tmp_path))
+    images = [decode_image(found.train[i].image) for i in range(6)]
+    expected = {pixels(8, 8, seed).tobytes() for seed in range(6)}
+    assert {image.tobytes() for image in images} == expected
+    assert [p.name for p in (tmp_path / "tiny").iterdir()] == ["1.0.0"]
+    with pytest.raises(prepare.UsageError, match="is there already"):
+        write(contents(6), tmp_path)
+
+
+def test_a_file_that_reads_back_otherwise_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "_records", lambda path: [b"other"] * 3)
+    with pytest.raises(prepare.UsageError, match="reads back otherwise"):
+        write(contents(), tmp_path)
+    assert not list((tmp_path / "tiny/incomplete.1.0.0").glob("tiny-*"))
+
+
+def test_names_that_tfds_cannot_take(tmp_path):
+    with pytest.raises(prepare.UsageError, match="--name=My photos: must be lower-case letters"):
+        write(contents(name="My photos"), tmp_path)
+
+
+def test_a_folder(tmp_path, capsys):
+    for name in ("cat", "dog"):
+        for split, seeds in (("train", (0, 1, 2)), ("test", (3,))):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for seed in seeds:
+                file = tmp_path / "photos" / split / name / f"{seed}.png"
+                file.write_bytes(encode(pixels(100, 80, seed), "PNG"))
+    flags = {"data": tmp_path / "photos", "name": "photos", "shorter_side": 40}
+    assert run("folder", tmp_path / "tfds", **flags) == 0
+    found = open_dataset("photos", str(tmp_path / "tfds"))
+    assert (found.class_names, len(found.train), len(found.test)) == (("cat", "dog"), 6, 2)
+    assert {decode_image(found.train[i].image).shape for i in range(6)} == {(50, 40, 3)}
+
+
+def test_flags_of_the_other_kind_are_refused(tmp_path, capsys):
+    assert run("folder", tmp_path, data=tmp_path) == 2
+    assert "folder needs --name" in capsys.readouterr().err
+    assert run("folder", tmp_path, data=tmp_path, name="x", train="y.tar") == 2
+    assert "--train is for imagenet: leave it out" in capsys.readouterr().err
+
+
+def stored(image, shorter_side=None, **keywords):
+    example = Example(0, "a", "a", image, 0, 0, **keywords)
+    return stored_image(example, shorter_side, only_jpeg=False)
+
+
+def turned(kind, **options):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encode(pixels(20, 40), kind, exif=exif, **options)
+
+
+def test_how_images_are_stored():
+    jpeg, png = encode(pixels(20, 40)), encode(pixels(20, 40), "PNG")
+    assert stored(jpeg) == jpeg
+    assert stored(png, 20) == png
+    assert stored(turned("JPEG")) == turned("JPEG")  # as TFDS's own readers take it
+    for file in (turned("PNG"), encode(pixels(20, 40), "WEBP", lossless=True, exif=b"")):
+        image = stored(file, upright=True)
+        assert Image.open(io.BytesIO(image)).format == "PNG"
+    upright = np.rot90(pixels(20, 40), -1)
+    np.testing.assert_array_equal(decode_image(stored(turned("PNG"), upright=True)), upright)
+    small = decode_image(stored(jpeg, 10))
+    wanted = Image.fromarray(pixels(20, 40)).resize((20, 10), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(small, np.asarray(wanted), atol=24)
+    with pytest.raises(BadImageError):
+        stored(b"no image")
