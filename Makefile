@@ -3,6 +3,7 @@
 #   make test      formatting, lint, types, and the tests of everything
 #   make test-all  the same with the tests that take long, and all faults
 #   make faults    950 faults on purpose, counted, in 50 minutes; goes on where it was stopped
+#   make docs      build the documentation site, build/site/index.html
 #   make wheel     build dist/*.whl, and try it in an empty environment; needs a network
 #   make audit     known vulnerabilities of the packages in requirements.lock; needs a network
 #   make lock      resolve the versions of requirements.lock again
@@ -13,7 +14,7 @@ BIN := .venv/bin
 # Python keeps what it compiles, whatever the environment says: processes start a quarter sooner.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test test-all faults wheel audit lock clean
+.PHONY: demo check test test-all faults docs wheel audit lock clean
 
 demo: .venv/installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
@@ -32,6 +33,10 @@ test-all: check
 
 faults: .venv/installed
 	$(BIN)/pytest tests/faults --counted --dist=load
+
+docs: .venv/docs-installed
+	$(BIN)/python docs/make_configuration.py
+	$(BIN)/zensical build --clean --strict
 
 wheel: .venv/installed
 	rm -rf build dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
@@ -58,11 +63,19 @@ wheel: .venv/installed
 	fi
 	@touch $@
 
+.venv/docs-installed: .venv/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" && if uv --version >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[docs]'; \
+	else \
+		python -m pip install --quiet --constraint requirements.lock --editable '.[docs]'; \
+	fi
+	@touch $@
+
 audit: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" uvx pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 lock: .venv/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" uv pip compile --quiet --upgrade --universal --extra dev \
+	PATH="$(CURDIR)/$(BIN):$$PATH" uv pip compile --quiet --upgrade --universal --extra dev --extra docs \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--output-file requirements.lock pyproject.toml
 

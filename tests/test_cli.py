@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments import benchmark_input, plan_pod, show_batch
+from experiments import benchmark_input, plan_pod, recipe, show_batch
 from experiments.accelerator import __main__ as accelerator
 from experiments.benchmark import __main__ as benchmark
 from experiments.reproduce import __main__ as reproduce
@@ -46,6 +46,7 @@ PROGRAMS = {
     "experiments.benchmark": benchmark.main,
     "experiments.benchmark_input": benchmark_input.main,
     "experiments.plan_pod": plan_pod.main,
+    "experiments.recipe": recipe.main,
     "experiments.reproduce": reproduce.main,
     "experiments.show_batch": show_batch.main,
 }
