@@ -4,7 +4,7 @@
 #   make test-all  the same with the tests that take long, and all faults
 #   make faults    950 faults on purpose, counted, in 50 minutes; goes on where it was stopped
 #   make docs      build the documentation site, build/site/index.html
-#   make wheel     build dist/*.whl, and try it in an empty environment; needs a network
+#   make dist      build wheel and sdist, and try each in an empty environment; needs a network
 #   make audit     known vulnerabilities of the packages in requirements.lock; needs a network
 #   make lock      resolve the versions of requirements.lock again
 # README.md and CONTRIBUTING.md say how long they take.
@@ -14,7 +14,7 @@ BIN := .venv/bin
 # Python keeps what it compiles, whatever the environment says: processes start a quarter sooner.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test test-all faults docs wheel audit lock clean
+.PHONY: demo check test test-all faults docs dist audit lock clean
 
 demo: .venv/installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
@@ -38,16 +38,23 @@ docs: .venv/docs-installed
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/zensical build --clean --strict
 
-wheel: .venv/installed
-	rm -rf build dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(PYTHON) -m venv dist/env
-	@if PATH="$(CURDIR)/$(BIN):$$PATH" uv --version >/dev/null 2>&1; then \
-		PATH="$(CURDIR)/$(BIN):$$PATH" uv pip install --quiet --python dist/env/bin/python \
-			--constraint requirements.lock dist/*.whl; \
+# Each of the two is installed into an empty environment, and trains.
+dist: .venv/installed
+	rm -rf build dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" uv build --quiet --out-dir dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" uvx twine check --strict dist/*.whl dist/*.tar.gz
+	for file in dist/*.whl dist/*.tar.gz; do $(MAKE) --no-print-directory try DIST=$$file || exit 1; done
+
+.PHONY: try
+try:
+	rm -rf dist/env dist/run && $(PYTHON) -m venv dist/env
+	PATH="$(CURDIR)/$(BIN):$$PATH" && if uv --version >/dev/null 2>&1; then \
+		uv pip install --quiet --python dist/env/bin/python --constraint requirements.lock $(DIST); \
 	else \
-		dist/env/bin/python -m pip install --quiet --constraint requirements.lock dist/*.whl; \
+		dist/env/bin/python -m pip install --quiet --constraint requirements.lock $(DIST); \
 	fi
-	cd dist && env/bin/rattn --version && env/bin/rattn configs digits >/dev/null && \
+	cd dist && env/bin/rattn --version && env/bin/rattn --help >/dev/null && \
+		env/bin/rattn configs digits >/dev/null && \
 		env/bin/rattn train --config=digits --workdir=run --config.num_train_steps=10 && \
 		env/bin/rattn evaluate --workdir=run
 
@@ -67,7 +74,7 @@ wheel: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" && if uv --version >/dev/null 2>&1; then \
 		uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[docs]'; \
 	else \
-		python -m pip install --quiet --constraint requirements.lock --editable '.[docs]'; \
+		$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[docs]'; \
 	fi
 	@touch $@
 

@@ -1,6 +1,6 @@
 """What is installed from a wheel, as seen from a folder that is not the repository's.
 
-`make wheel` does the same in an empty environment, for which it downloads the libraries.
+`make dist` does the same in an empty environment, for which it downloads the libraries.
 """
 
 import os
