@@ -2,7 +2,6 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from functools import partial
 
 import jax
 import numpy as np
@@ -12,48 +11,17 @@ import pytest
 from etils import epath
 
 from rattn_jax import export
-from rattn_jax.config.load import parse_config
-from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import DataError
-from rattn_jax.inference.network import Classifier
 from rattn_jax.interop import export as interop_export
 from rattn_jax.interop.onnx_graph import to_model
 from rattn_jax.interop.to_onnx import translate
 from rattn_jax.models.registry import create_model, list_models
-from tests.tiny import make_config, make_model
-
-
-def random_variables(model, images):
-    """Variables of which none is neutral, as those of a new batch norm are."""
-    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
-    generator = np.random.RandomState(3)
-
-    def values(leaf):
-        if leaf.ndim == 1:
-            return generator.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        scale = np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        return generator.normal(0, scale, leaf.shape).astype(np.float32)
-
-    return jax.tree.map(values, shapes)
+from tests.classifier import make_classifier, random_variables
 
 
 @pytest.fixture(scope="module")
 def network():
-    model = make_model()
-    generator = np.random.RandomState(0)
-    return Classifier(
-        folder=epath.Path("run"),
-        step=3,
-        config=parse_config(make_config()),
-        model=model,
-        variables=random_variables(model, np.zeros((1, 8, 8, 3), np.float32)),
-        class_names=tuple("abcdefghij"),
-        image_size=8,
-        crop_fraction=1.0,
-        normalization=Normalization(
-            generator.uniform(100, 150, (8, 8, 3)).astype(np.float32), np.float32(1 / 64)
-        ),
-    )
+    return make_classifier()
 
 
 @pytest.fixture(scope="module")
