@@ -7,7 +7,7 @@ The file takes images uint8 [B, S, S, 3] for any B, cropped and resized as in th
 run. It returns logits float32 [B, classes] and, with --masks, the masks of the attention modules.
 It is read back and compared with the network before it gets its final name.
 
-`stablehlo` is the format of `jax.export`, for CPU, CUDA and TPU:
+`stablehlo` is the format of `jax.export`, for CPU, CUDA and TPU; FILE.json has the class names:
 
     network = jax.export.deserialize(bytearray(open("FILE", "rb").read()))
     network.call(images)["logits"]             # masks: ["stage1/module1"], ...
@@ -15,8 +15,8 @@ It is read back and compared with the network before it gets its final name.
 
 A newer JAX reads such files for six months: keep the run, and export again.
 
-`onnx` has the input "images" and outputs of the same names; it needs the libraries of
-`pip install -e '.[onnx]'`.
+`onnx` has the input "images", outputs of the same names and, as metadata, the class names; it needs
+`pip install 'rattn_jax[onnx]'`.
 
 `safetensors` is a folder to hand on: weights, config, normalization, checksums, and a card, which
 has the test error if --evaluate measures it. `rattn_jax.load`, `init_from` and --workdir take it.
@@ -62,11 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _export_folder(network, path, options)
             return
         with working(f"exporting and comparing {options.format}"):
-            difference = export_network(network, path, kind=options.format, masks=options.masks)
-        size = network.image_size
+            found = export_network(network, path, kind=options.format, masks=options.masks)
+        size, nodes = network.image_size, f"{found.num_nodes:,} nodes, " if found.num_nodes else ""
         print(
-            f"{path}: {path.stat().length / 1e6:,.1f} MB, images uint8 [B, {size}, {size}, 3], "
-            f"differs from the network by {difference:.1g} of the largest output"
+            f"{path}: {path.stat().length / 1e6:,.1f} MB, {nodes}images uint8 [B, {size}, {size}, "
+            f"3], differs from the network by {found.difference:.1g} of the largest output; one "
+            f"image takes {found.milliseconds:.2f} ms, the network {found.network_milliseconds:.2f}"
         )
 
 

@@ -225,10 +225,10 @@ def test_device_that_is_not_there(tmp_path, platform):
 
 
 def test_url_of_an_unknown_kind(capsys):
-    arguments = ["--workdir=run", "https://example.org/cat.jpg"]
+    arguments = ["--workdir=run", "ftp://example.org/cat.jpg"]
     status, _, err = ends(lambda: predict.main(arguments), capsys)
     assert status == 2
-    assert err.startswith("rattn predict: https://... cannot be read or written")
+    assert err.startswith("rattn predict: ftp://... cannot be read or written")
 
 
 def test_evaluate_writes_the_line_of_the_newest_checkpoint(tmp_path):

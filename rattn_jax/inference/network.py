@@ -7,8 +7,7 @@ network.class_names                        # ("0", "1", ...)
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from PIL import Image
 
 from rattn_jax.config.schema import FOLDER
 from rattn_jax.data.batches import normalize
-from rattn_jax.data.images import BadImageError, center_box, load_crop, to_rgb, to_upright_rgb
+from rattn_jax.data.images import center_box, load_crop, to_rgb, to_upright_rgb
 from rattn_jax.errors import UsageError
 from rattn_jax.models.attention import ModuleMaps, in_order, read_maps
 from rattn_jax.parallel.mesh import find_devices
@@ -102,33 +101,27 @@ class Classifier(SavedRun):
         ]
         return np.concatenate([np.zeros((0, len(self.class_names)), np.float32), *rows])
 
-    def predict_files(
-        self, files: Sequence[epath.Path], *, batch_size: int = 64
-    ) -> Iterator[tuple[epath.Path, np.ndarray | str]]:
-        """Yields probabilities float32 [classes] of each file, or why it cannot be read."""
-        size = min(batch_size, len(files))
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for start in range(0, len(files), size):
-                some = files[start : start + size]
-                decoded = list(threads.map(self._decode_or_say_why, some))
-                good = [image for image in decoded if isinstance(image, np.ndarray)]
-                rows = iter(self.predict_decoded(np.stack(good), size) if good else [])
-                for file, image in zip(some, decoded, strict=True):
-                    yield file, image if isinstance(image, str) else next(rows)
-
-    def _decode_or_say_why(self, file: epath.Path) -> np.ndarray | str:
-        try:
-            return self.decode(file)
-        except BadImageError as error:
-            return " ".join(str(error).split())
-        except OSError as error:
-            return error.strerror or str(error)
-
     def predict_decoded(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Probabilities of up to `batch_size` images from `decode`, padded to that number."""
+        return np.asarray(self.start(images, batch_size))[: len(images)]
+
+    def start(self, images: np.ndarray, batch_size: int) -> Array:
+        """Like `predict_decoded` with the padding's rows, but does not wait for the device."""
         padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
-        padded = np.pad(images, padding)
-        return np.asarray(self._probabilities(self._on_device, padded))[: len(images)]
+        return self._probabilities(self._on_device, np.pad(images, padding))
+
+    def most_probable(self, probabilities: np.ndarray, top: int) -> list[dict[str, Any]]:
+        """Class, index and probability of the most probable classes, the first the most.
+
+        Args:
+            probabilities: of one image, float32 [classes].
+            top: how many.
+        """
+        names = self._names
+        return [
+            {"class": names[i], "index": int(i), "probability": float(probabilities[i])}
+            for i in np.argsort(-probabilities, kind="stable")[:top]
+        ]
 
     def attention(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, ModuleMaps]]:
         """Predicts, and returns the maps of all attention modules.
@@ -176,6 +169,10 @@ class Classifier(SavedRun):
     @cached_property
     def _logits_and_maps(self) -> Any:
         return jax.jit(self.logits_and_maps)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return self.readable_names
 
     @cached_property
     def _on_device(self) -> Any:

@@ -5,7 +5,9 @@ run. It returns logits float32 [B, classes] and, on request, the masks of the at
 is read back and compared with the network before it gets its final name.
 """
 
-import logging
+import dataclasses
+import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,22 +18,43 @@ from jax import export
 
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.inference.network import Classifier
+from rattn_jax.interop.onnx_graph import to_model
+from rattn_jax.interop.to_onnx import translate
 from rattn_jax.models.attention import in_order
+from rattn_jax.runs.files import replace_bytes
 
 Outputs = dict[str, Any]  # by name: logits, and the masks by the names of their modules
 Function = Callable[[Any], Outputs]  # of images
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _CHECKED_BATCH_SIZES = (1, 3)
+_TIMED_CALLS = 20
 # Relative to the largest value of an output: compilers round differently in the last of 24 or 8
 # bits.
 _TOLERANCE, _TOLERANCE_16_BITS = 1e-4, 5e-2
 
 
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written, beside the network.
+
+    Attributes:
+        difference: the largest from the network, relative to the largest value of an output.
+        num_nodes: operators of an ONNX file; None for StableHLO, which is compiled where it runs.
+        milliseconds: that the file needs for one image on this machine, the median of some calls.
+        network_milliseconds: that the compiled network needs.
+    """
+
+    difference: float
+    num_nodes: int | None
+    milliseconds: float
+    network_milliseconds: float
+
+
 def export_network(
     network: Classifier, path: epath.Path, *, kind: str = "stablehlo", masks: bool = False
-) -> float:
-    """Writes the file.
+) -> Exported:
+    """Writes the file; beside StableHLO, which holds no texts, a file with `facts` as JSON.
 
     Args:
         network: a trained network.
@@ -39,28 +62,26 @@ def export_network(
         kind: "stablehlo" or "onnx".
         masks: whether it also returns the masks of the attention modules.
 
-    Returns:
-        The largest difference from the network, relative to the largest value of an output.
-
     Raises:
         UsageError: the file cannot be written, there are no masks, or libraries are missing.
         DataError: the outputs of the file differ from those of the network.
     """
-
-    def function(images: Any) -> Outputs:
-        if not masks:
-            return {"logits": network.logits(network.variables, images)}
-        logits, maps = network.logits_and_maps(network.variables, images)
-        return {"logits": logits} | {name: maps[name].mask for name in in_order(maps)}
-
-    write, read = {"stablehlo": (_to_stablehlo, _from_stablehlo), "onnx": (_to_onnx, _from_onnx)}[
-        kind
-    ]
-    data = write(function, network.image_size)
+    function, about = _outputs(network, masks), facts(network)
+    if kind == "onnx":
+        # Whatever the network computes in: few programs convolve in bfloat16.
+        plain = dataclasses.replace(network, model=network.model.clone(dtype=None))
+        num_nodes, data = _to_onnx(_outputs(plain, masks), network.image_size, about)
+        read, beside = _from_onnx, {}
+    else:
+        num_nodes, data = None, _to_stablehlo(function, network.image_size)
+        beside = {f"{path.name}.json": json.dumps(about, indent=2).encode()}
+        read = _from_stablehlo
     temporary = path.parent / f"{path.name}.new"
     try:
         temporary.write_bytes(data)
-        difference = _compare(read(temporary.read_bytes()), function, network)
+        found = _compare(read(temporary.read_bytes()), function, network)
+        for name, content in beside.items():
+            replace_bytes(path.parent / name, content)
         temporary.replace(path)
     except OSError as error:
         raise UsageError(
@@ -69,11 +90,40 @@ def export_network(
     except DataError:
         temporary.unlink()
         raise
-    return difference
+    return dataclasses.replace(found, num_nodes=num_nodes)
+
+
+def facts(network: Classifier) -> dict[str, Any]:
+    """What a file's user must know: classes, in the order of the logits, and preprocessing."""
+    return {
+        "classes": list(network.class_names),
+        "readable_classes": list(network.readable_names),
+        "preprocessing": {
+            "color": "RGB",
+            "crop_fraction": network.crop_fraction,
+            "crop": "the middle square, whose side is crop_fraction of the shorter side",
+            "image_size": network.image_size,
+            "resize": "to image_size, linear with anti-aliasing, as Pillow's BILINEAR",
+            "input": "uint8 from 0 to 255 [batch, height, width, color]; the file normalizes it",
+        },
+        "network": network.config.model.name,
+        "updates": network.step,
+        "made_by": made_by(),
+    }
+
+
+def _outputs(network: Classifier, masks: bool) -> Function:
+    def function(images: Any) -> Outputs:
+        if not masks:
+            return {"logits": network.logits(network.variables, images)}
+        logits, maps = network.logits_and_maps(network.variables, images)
+        return {"logits": logits} | {name: maps[name].mask for name in in_order(maps)}
+
+    return function
 
 
 def made_by() -> str:
-    """What has written a file: the `fun_name` of StableHLO files, `doc_string` of ONNX files."""
+    """What has written a file; the `fun_name` of StableHLO files."""
     return f"rattn_jax with jax {jax.__version__}"
 
 
@@ -89,25 +139,28 @@ def _from_stablehlo(data: bytes) -> Function:
     return call
 
 
-def _to_onnx(function: Function, size: int) -> bytes:
+def _to_onnx(function: Function, size: int, about: dict[str, Any]) -> tuple[int, bytes]:
+    """The number of operators, and the file."""
     try:
-        import onnxruntime  # noqa: F401 before minutes of work that it will be needed for
-        from jax2onnx import to_onnx
+        import onnx  # noqa: F401 before work that they will be needed for
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"--format=onnx needs {error.name}, which is not installed: pip install -e '.[onnx]', "
-            "or choose --format=stablehlo"
+            f"--format=onnx needs {error.name}, which is not installed: pip install "
+            "'rattn_jax[onnx]', or choose --format=stablehlo"
         ) from error
     names = list(jax.eval_shape(function, jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)))
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # warns of shapes that it works out later
-    model = to_onnx(
-        lambda images: tuple(function(images)[name] for name in names),
-        inputs=[jax.ShapeDtypeStruct(("batch", size, size, 3), np.uint8)],
-        input_names=["images"],
-        output_names=names,
-    )
-    model.producer_name, model.doc_string = "rattn_jax", made_by()
-    return model.SerializeToString()
+    try:
+        graph, tensors = translate(function, size)
+    except NotImplementedError as error:
+        raise UsageError(f"--format=onnx: {error}; choose --format=stablehlo") from error
+    leaves = dict(zip(sorted(names), tensors, strict=True))
+    metadata = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()
+    }
+    outputs = {name: leaves[name] for name in names}
+    model = to_model(graph, outputs, ("batch", size, size, 3), metadata)
+    return len(model.graph.node), model.SerializeToString()
 
 
 def _from_onnx(data: bytes) -> Function:
@@ -118,11 +171,13 @@ def _from_onnx(data: bytes) -> Function:
     return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
 
 
-def _compare(exported: Function, function: Function, network: Classifier) -> float:
-    """Largest relative difference of the outputs, at several batch sizes."""
-    shape = (max(_CHECKED_BATCH_SIZES), network.image_size, network.image_size, 3)
+def _compare(exported: Function, function: Function, network: Classifier) -> Exported:
+    """Compares outputs at several batch sizes, and times for one image."""
+    count, compiled = max(_CHECKED_BATCH_SIZES), jax.jit(function)
+    shape = (count, network.image_size, network.image_size, 3)
     images = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
-    expected = {name: np.asarray(x, np.float32) for name, x in jax.jit(function)(images).items()}
+    rows = [jax.device_get(compiled(image[None])) for image in images]
+    expected = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     largest = 0.0
     for size in _CHECKED_BATCH_SIZES:
         found = exported(images[:size])
@@ -137,4 +192,14 @@ def _compare(exported: Function, function: Function, network: Classifier) -> flo
             f"the exported network differs from the trained one by {largest:.1g} of its largest "
             f"output, more than {limit:g}: nothing is written; choose another --format"
         )
-    return largest
+    times = [_milliseconds(call, images[:1]) for call in (exported, compiled)]
+    return Exported(largest, None, *times)
+
+
+def _milliseconds(call: Function, images: np.ndarray) -> float:
+    times = []
+    for _ in range(_TIMED_CALLS):
+        start = time.perf_counter()
+        jax.block_until_ready(call(images))
+        times.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(times))

@@ -67,10 +67,11 @@ class Conv(nn.Module):
             return _pointwise(x[:, ::stride, ::stride, :], kernel[0, 0])
         if stride == 1 and self.groups == 1:
             return _convolve_equal_size(x, kernel)
-        return _convolve(x, kernel, stride, self.groups)
+        return convolve(x, kernel, stride, self.groups)
 
 
-def _convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
+def convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
+    """What `Conv` computes: x [B, H, W, C], kernel [k, k, C / groups, features]."""
     padding = (kernel.shape[0] - 1) // 2
     return lax.conv_general_dilated(
         x,
@@ -120,11 +121,11 @@ _pointwise.defvjp(_pointwise_fwd, _pointwise_bwd)
 
 @jax.custom_vjp
 def _convolve_equal_size(x: Array, kernel: Array) -> Array:
-    return _convolve(x, kernel)
+    return convolve(x, kernel)
 
 
 def _convolve_equal_size_fwd(x: Array, kernel: Array) -> tuple[Array, Any]:
-    return _convolve(x, kernel), (x, kernel)
+    return convolve(x, kernel), (x, kernel)
 
 
 def _convolve_equal_size_bwd(residuals: Any, dout: Array) -> tuple[Array, Array]:
@@ -137,7 +138,7 @@ _convolve_equal_size.defvjp(_convolve_equal_size_fwd, _convolve_equal_size_bwd)
 
 
 def _convolution_gradients(x: Array, kernel: Array, dout: Array) -> tuple[Array, Array]:
-    return jax.vjp(_convolve, x, kernel)[1](dout)
+    return jax.vjp(convolve, x, kernel)[1](dout)
 
 
 # On CPU, XLA computes the gradient of a kernel as a convolution of transposed maps, with which a
@@ -145,7 +146,7 @@ def _convolution_gradients(x: Array, kernel: Array, dout: Array) -> tuple[Array,
 # product of matrices avoids both: with x shifted horizontally and dout shifted vertically, their
 # channels side by side, all taps of the kernel are blocks of one [k * features, k * C] matrix.
 def _convolution_gradients_on_cpu(x: Array, kernel: Array, dout: Array) -> tuple[Array, Array]:
-    dx = _convolve(dout, kernel[::-1, ::-1].swapaxes(2, 3))
+    dx = convolve(dout, kernel[::-1, ::-1].swapaxes(2, 3))
     size, _, channels, features = kernel.shape
     blocks = _sum_of_outer_products(
         _rows(_shifts(dout, size, axis=1)), _rows(_shifts(x, size, axis=2))

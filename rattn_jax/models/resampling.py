@@ -40,7 +40,6 @@ def _max_pool_axis(x: Array, axis: int, padding_before: int) -> Array:
     size_out = -(-(size - 3) // 2) + 1
     padding = [(0, 0)] * x.ndim
     padding[axis] = (padding_before, 2 * size_out + 1 - size)
-    # Not `lax.pad`, which is the same but which jax2onnx 0.17 cannot convert for any batch size.
     x = jnp.pad(x, padding, constant_values=-jnp.inf)
 
     def window(offset: int) -> Array:

@@ -1,38 +1,27 @@
+import dataclasses
+import json
 import sys
+from collections import Counter
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from etils import epath
 
 from rattn_jax import export
-from rattn_jax.config.load import parse_config
-from rattn_jax.data.batches import Normalization
 from rattn_jax.errors import DataError
-from rattn_jax.inference.network import Classifier
 from rattn_jax.interop import export as interop_export
-from tests.tiny import make_config, make_model
+from rattn_jax.interop.onnx_graph import to_model
+from rattn_jax.interop.to_onnx import translate
+from rattn_jax.models.registry import create_model, list_models
+from tests.classifier import make_classifier, random_variables
 
 
 @pytest.fixture(scope="module")
 def network():
-    model = make_model()
-    shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-    generator = np.random.RandomState(0)
-    return Classifier(
-        folder=epath.Path("run"),
-        step=3,
-        config=parse_config(make_config()),
-        model=model,
-        variables=model.lazy_init(jax.random.key(0), shape, train=False),
-        class_names=tuple("abcdefghij"),
-        image_size=8,
-        crop_fraction=1.0,
-        normalization=Normalization(
-            generator.uniform(100, 150, (8, 8, 3)).astype(np.float32), np.float32(1 / 64)
-        ),
-    )
+    return make_classifier()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +35,9 @@ def test_file_computes_what_the_network_computes(network, images, tmp_path, caps
     export.main(["--workdir=run", f"--out={path}", "--masks"])
     out = capsys.readouterr().out
     assert out.startswith(f"{path}: {path.stat().st_size / 1e6:.1f} MB, images uint8 [B, 8, 8, 3]")
-    assert [file.name for file in tmp_path.iterdir()] == ["network"]
+    assert "; one image takes " in out
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["network", "network.json"]
+    assert_says_what_it_is(network, json.loads((tmp_path / "network.json").read_text()))
 
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
@@ -58,16 +49,81 @@ def test_file_computes_what_the_network_computes(network, images, tmp_path, caps
     np.testing.assert_allclose(found["stage1/module1"], maps["stage1/module1"].mask, rtol=1e-4)
 
 
-def test_onnx_file_computes_what_the_network_computes(network, images, tmp_path):
-    pytest.importorskip("jax2onnx", reason="an optional dependency")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="an optional dependency")
+def assert_says_what_it_is(network, about):
+    assert about["classes"] == list("abcdefghij")
+    assert about["preprocessing"].items() >= {"image_size": 8, "crop_fraction": 1.0}.items()
+    assert about["network"] == "attention56_cifar"
+    assert about["made_by"] == f"rattn_jax with jax {jax.__version__}"
+
+
+def read_json(text):
+    return json.loads(text) if text[0] in "[{" else text
+
+
+def test_onnx_file_computes_what_the_network_computes(network, images, tmp_path, capsys):
     path = epath.Path(tmp_path / "network.onnx")
-    assert interop_export.export_network(network, path, kind="onnx", masks=True) < 1e-5
+    found = interop_export.export_network(network, path, kind="onnx", masks=True)
+    assert found.difference < 1e-5
+    assert found.milliseconds > 0 < found.network_milliseconds
+    assert [file.name for file in path.parent.iterdir()] == ["network.onnx"]
     session = onnxruntime.InferenceSession(path.read_bytes())
     logits, mask = session.run(["logits", "stage1/module1"], {"images": images})
     expected, maps = network.logits_and_maps(network.variables, images)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(mask, maps["stage1/module1"].mask, atol=1e-5)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert_says_what_it_is(network, {key: read_json(text) for key, text in metadata.items()})
+
+    operators = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert operators.total() == found.num_nodes
+    # Those batch norms that follow a convolution are in it; the others follow a sum.
+    assert (operators["Conv"], operators["BatchNormalization"]) == (28, 9)
+    assert operators["MaxPool"] == 1
+    assert operators.total() < 4 * operators["Conv"]
+
+
+def test_onnx_file_of_a_network_that_computes_in_bfloat16_is_in_float32(network, tmp_path):
+    config = dataclasses.replace(
+        network.config, model=dataclasses.replace(network.config.model, dtype="bfloat16")
+    )
+    half = dataclasses.replace(network, config=config, model=network.model.clone(dtype="bfloat16"))
+    path = epath.Path(tmp_path / "network.onnx")
+    assert interop_export.export_network(half, path, kind="onnx").difference > 1e-5
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    session = onnxruntime.InferenceSession(path.read_bytes())
+    (logits,) = session.run(None, {"images": images})
+    np.testing.assert_allclose(logits, network.logits(network.variables, images), rtol=1e-4)
+
+
+PARTS = {"widths": (64,), "modules_per_stage": (1,), "mask_poolings": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "keywords"),
+    [
+        ("attention56_cifar", 13, {"mask_activation": "spatial", "unit": "inception", **PARTS}),
+        ("attention56", 27, {"mask_activation": "channel", "wiring": "port", **PARTS}),
+        *(
+            pytest.param(name, 75 if "inception_resnet" in name else 32, {}, marks=pytest.mark.slow)
+            for name in list_models()
+        ),
+    ],
+)
+def test_onnx_graph_of_every_kind_of_layer(name, size, keywords):
+    model = create_model(name, 10, **keywords)
+    images = np.random.RandomState(2).randint(0, 256, (2, size, size, 3)).astype(np.uint8)
+    variables = random_variables(model, images)
+
+    def function(images):
+        return model.apply(variables, images.astype(np.float32) / 255, train=False)
+
+    graph, outputs = translate(function, size)
+    data = to_model(graph, {"logits": outputs[0]}, ("batch", size, size, 3), {})
+    session = onnxruntime.InferenceSession(data.SerializeToString())
+    (found,) = session.run(None, {"images": images})
+    expected = np.asarray(jax.jit(function)(images))
+    assert np.ptp(expected, axis=0).max() > 1e-2 * np.abs(expected).max()  # images matter
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_what_differs_is_not_written(network, tmp_path, monkeypatch):

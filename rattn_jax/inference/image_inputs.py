@@ -1,0 +1,135 @@
+"""The images that a command line names: files, folders, patterns, URLs, and standard input.
+
+inputs = find_inputs(["photos/", "more/*.jpg", "-"], LeftOut(), stdin=sys.stdin.buffer)
+inputs[0].read()                 # bytes, for `Classifier.decode`
+"""
+
+import dataclasses
+import glob
+import io
+import os
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from etils import epath
+from PIL import Image
+
+from rattn_jax.data.image_files import LeftOut, find_images, images_below, is_image
+from rattn_jax.data.images import FORMATS
+from rattn_jax.errors import UsageError
+from rattn_jax.inference.download import download, is_url
+
+STANDARD_INPUT = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInput:
+    """An image that can be read.
+
+    Attributes:
+        name: its path, its URL, or "-" for standard input.
+        data: its bytes, if they are here already.
+        seconds: that a download may take; None for what is no URL.
+    """
+
+    name: str
+    data: bytes | None = None
+    seconds: float | None = None
+
+    def read(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            OSError: it cannot be read.
+            BadImageError: see `download`.
+        """
+        if self.data is not None:
+            return self.data
+        if self.seconds is not None:
+            return download(self.name, self.seconds)
+        if "://" in self.name:
+            try:
+                return bytes(epath.Path(self.name).read_bytes())
+            except KeyError as error:
+                raise OSError(f"{error} is no object store") from error
+        with open(self.name, "rb") as file:  # a third of the time that epath takes
+            return file.read()
+
+
+def find_inputs(
+    arguments: Sequence[str],
+    left_out: LeftOut,
+    *,
+    stdin: BinaryIO,
+    url_seconds: float | None = None,
+) -> list[ImageInput]:
+    """Lists images in the order of the arguments, and in alphabetical order below each.
+
+    Standard input, "-", is an image if it begins like one, and otherwise a list with a path or a
+    URL on each line (or, as of `find -print0`, ended by a zero byte).
+
+    Args:
+        arguments: files, folders, patterns such as "a/*.jpg" and "**/*.png", URLs, or "-".
+        left_out: counts what is left out of folders and patterns.
+        stdin: standard input.
+        url_seconds: that each download may take; None refuses URLs.
+
+    Raises:
+        UsageError: there is no such file or no image, or a URL is refused.
+    """
+
+    def found(argument: str) -> Iterator[ImageInput]:
+        if is_url(argument):
+            if url_seconds is None:
+                raise UsageError(
+                    f"{argument[:80]} is a URL, and none is fetched unasked: add --urls"
+                )
+            yield ImageInput(argument, seconds=url_seconds)
+        else:
+            yield from (ImageInput(str(path)) for path in _paths(argument, left_out))
+
+    def listed(data: bytes) -> Iterator[ImageInput]:
+        text = os.fsdecode(data)
+        for line in text.split("\0") if "\0" in text else text.splitlines():
+            if is_url(line) or os.path.isdir(line):
+                yield from found(line)
+            elif line:  # a missing one is reported when its turn comes
+                yield ImageInput(line)
+
+    inputs: list[ImageInput] = []
+    for argument in arguments:
+        if argument != STANDARD_INPUT:
+            inputs += found(argument)
+            continue
+        data = stdin.read()
+        new = [ImageInput(STANDARD_INPUT, data)] if _is_image(data) else [*listed(data)]
+        if not new:
+            raise UsageError("- names no image: give an image or a list of paths on standard input")
+        inputs += new
+    return inputs
+
+
+def _is_image(data: bytes) -> bool:
+    try:
+        Image.open(io.BytesIO(data), formats=tuple(FORMATS)).close()
+    except Exception:  # a damaged file can raise anything
+        return False
+    return True
+
+
+def _paths(argument: str, left_out: LeftOut) -> list[epath.Path]:
+    """The images of a file, a folder or, where there is neither, a pattern."""
+    is_pattern = glob.has_magic(argument) and "://" not in argument
+    if not is_pattern or os.path.lexists(argument):
+        return find_images([argument], left_out)
+    images: list[epath.Path] = []
+    for path in map(epath.Path, sorted(glob.glob(argument, recursive=True))):
+        if path.is_dir():
+            images += images_below(path, left_out)
+        elif is_image(path):
+            images.append(path)
+        else:
+            left_out.add(path.suffix.lower() or "without suffix", path.name)
+    if not images:
+        raise UsageError(f"{argument}: the pattern matches no image; correct it")
+    return list(dict.fromkeys(images))  # "**" matches a folder, and what is in it

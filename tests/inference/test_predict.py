@@ -1,0 +1,283 @@
+"""`rattn predict`: what it reads and what it writes."""
+
+import csv
+import io
+import json
+import socket
+import struct
+import sys
+import threading
+import zlib
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from rattn_jax import predict
+from rattn_jax.data.images import BadImageError
+from rattn_jax.inference import download as downloads
+from rattn_jax.inference.download import download
+from rattn_jax.inference.image_inputs import ImageInput
+from rattn_jax.inference.stream import predict_each
+from rattn_jax.inference.untrusted import TooLargeError, UnknownFormatError, check_header
+from tests.classifier import make_classifier
+
+
+@pytest.fixture(scope="module")
+def network():
+    return make_classifier()
+
+
+def encoded(seed=0, size=(8, 8), kind="PNG"):
+    pixels = np.random.RandomState(seed).randint(0, 256, (*size, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Images 0.png to 6.png, of which 3.png is damaged, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(7):
+        (tmp_path / f"{i}.png").write_bytes(b"damaged" if i == 3 else encoded(i))
+    return tmp_path
+
+
+@pytest.fixture
+def run(network, monkeypatch, capsys):
+    """Runs the command on a text or bytes on standard input; returns status, output and errors."""
+    monkeypatch.setattr(predict, "load", lambda *_: network)
+
+    def run(*arguments, stdin=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        status = 0
+        try:
+            predict.main(["--workdir=run", "--batch-size=3", *arguments])
+        except SystemExit as stopped:
+            status = stopped.code
+        out, err = capsys.readouterr()
+        # Without what is printed when it takes long.
+        lines = [line for line in err.splitlines() if not line.endswith((" so far", " done"))]
+        return status, out, lines
+
+    return run
+
+
+def test_each_format_holds_the_same(network, photos, run):
+    names = [f"{i}.png" for i in (0, 1, 2, 4, 5, 6)]
+    expected = network.predict(names)
+    best = expected.argmax(axis=1)
+
+    def check(rows, names_found):
+        assert names_found == names
+        assert [int(row["index_1"]) for row in rows] == best.tolist()
+        assert [row["class_1"] for row in rows] == ["abcdefghij"[i] for i in best]
+        found = [float(row["probability_1"]) for row in rows]
+        np.testing.assert_allclose(found, expected.max(axis=1), atol=1e-6)
+        assert list(rows[0])[-1] == "probability_2"
+
+    status, out, err = run("--format=csv", "--top=2", ".")
+    assert status == 1
+    assert err == [
+        "rattn predict: 7 images",
+        "rattn predict: 3.png cannot be read: not an image of a known format, or a truncated one",
+    ]
+    rows = list(csv.DictReader(io.StringIO(out)))
+    check(rows, [row["image"] for row in rows])
+
+    assert run("--format=parquet", "--top=2", "--out=found", ".")[0] == 1
+    rows = parquet.read_table("found").to_pylist()
+    check(rows, [row["image"] for row in rows])
+
+    as_json = json.loads(run("--format=json", "--top=2", ".")[1])
+    lines = run("--format=jsonl", "--top=2", ".")[1].splitlines()
+    assert as_json == [json.loads(line) for line in lines]
+    flat = [
+        {f"{key}_{i}": x for i, p in enumerate(row["predictions"], 1) for key, x in p.items()}
+        for row in as_json
+    ]
+    check(flat, [row["image"] for row in as_json])
+
+
+def test_an_image_on_standard_input(network, run):
+    data = encoded(5)
+    status, out, err = run("-", "--json", stdin=data)
+    assert (status, err) == (0, [])
+    row = json.loads(out)
+    assert row["image"] == "-"
+    assert row["predictions"][0]["index"] == int(network.predict([data]).argmax())
+
+
+@pytest.mark.parametrize("end", ["\n", "\0"])
+def test_a_list_on_standard_input(photos, run, end):
+    (photos / "below").mkdir()
+    (photos / "0.png").rename(photos / "below" / "a b.png")
+    listed = ["2.png", "none.png", "below", "1.png", "ftp://a/b.png", ""]
+    status, out, err = run("-", "--json", stdin=end.join(listed).encode())
+    assert status == 1
+    found = [json.loads(line)["image"] for line in out.splitlines()]
+    assert found == ["2.png", "below/a b.png", "1.png"]
+    assert err == [
+        "rattn predict: 5 images",
+        "rattn predict: none.png cannot be read: No such file or directory",
+        "rattn predict: ftp://a/b.png cannot be read: 'ftp://' is no object store",
+    ]
+
+
+def test_patterns(photos, run):
+    (photos / "below").mkdir()
+    (photos / "6.png").rename(photos / "below" / "6.png")
+    (photos / "[4].png").write_bytes(encoded())
+    (photos / "notes.txt").touch()
+
+    def found(*patterns):
+        status, out, err = run(*patterns, "--json")
+        assert status == 0
+        return [json.loads(line)["image"] for line in out.splitlines()], err
+
+    assert found("[01].png")[0] == ["0.png", "1.png"]
+    assert found("[4].png")[0] == ["[4].png"]  # there is such a file
+    assert found("**/6*")[0] == ["below/6.png"]
+    names, err = found("[bn]*")
+    assert names == ["below/6.png"]
+    assert err == ["rattn predict: 1 images, left out 1: 1 .txt (such as notes.txt)"]
+    status, _, err = run("*.jpg")
+    assert status == 2
+    assert err == ["rattn predict: *.jpg: the pattern matches no image; correct it"]
+
+
+def test_output_is_written_as_a_whole_or_not_at_all(photos, run, monkeypatch):
+    (photos / "found").write_text("before")
+
+    def fail(*arguments, **keywords):
+        yield "0.png", np.full(10, 0.1, np.float32)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "predict_each", fail)
+        with pytest.raises(KeyboardInterrupt):
+            run("--out=found", "0.png")
+    assert (photos / "found").read_text() == "before"
+    assert run("--out=found", "0.png") == (0, "", [])
+    assert (photos / "found").read_text().startswith("0.png  ")
+    status, _, err = run("--out=none/found", "0.png")
+    assert status == 2
+    assert "--out=none/found cannot be written (No such file or directory)" in err[0]
+    assert not list(photos.glob("*.new"))
+
+
+def test_images_are_read_ahead_of_the_network(network):
+    """Not more of them than some batches, and no network waits for all."""
+    inputs, read = [ImageInput(str(i), bytes([i])) for i in range(50)], []
+
+    class Slow:
+        def decode(self, image):
+            read.append(image)
+            return np.zeros((8, 8, 3), np.uint8)
+
+        def start(self, images, size):
+            assert len(images) == size == 5
+            return np.zeros((size, 10))
+
+    found = predict_each(Slow(), inputs, batch_size=5)
+    assert next(found)[0] == "0"
+    assert 10 <= len(read) <= 25  # two have been started, and three more are read
+    assert [name for name, _ in found] == [str(i) for i in range(1, 50)]
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A server of some images, good and bad."""
+
+    def do_GET(self):
+        if self.path.startswith("/to"):
+            place = {"/to-image": "/image", "/to-ftp": "ftp://127.0.0.1/", "/to-file": "file:///x"}
+            self.send_response(302)
+            self.send_header("Location", place[self.path])
+            self.end_headers()
+        elif self.path == "/image":
+            self.send(encoded(7))
+        elif self.path == "/large":
+            self.send(b"x" * 5000)
+        elif self.path == "/text":
+            self.send(b"<html>")
+        elif self.path == "/slow":
+            with suppress(OSError):
+                while not self.server.stopping.wait(0.05):  # a byte now and then
+                    self.wfile.write(b"H")
+        else:
+            self.send_error(404)
+
+    def send(self, data):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.stopping = threading.Event()
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.stopping.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_urls_are_fetched_if_asked_for(network, server, run):
+    status, out, err = run(f"{server}/image")
+    assert (status, out) == (2, "")
+    assert len(err) == 1
+    assert "is a URL, and none is fetched unasked: add --urls" in err[0]
+    urls = [f"{server}/image", f"{server}/none", f"{server}/to-image", f"{server}/text"]
+    status, out, err = run("--urls", "--json", *urls)
+    assert status == 1
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["image"] for row in rows] == [urls[0], urls[2]]
+    assert rows[0]["predictions"][0]["index"] == int(network.predict([encoded(7)]).argmax())
+    assert err == [
+        f"rattn predict: {urls[1]} cannot be read: answers HTTP 404",
+        f"rattn predict: {urls[3]} cannot be read: must be JPEG, PNG, WEBP, BMP, GIF, TIFF, and "
+        "not truncated",
+    ]
+
+
+def test_limits_of_a_download(server):
+    with pytest.raises(TooLargeError, match="has more than 4,000 bytes"):
+        download(f"{server}/large", 10, max_bytes=4000)
+    for path in ("/to-ftp", "/to-file"):
+        with pytest.raises(OSError, match=r"not HTTP|answers HTTP 302"):
+            download(f"{server}{path}", 10)
+    with pytest.raises(TimeoutError, match=r"took longer than 0.3 s"):
+        download(f"{server}/slow", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(TimeoutError, match=r"took longer than 0.2 s"):
+            download(url, 0.2)
+    assert not downloads.is_url("file:///etc/passwd")
+
+
+def test_headers_of_strangers_images():
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    check_header(encoded())
+    with pytest.raises(UnknownFormatError):
+        check_header(encoded(kind="PPM"))
+    for width, height in ((20_000, 1), (6_000, 5_000), (100_000, 100_000)):
+        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+        with pytest.raises(TooLargeError, match=r"pixels"):
+            check_header(data)
+    with pytest.raises(BadImageError):
+        check_header(b"GIF89a")
