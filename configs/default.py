@@ -51,7 +51,9 @@ def get_config() -> ConfigDict:
 
     config.dataset = ConfigDict()
     # "digits", "cifar10", "cifar100"; any image classification dataset that TFDS has prepared
-    # in data_dir, such as "imagenet2012"; or "folder:PATH", a folder with a folder for each class.
+    # in data_dir, such as "imagenet2012"; or one's own: "folder:PATH", a folder with a folder for
+    # each class; "table:PATH", images and classes in CSV, JSON lines, parquet or Arrow;
+    # "shards:PATH", tar files of WebDataset.
     config.dataset.name = "cifar10"
     config.dataset.train_split = "train"  # of a TFDS set
     config.dataset.test_split = config_dict.placeholder(str)  # None: "test" or "validation"
@@ -59,6 +61,10 @@ def get_config() -> ConfigDict:
     # Choose what is held out of a folder by the names of the files, so that an image that is added
     # moves no other; False: by their numbers, as in runs of before there was this key.
     config.dataset.hold_out_by_name = True
+    # Columns of a table, and names in the JSON of shards; None: found by usual names.
+    config.dataset.image_column = config_dict.placeholder(str)
+    config.dataset.label_column = config_dict.placeholder(str)
+    config.dataset.split_column = config_dict.placeholder(str)
     config.dataset.image_size = config_dict.placeholder(int)  # pixels; None: that of the dataset
     config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side

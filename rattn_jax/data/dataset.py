@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from etils import epath
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,6 +79,34 @@ class ArraySource:
         return self._labels
 
 
+class FileSource:
+    """A split of image files. See `Source`.
+
+    Args:
+        files: the images.
+        labels: their classes, int32 [N].
+    """
+
+    def __init__(self, files: Sequence[epath.Path], labels: np.ndarray) -> None:
+        self._files, self._labels = files, labels
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, position: int) -> Example:
+        file, label = self._files[position], int(self._labels[position])
+        data = file.read_bytes()
+        return Example(position, str(file), file.name, data, label, label, upright=True)
+
+    def name(self, position: int) -> str:
+        """See `Source`."""
+        return str(self._files[position])
+
+    def labels(self) -> np.ndarray:
+        """See `Source`."""
+        return self._labels
+
+
 class Subset:
     """Some examples of a source, in the order of `positions`."""
 
@@ -100,6 +129,29 @@ class Subset:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """What a reader of one's own data has found.
+
+    Attributes:
+        class_names: names of the classes, in the order of the labels.
+        train: the training examples.
+        test: the test examples; None if there is no such part.
+        train_names: names of the training examples within their class, by which some are held out.
+        notes: see `Dataset`.
+        files: see `Dataset`.
+        containers: see `Dataset`.
+    """
+
+    class_names: tuple[str, ...]
+    train: Source
+    test: Source | None
+    train_names: Sequence[str]
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    containers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Training and test split of a dataset.
 
@@ -112,6 +164,7 @@ class Dataset:
         notes: lines for the user: what was left out, and what else one would not expect.
         files: paths of all images by their names, such as "train/cat/1.jpg", which do not change
             when the folder moves; empty where images are not files of their own.
+        containers: paths of the files that hold many images each, by their names in the dataset.
         name_hashes: hashes of the training examples' names, uint64 [N], by which examples are held
             out; None: by their positions.
     """
@@ -123,6 +176,7 @@ class Dataset:
     image_size: int | None
     notes: tuple[str, ...] = ()
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    containers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name_hashes: np.ndarray | None = None
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from rattn_jax.config.schema import FOLDER
+from rattn_jax.config.schema import split_place
 from rattn_jax.data.batches import normalize
 from rattn_jax.data.images import BadImageError, center_box, load_crop, to_rgb, to_upright_rgb
 from rattn_jax.errors import UsageError
@@ -40,13 +40,13 @@ class Classifier(SavedRun):
         """The same network with its dataset elsewhere; None changes nothing.
 
         Args:
-            data_dir: TFDS's folder or, if the dataset is a folder of images, that folder.
+            data_dir: TFDS's folder or, if the dataset is one's own, where that lies.
         """
         if data_dir is None:
             return self
         config = dataclasses.replace(self.config, data_dir=data_dir)
-        if config.dataset.name.startswith(FOLDER):
-            dataset = dataclasses.replace(config.dataset, name=FOLDER + data_dir)
+        if kind := split_place(config.dataset.name)[0]:
+            dataset = dataclasses.replace(config.dataset, name=kind + data_dir)
             config = dataclasses.replace(config, dataset=dataset)
         return dataclasses.replace(self, config=config)
 

@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from rattn_jax.config.load import absolute_place, flatten, with_new_names
-from rattn_jax.config.schema import FOLDER
+from rattn_jax.config.schema import split_place
 from rattn_jax.errors import UsageError
 
 # Keys that may change when a run is resumed, because they do not change its results.
@@ -101,8 +101,9 @@ def places(config: Any) -> dict[str, str]:
 
 def _is_elsewhere(key: str, before: Any, now: Any, data: Any) -> bool:
     """Whether a key says only where the same data lies, of which the record has the contents."""
-    both_folders = str(before).startswith(FOLDER) and str(now).startswith(FOLDER)
-    return PLACES.get(key) in data and (both_folders if key == "dataset.name" else before and now)
+    if key == "dataset.name":
+        before, now = split_place(str(before))[0], split_place(str(now))[0]
+    return PLACES.get(key) in data and bool(before and now)
 
 
 def _difference_of_configs(old: Any, new: Any, data: Any) -> str:

@@ -21,6 +21,8 @@ from rattn_jax.train import train_and_evaluate
 from tests.compare import assert_close, assert_equal, assert_rows_close, numbers, read_rows
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder
+from tests.data.test_shards import put_shards
+from tests.data.test_table import put_hugging_face
 from tests.devices import FOUR, ONE
 from tests.tiny import make_config
 
@@ -152,6 +154,24 @@ def test_a_folder_may_move_and_not_change(tmp_path, monkeypatch):
         train_and_evaluate(moved, tmp_path / "run", ONE)
     network = network.with_data_dir(str(tmp_path / "copy"))
     assert open_split(network, "train")[0].name(0).startswith(f"{tmp_path}/copy/train/")
+
+
+@pytest.mark.parametrize("kind", [pytest.param("table", marks=pytest.mark.slow), "shards"])
+def test_own_data_of_another_kind_trains_resumes_and_is_tested_on(tmp_path, kind):
+    put = put_hugging_face if kind == "table" else put_shards
+    put(tmp_path / "images", **({"kind": "parquet"} if kind == "table" else {}))
+    config = folder_config("", dataset__name=f"{kind}:{tmp_path}/images", num_train_steps=1)
+    train_and_evaluate(config, tmp_path / "run", ONE)
+    (tmp_path / "images").rename(tmp_path / "moved")
+    config.dataset.name, config.num_train_steps = f"{kind}:{tmp_path}/moved", 2
+    train_and_evaluate(config, tmp_path / "run", ONE)
+    assert [row["step"] for row in read_rows(tmp_path / "run") if row["split"] == "test"] == [1, 2]
+    network = rattn_jax.load(tmp_path / "run")
+    examples, _ = open_split(network, "test")
+    assert network.predict([example.image for example in examples]).shape[0] == len(examples)
+    put(tmp_path / "copy", **({"kind": "parquet"} if kind == "table" else {}))
+    network = network.with_data_dir(str(tmp_path / "copy"))
+    assert f"{tmp_path}/copy/" in open_split(network, "train")[0].name(0)
 
 
 def test_what_was_found_is_said_and_a_run_of_before_goes_on_with_its_images(tmp_path, capsys):
