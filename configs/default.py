@@ -65,6 +65,10 @@ def get_config() -> ConfigDict:
     config.dataset.image_column = config_dict.placeholder(str)
     config.dataset.label_column = config_dict.placeholder(str)
     config.dataset.split_column = config_dict.placeholder(str)
+    # Names of all classes in the order of the outputs, such as ("cat", "dog"); of classes 0, 1, ...
+    # their names. None: the lines of a file classes.txt beside one's own images, if there is one,
+    # and otherwise the order of the dataset; (): that order in any case.
+    config.dataset.classes = config_dict.placeholder(tuple)
     config.dataset.image_size = config_dict.placeholder(int)  # pixels; None: that of the dataset
     config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side

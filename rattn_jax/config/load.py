@@ -35,6 +35,7 @@ _RENAMED = {
 # Values that keys stood for before they existed, where some config of today has another.
 _BEFORE: dict[str, Any] = {
     "dataset.all_images": False,
+    "dataset.classes": (),
     "dataset.exact_pixels": False,
     "dataset.hold_out_by_name": False,
     "optimizer.nesterov": True,

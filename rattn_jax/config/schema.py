@@ -38,6 +38,7 @@ class DatasetConfig:
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    classes: tuple[str, ...] | None = None
     image_size: int | None = None
     eval_image_size: int | None = None
     eval_crop_fraction: float = 1.0

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from etils import epath
 
 from rattn_jax.config.schema import FOLDER, TABLE, DatasetConfig, RunConfig, split_place
 from rattn_jax.data import splits
+from rattn_jax.data.class_order import CLASSES_FILE, are_numbers, in_order, read_classes
 from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
 from rattn_jax.data.labels import Columns
 from rattn_jax.errors import UsageError
@@ -79,8 +81,26 @@ def _describe(config: DatasetConfig, data_dir: str | None) -> DatasetSpec:
 # 1 s to import.
 def _open(config: DatasetConfig, data_dir: str | None) -> Dataset:
     kind, path = split_place(config.name)
-    if kind:
-        return _open_place(config, kind, path)
+    dataset = _open_place(config, kind, path) if kind else _open_known(config, data_dir)
+    if config.classes:
+        return in_order(dataset, config.classes, "dataset.classes")
+    if not kind:
+        return dataset
+    place = epath.Path(path).expanduser()
+    folder = place if place.is_dir() else place.parent
+    if config.classes is None and (stated := read_classes(folder)) is not None:
+        return in_order(dataset, stated, str(folder / CLASSES_FILE))
+    names = dataset.class_names
+    if are_numbers(names) and names != tuple(sorted(names, key=int)):
+        note = (
+            "classes are in alphabetical order: dataset.classes, or a classes.txt, states another"
+        )
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
+    return dataset
+
+
+def _open_known(config: DatasetConfig, data_dir: str | None) -> Dataset:
+    """Opens a dataset that has a name."""
     if config.name == "digits":
         from rattn_jax.data import digits
 

@@ -128,6 +128,38 @@ class Subset:
         return self._source.labels()[self._positions]
 
 
+class Relabelled:
+    """A source with other numbers for its classes. Labels that are out of range stay so.
+
+    Args:
+        source: the source.
+        numbers: the number of each class in its place, int32 [classes].
+    """
+
+    def __init__(self, source: Source, numbers: np.ndarray) -> None:
+        self._source, self._numbers = source, numbers
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, position: int) -> Example:
+        example = self._source[position]
+        label, clean = self._numbered(np.array([example.label, example.clean_label])).tolist()
+        return dataclasses.replace(example, label=label, clean_label=clean)
+
+    def name(self, position: int) -> str:
+        """See `Source`."""
+        return self._source.name(position)
+
+    def labels(self) -> np.ndarray:
+        """See `Source`."""
+        return self._numbered(self._source.labels())
+
+    def _numbered(self, labels: np.ndarray) -> np.ndarray:
+        known = (labels >= 0) & (labels < len(self._numbers))
+        return np.where(known, self._numbers[np.where(known, labels, 0)], labels).astype(np.int32)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parts:
     """What a reader of one's own data has found.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from etils import epath
 
+from rattn_jax.data.class_order import CLASSES_FILE
 from rattn_jax.data.image_files import (
     LeftOut,
     entries_of,
@@ -149,6 +150,8 @@ def _folders_in(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
             left_out.add("linked to a folder above", entry.name)
         elif entry.is_dir():
             found.append(entry)
+        elif entry.name == CLASSES_FILE:
+            continue
         elif is_image(entry):
             left_out.add("beside class folders", entry.name)
         else:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from rattn_jax.data.class_order import sort_key
 from rattn_jax.data.image_layout import list_names
 from rattn_jax.errors import UsageError
 
@@ -152,7 +153,7 @@ def number_classes(train: Labels, test: Labels | None) -> Classes:
         )
     notes = []
     if train.names is None:
-        ordered = sorted(present, key=class_order(present))
+        ordered = sorted(present, key=sort_key(present))
     else:
         ordered = [name for name in train.names if name in present]
         if without := [name for name in train.names if name not in present]:
@@ -176,12 +177,6 @@ def number_classes(train: Labels, test: Labels | None) -> Classes:
             notes.append(text)
     labels = np.array([numbers[name] for name in given], np.int32)
     return Classes(tuple(ordered), labels, tested, tuple(notes))
-
-
-def class_order(names: Collection[str]) -> Callable[[str], Any]:
-    """The key by which names of classes are sorted: by size if all are numbers."""
-    are_numbers = all(name.isascii() and name.isdigit() for name in names)
-    return (lambda name: (int(name), name)) if are_numbers else (lambda name: name)
 
 
 def _class_names(labels: Labels) -> list[str]:
