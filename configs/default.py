@@ -69,6 +69,9 @@ def get_config() -> ConfigDict:
     # their names. None: the lines of a file classes.txt beside one's own images, if there is one,
     # and otherwise the order of the dataset; (): that order in any case.
     config.dataset.classes = config_dict.placeholder(tuple)
+    # "uniform": each training image once an epoch. "balanced": as many of each class, so that those
+    # of rare classes come more often; an epoch is then a number of updates.
+    config.dataset.sampling = "uniform"
     config.dataset.image_size = config_dict.placeholder(int)  # pixels; None: that of the dataset
     config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side
@@ -108,6 +111,9 @@ def get_config() -> ConfigDict:
     config.regularization.cutmix = 0.0  # alpha
     config.regularization.mixing_off_last_steps = 0  # updates at the end without mixup and CutMix
     config.label_smoothing = 0.0  # fraction of the target that is spread over all classes
+    # Factors of the classes' terms of the training loss: numbers in the order of the classes, or
+    # "balanced": the number of training images / (number of classes * images of the class).
+    config.class_weights = config_dict.placeholder(object)
 
     # The network, and keywords that replace its defaults if they are set.
     config.model = ConfigDict()

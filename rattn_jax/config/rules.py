@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from rattn_jax.config.schema import RunConfig
+from rattn_jax.config.schema import BALANCED, RunConfig
 from rattn_jax.errors import UsageError
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -25,6 +25,12 @@ _UNITS: Rule = _whole(0, 1_000)
 _SHARE: Rule = ("from 0 to 1", lambda value: 0 <= value <= 1)
 _BELOW_ONE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 _RATE: Rule = ("a finite number of at least 0", lambda value: 0 <= value < math.inf)
+
+
+def _are_weights(values: tuple[Any, ...]) -> bool:
+    are_numbers = all(isinstance(value, int | float) for value in values)
+    return are_numbers and all(0 <= value < math.inf for value in values) and any(values)
+
 
 _RULES: dict[str, Rule] = {
     "seed": ("from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32),
@@ -57,6 +63,7 @@ _RULES: dict[str, Rule] = {
     ),
     "parallel": ("'shard_map' or 'pmap'", lambda value: value in ("shard_map", "pmap")),
     "dataset.test_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
+    "dataset.sampling": ("'uniform' or 'balanced'", lambda value: value in ("uniform", BALANCED)),
     "dataset.image_size": _PIXELS,
     "dataset.eval_image_size": _PIXELS,
     "dataset.eval_crop_fraction": ("above 0 and at most 1", lambda value: 0 < value <= 1),
@@ -85,6 +92,10 @@ _RULES: dict[str, Rule] = {
     "regularization.cutmix": _RATE,
     "regularization.mixing_off_last_steps": _NOT_NEGATIVE,
     "label_smoothing": _BELOW_ONE,
+    "class_weights": (
+        "'balanced', or a tuple of numbers of at least 0, not all of them 0",
+        lambda value: value == BALANCED or (isinstance(value, tuple) and _are_weights(value)),
+    ),
     "accumulate_steps": _POSITIVE,
     "ema_decay": _BELOW_ONE,
     "optimizer.warmup_steps": _NOT_NEGATIVE,
@@ -107,6 +118,7 @@ _OPTIONAL = frozenset(
         "dataset.image_size",
         "dataset.eval_image_size",
         "augmentation.resized_crop_area",
+        "class_weights",
         "eval_every_epochs",
         "keep_best.metric",
         "keep_best.split",

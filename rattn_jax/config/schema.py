@@ -11,6 +11,8 @@ from typing import Any
 # table of images and classes, tar files of WebDataset.
 FOLDER, TABLE, SHARDS = "folder:", "table:", "shards:"
 
+BALANCED = "balanced"  # of dataset.sampling and class_weights
+
 
 def split_place(name: str) -> tuple[str, str]:
     """How a dataset's name begins and where the data lies; ("", "") for a name alone."""
@@ -39,6 +41,7 @@ class DatasetConfig:
     label_column: str | None = None
     split_column: str | None = None
     classes: tuple[str, ...] | None = None
+    sampling: str = "uniform"
     image_size: int | None = None
     eval_image_size: int | None = None
     eval_crop_fraction: float = 1.0
@@ -167,6 +170,7 @@ class RunConfig:
     augmentation: AugmentationConfig = AugmentationConfig()
     regularization: RegularizationConfig = RegularizationConfig()
     label_smoothing: float = 0.0
+    class_weights: str | tuple[float, ...] | None = None
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     accumulate_steps: int = 1

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from rattn_jax.config.schema import FOLDER, TABLE, DatasetConfig, RunConfig, split_place
+from rattn_jax.config.schema import BALANCED, FOLDER, TABLE, DatasetConfig, RunConfig, split_place
 from rattn_jax.data import splits
 from rattn_jax.data.class_order import CLASSES_FILE, are_numbers, in_order, read_classes
 from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
@@ -61,8 +61,17 @@ def open_dataset(name: str, data_dir: str | None = None, **options: Any) -> Data
 
 
 def build_spec(config: RunConfig) -> DatasetSpec:
-    """Describes the dataset of a run without reading it, if it is a known one."""
-    return _describe(config.dataset, config.data_dir)
+    """Describes the dataset of a run, without reading it if it is a known one.
+
+    It is opened, too, if the config asks for the number of examples of each class.
+    """
+    if config.class_weights != BALANCED:
+        return _describe(config.dataset, config.data_dir)
+    dataset = build_dataset(config)
+    labels = splits.build_splits(config, dataset)[0].labels()
+    counts = np.bincount(labels, minlength=dataset.num_classes)
+    spec = KNOWN.get(dataset.name) or _spec_of(dataset)
+    return dataclasses.replace(spec, counts=tuple(counts.tolist()))
 
 
 def build_dataset(config: RunConfig) -> Dataset:
@@ -73,7 +82,10 @@ def build_dataset(config: RunConfig) -> Dataset:
 def _describe(config: DatasetConfig, data_dir: str | None) -> DatasetSpec:
     if config.name in KNOWN:
         return KNOWN[config.name]
-    opened = _open(config, data_dir)
+    return _spec_of(_open(config, data_dir))
+
+
+def _spec_of(opened: Dataset) -> DatasetSpec:
     return DatasetSpec(opened.num_classes, opened.image_size, len(opened.train), len(opened.test))
 
 

@@ -244,9 +244,12 @@ class DatasetSpec:
         image_size: height and width of the input of networks for it, in pixels; None: unknown.
         num_train: training examples.
         num_test: test examples.
+        counts: training examples of each class, without those that are held out; empty where
+            `class_weights` does not ask for them.
     """
 
     num_classes: int
     image_size: int | None
     num_train: int
     num_test: int
+    counts: tuple[int, ...] = ()

@@ -6,7 +6,7 @@ loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
 import numpy as np
 from jax.sharding import Mesh
 
-from rattn_jax.config.schema import DatasetConfig, RunConfig
+from rattn_jax.config.schema import BALANCED, DatasetConfig, RunConfig
 from rattn_jax.data.batches import (
     FIXED_NORMALIZATIONS,
     Normalization,
@@ -120,9 +120,14 @@ def open_loader(
             for name, source in evaluated.items()
         }
         normalization = kept or _normalization(config, train_split.images)
-        seed, batch_size = config.seed, config.batch_size
         return ResidentLoader(
-            train_split, splits, normalization, mesh, seed=seed, batch_size=batch_size
+            train_split,
+            splits,
+            normalization,
+            mesh,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            balanced=config.dataset.sampling == BALANCED,
         )
     return StreamedLoader(
         train,

@@ -28,6 +28,7 @@ from rattn_jax.parallel.mesh import DATA_AXIS, is_on_cpu, replicate, wait_on_cpu
 from rattn_jax.training import eval_sums
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.eval_sums import EvalSums
+from rattn_jax.training.losses import class_weights
 from rattn_jax.training.optimizer import is_by_value, make_optimizer, make_schedule
 from rattn_jax.training.state import TrainState, create_train_state
 from rattn_jax.training.steps import Preprocessing, UpdateRule, eval_steps, train_steps
@@ -187,6 +188,7 @@ def build_steps(
         skip_nonfinite=config.on_nonfinite == "skip",
         freeze_batch_norm=config.freeze_batch_norm,
         by_value=is_by_value(config.optimizer.name) and not config.freeze,
+        class_weights=class_weights(config.class_weights, spec),
     )
 
     def create_state() -> TrainState:

@@ -17,6 +17,7 @@ from rattn_jax.augment import augment_images, example_rngs, one_hot_targets, reg
 from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
 from rattn_jax.data.batches import Batch, Data, Normalization, ResidentData, normalize, take
 from rattn_jax.training.eval_sums import EvalSums, add
+from rattn_jax.training.losses import training_losses
 from rattn_jax.training.metrics import Metrics, empty, measure, merge
 from rattn_jax.training.packing import Packing
 from rattn_jax.training.state import TrainState, skip_nonfinite_update, update_ema
@@ -60,6 +61,7 @@ class UpdateRule:
         skip_nonfinite: whether an update that gives NaN or infinity is skipped, or stops training;
             see `skip_nonfinite_update`.
         freeze_batch_norm: whether batch norm uses its running averages, unchanged.
+        class_weights: factors of the classes' terms of the loss; None: all are 1.
         by_value: whether the optimizer treats every number alike, and does not look at the norm or
             the name of its array.
     """
@@ -72,6 +74,7 @@ class UpdateRule:
     skip_nonfinite: bool = False
     freeze_batch_norm: bool = False
     by_value: bool = True
+    class_weights: tuple[float, ...] | None = None
 
 
 def prepare(
@@ -185,7 +188,7 @@ def _gradients(
         logits, updated = rule.model.apply(
             variables, images, train=not rule.freeze_batch_norm, mutable=["batch_stats"]
         )
-        losses = optax.softmax_cross_entropy(logits, targets)
+        losses = training_losses(logits, targets, rule.class_weights)
         sums = measure(logits, labels, losses=losses)
         return jnp.mean(losses), (updated["batch_stats"], sums)
 

@@ -229,6 +229,27 @@ def test_noise_reaches_training_labels_only(stream):
     loader.close()
 
 
+def test_a_balanced_order_is_the_same_resident_and_streamed(tmp_path):
+    folder = make_folder(tmp_path / "images", count=12)
+    for number in range(2, 12):
+        (folder / f"train/dog/{number}.{('jpg', 'PNG', 'webp')[number % 3]}").unlink()
+    keys = {"dataset__sampling": "balanced", "normalization": "imagenet", "batch_size": 4}
+    found = []
+    for max_bytes in (0, 2**30):
+        config = folder_config(folder, dataset__max_resident_bytes=max_bytes, **keys)
+        loader = loader_of(config)
+        data, rows, _ = loader.train(3, 3)
+        stream = max_bytes == 0
+        labels = rows.labels if stream else np.asarray(data.labels)[rows]
+        images = rows.images if stream else np.asarray(data.images)[rows]
+        np.testing.assert_array_equal(np.sum(labels, axis=1), [2, 2, 2])
+        np.testing.assert_array_equal(loader.host_batch(4).labels, labels[1])
+        found.append(np.mean(np.asarray(images, float), axis=(2, 3, 4)))
+        loader.close()
+    # A stream decodes JPEG files a little differently.
+    np.testing.assert_allclose(found[0], found[1], atol=1)
+
+
 def test_test_split_is_used_once_where_examples_are_held_out(tmp_path):
     train_and_evaluate(changed(validation_examples=30), tmp_path, ONE)
     splits = [(row["step"], row["split"]) for row in read_rows(tmp_path) if row["split"] != "train"]
@@ -328,6 +349,9 @@ def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
         ({"accumulate_steps": 3}, "batch_size=16 cannot be split over 1 devices in 3 parts"),
         ({"optimizer__warmup_steps": 6}, "optimizer.warmup_steps=6 must be below num_train_steps"),
         ({"ema_decay": 1.0}, "config.ema_decay=1.0 is out of range: it must be at least 0 and"),
+        ({"dataset__sampling": "even"}, "dataset.sampling='even' is out of range: it must be 'un"),
+        ({"class_weights": (1.0, 2.0)}, "class_weights has 2 numbers: must have one for each of"),
+        ({"dataset__classes": ("0", "1")}, "dataset.classes lacks '2', '3', '4', '5', '6', ...: m"),
         ({"normalization": "none"}, "config.normalization='none' is out of range"),
     ],
 )
