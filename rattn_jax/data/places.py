@@ -10,6 +10,7 @@ from rattn_jax.config.schema import FOLDER, SHARDS, TABLE
 from rattn_jax.data import image_shards, table_files
 from rattn_jax.data.image_files import LeftOut
 from rattn_jax.data.image_layout import find_layout
+from rattn_jax.data.labels import find_column
 from rattn_jax.data.part_files import METADATA, list_files
 from rattn_jax.errors import UsageError
 
@@ -17,8 +18,9 @@ from rattn_jax.errors import UsageError
 def name_of(place: str) -> str:
     """The name of the dataset that lies at a place, for `open_dataset`.
 
-    What a folder holds: a table, if one in it is called "metadata"; images in class folders, if
-    there are two; shards; another table; otherwise class folders, which are then found lacking.
+    What a folder holds: a table, if one in it is called "metadata" and has labels; images in class
+    folders, if there are two; shards; another table; otherwise class folders, which are then found
+    lacking.
     """
     path = epath.Path(place).expanduser()
     suffix = path.suffix.lower()
@@ -26,10 +28,11 @@ def name_of(place: str) -> str:
         kind = TABLE if suffix in table_files.SUFFIXES else FOLDER
         return (SHARDS if suffix == image_shards.SUFFIX else kind) + place
     tables = list_files(path, table_files.SUFFIXES)
-    if tables and tables[0].stem == METADATA:
-        return TABLE + place
-    if _has_classes(path):
+    is_metadata = bool(tables) and tables[0].stem == METADATA
+    if _has_classes(path) and not (is_metadata and _has_labels(tables[0])):
         return FOLDER + place
+    if is_metadata:
+        return TABLE + place
     if list_files(path, [image_shards.SUFFIX]):
         return SHARDS + place
     return (TABLE if tables else FOLDER) + place
@@ -40,3 +43,12 @@ def _has_classes(folder: epath.Path) -> bool:
         return len(find_layout(folder, LeftOut()).train) > 1
     except UsageError:
         return False
+
+
+def _has_labels(file: epath.Path) -> bool:
+    try:
+        return (
+            find_column("label", table_files.read_table(file).columns, None, str(file)) is not None
+        )
+    except UsageError:  # several columns, or a damaged file, of which the reader says more
+        return True

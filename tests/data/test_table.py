@@ -339,6 +339,7 @@ def test_folder_of_images_with_metadata(tmp_path):
     [
         (["cat/1.png", "dog/1.png", "labels.csv"], "folder:"),
         (["train/cat/1.png", "train/dog/1.png", "train.csv"], "folder:"),
+        (["cat/1.png", "dog/1.png", "metadata.csv"], "folder:"),
         (["cat/1.png", "dog/1.png", "metadata.jsonl"], "table:"),
         (["images/1.png", "labels.csv"], "table:"),
         (["train/1.png", "test/1.png", "train.csv", "test.csv"], "table:"),
@@ -348,9 +349,13 @@ def test_folder_of_images_with_metadata(tmp_path):
     ],
 )
 def test_what_lies_in_a_folder(tmp_path, files, expected):
+    texts = {
+        "metadata.jsonl": '{"file_name": "1.png", "label": "a"}',
+        "metadata.csv": "file_name,caption",
+    }
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / file).touch()
+        (tmp_path / file).write_text(texts.get(file, ""))
     assert name_of(str(tmp_path)) == expected + str(tmp_path)
 
 
