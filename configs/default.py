@@ -65,6 +65,8 @@ def get_config() -> ConfigDict:
     config.dataset.image_column = config_dict.placeholder(str)
     config.dataset.label_column = config_dict.placeholder(str)
     config.dataset.split_column = config_dict.placeholder(str)
+    # Between the classes of an image in a table or shard, such as "|", where it may have several.
+    config.dataset.label_separator = config_dict.placeholder(str)
     # Names of all classes in the order of the outputs, such as ("cat", "dog"); of classes 0, 1, ...
     # their names. None: the lines of a file classes.txt beside one's own images, if there is one,
     # and otherwise the order of the dataset; (): that order in any case.
@@ -111,6 +113,9 @@ def get_config() -> ConfigDict:
     config.regularization.cutmix = 0.0  # alpha
     config.regularization.mixing_off_last_steps = 0  # updates at the end without mixup and CutMix
     config.label_smoothing = 0.0  # fraction of the target that is spread over all classes
+    # "softmax": each image has one class (paper). "sigmoid": it has any number of them, and each
+    # class a probability of its own.
+    config.loss = "softmax"
     # Factors of the classes' terms of the training loss: numbers in the order of the classes, or
     # "balanced": the number of training images / (number of classes * images of the class).
     config.class_weights = config_dict.placeholder(object)

@@ -11,6 +11,8 @@ from typing import Any
 # table of images and classes, tar files of WebDataset.
 FOLDER, TABLE, SHARDS = "folder:", "table:", "shards:"
 
+SOFTMAX, SIGMOID = "softmax", "sigmoid"  # of loss
+OF_SIGMOID = ("mean_average_precision", "f1_macro", "f1_micro")  # what it is measured by
 BALANCED = "balanced"  # of dataset.sampling and class_weights
 
 
@@ -40,6 +42,7 @@ class DatasetConfig:
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    label_separator: str | None = None
     classes: tuple[str, ...] | None = None
     sampling: str = "uniform"
     image_size: int | None = None
@@ -170,6 +173,7 @@ class RunConfig:
     augmentation: AugmentationConfig = AugmentationConfig()
     regularization: RegularizationConfig = RegularizationConfig()
     label_smoothing: float = 0.0
+    loss: str = SOFTMAX
     class_weights: str | tuple[float, ...] | None = None
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

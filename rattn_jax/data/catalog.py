@@ -17,7 +17,7 @@ from etils import epath
 from rattn_jax.config.schema import BALANCED, FOLDER, TABLE, DatasetConfig, RunConfig, split_place
 from rattn_jax.data import splits
 from rattn_jax.data.class_order import CLASSES_FILE, are_numbers, in_order, read_classes
-from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
+from rattn_jax.data.dataset import Dataset, DatasetSpec, Parts, Subset
 from rattn_jax.data.labels import Columns
 from rattn_jax.errors import UsageError
 
@@ -86,7 +86,13 @@ def _describe(config: DatasetConfig, data_dir: str | None) -> DatasetSpec:
 
 
 def _spec_of(opened: Dataset) -> DatasetSpec:
-    return DatasetSpec(opened.num_classes, opened.image_size, len(opened.train), len(opened.test))
+    return DatasetSpec(
+        opened.num_classes,
+        opened.image_size,
+        len(opened.train),
+        len(opened.test),
+        label_sets=opened.label_sets,
+    )
 
 
 # The readers are imported when called, because scikit-learn and tensorflow-datasets take 2 s and
@@ -131,15 +137,16 @@ def _open_place(config: DatasetConfig, kind: str, path: str) -> Dataset:
     if kind == FOLDER:
         found = image_folder.open_folder(path, all_images=config.all_images)
     else:
-        columns = Columns(config.image_column, config.label_column, config.split_column)
+        columns = Columns(
+            config.image_column, config.label_column, config.split_column, config.label_separator
+        )
         read = image_table.open_table if kind == TABLE else image_shards.open_shards
         found = read(path, columns)
-    notes = found.notes
     if any(name.lower().endswith(".gif") for name in found.files):
-        notes = (*notes, "of an animation the first frame is read")
+        note = "of an animation the first frame is read"
+        found = dataclasses.replace(found, notes=(*found.notes, note))
     hashes = splits.hash_names(found.train_names) if config.hold_out_by_name else None
-    dataset = _complete(config, found.class_names, found.train, found.test, None, hashes)
-    return dataclasses.replace(dataset, notes=notes, files=found.files, containers=found.containers)
+    return _complete(config, found, hashes=hashes)
 
 
 def _open_tfds(config: DatasetConfig, data_dir: str | None) -> Dataset:
@@ -159,20 +166,20 @@ def _open_tfds(config: DatasetConfig, data_dir: str | None) -> Dataset:
         known = ("test", "validation")
         test_split = next((split for split in known if split in builder.info.splits), None)
     test = tfds.TfdsSource(builder, test_split) if test_split else None
-    return _complete(config, names, train, test, tfds.image_size(builder))
+    found = Parts(names, train, test, train_names=())
+    return _complete(config, found, image_size=tfds.image_size(builder))
 
 
 def _complete(
     config: DatasetConfig,
-    class_names: tuple[str, ...],
-    train: Source,
-    test: Source | None,
-    image_size: int | None,
+    found: Parts,
+    image_size: int | None = None,
     hashes: np.ndarray | None = None,
 ) -> Dataset:
     """Creates the dataset; without a test split, holds out a part of the training examples."""
+    train, test = found.train, found.test
     if test is None:
-        labels, num_classes = train.labels(), len(class_names)
+        labels, num_classes = splits.strata(train, len(found.class_names), found.label_sets)
         held_out = splits.hold_out_fraction(labels, config.test_fraction, num_classes, hashes)
         rest = splits.remaining(len(train), held_out)
         train, test = Subset(train, rest), Subset(train, held_out)
@@ -182,7 +189,18 @@ def _complete(
             f"dataset.name={config.name!r} has {len(train)} training and {len(test)} test images: "
             "must be at least one of each; add images"
         )
-    return Dataset(config.name, class_names, train, test, image_size, name_hashes=hashes)
+    return Dataset(
+        config.name,
+        found.class_names,
+        train,
+        test,
+        image_size,
+        notes=found.notes,
+        files=found.files,
+        containers=found.containers,
+        name_hashes=hashes,
+        label_sets=found.label_sets,
+    )
 
 
 def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:

@@ -79,6 +79,9 @@ def in_order(dataset: Dataset, stated: Sequence[str], where: str) -> Dataset:
         )
     places = {name: place for place, name in enumerate(names)}
     numbers = np.array([places[name] for name in found], np.int32)
+    if dataset.label_sets is not None:
+        sets = dataset.label_sets[:, np.argsort(numbers)]
+        return dataclasses.replace(dataset, class_names=tuple(names), label_sets=sets)
     return dataclasses.replace(
         dataset,
         class_names=tuple(names),

@@ -172,6 +172,7 @@ class Parts:
         notes: see `Dataset`.
         files: see `Dataset`.
         containers: see `Dataset`.
+        label_sets: see `Dataset`.
     """
 
     class_names: tuple[str, ...]
@@ -181,6 +182,7 @@ class Parts:
     notes: tuple[str, ...] = ()
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     containers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    label_sets: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -199,6 +201,8 @@ class Dataset:
         containers: paths of the files that hold many images each, by their names in the dataset.
         name_hashes: hashes of the training examples' names, uint64 [N], by which examples are held
             out; None: by their positions.
+        label_sets: where an image may have several classes: the sets of classes that labels stand
+            for, uint8 [labels, classes], 1 for those that an image has; None: a label is a class.
     """
 
     name: str
@@ -210,11 +214,17 @@ class Dataset:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     containers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name_hashes: np.ndarray | None = None
+    label_sets: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels: that of the classes, or of their sets."""
+        return self.num_classes if self.label_sets is None else len(self.label_sets)
 
     def summary(self) -> str:
         """What was found, in a line, and the notes, each in another one."""
@@ -246,6 +256,7 @@ class DatasetSpec:
         num_test: test examples.
         counts: training examples of each class, without those that are held out; empty where
             `class_weights` does not ask for them.
+        label_sets: see `Dataset`.
     """
 
     num_classes: int
@@ -253,3 +264,4 @@ class DatasetSpec:
     num_train: int
     num_test: int
     counts: tuple[int, ...] = ()
+    label_sets: np.ndarray | None = dataclasses.field(default=None, compare=False)

@@ -12,7 +12,7 @@ import json
 import os
 import tarfile
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ def open_shards(path: str, columns: Columns) -> Parts:
 
     Args:
         path: a tar file; several, as "train-{000..009}.tar"; or the folder that they are in.
-        columns: of which the name of the label in JSON is looked at.
+        columns: of which the name of the label in JSON, and the separator, are looked at.
 
     Raises:
         UsageError: no such file, or one that is damaged; an image without a label; fewer than two
@@ -78,9 +78,10 @@ def open_shards(path: str, columns: Columns) -> Parts:
     left_out = LeftOut()
     train = _read_part(found.train, columns, left_out)
     notes = list(found.notes)
+    labels = partial(_labels, separator=columns.separator)
     tests = [_read_part(files, columns, left_out) for files in found.tests]
-    test = first_labelled(((p, _labels(p), p.shards[0].name) for p in tests), notes)
-    classes = number_classes(_labels(train), _labels(test) if test else None)
+    test = first_labelled(((p, labels(p), p.shards[0].name) for p in tests), notes)
+    classes = number_classes(labels(train), labels(test) if test else None)
     shards = [*train.shards, *(test.shards if test else ())]
     return Parts(
         classes.class_names,
@@ -89,11 +90,13 @@ def open_shards(path: str, columns: Columns) -> Parts:
         train_names=[sample.name for sample in train.samples],
         notes=(*([str(left_out)] if left_out else []), *notes, *classes.notes),
         containers={str(file.relative_to(found.root)): str(file) for file in shards},
+        label_sets=classes.label_sets,
     )
 
 
-def _labels(part: _Part) -> Labels:
-    return Labels([sample.label for sample in part.samples], part.place)
+def _labels(part: _Part, separator: str | None) -> Labels:
+    values = [sample.label for sample in part.samples]
+    return Labels(values, part.place, separator=separator)
 
 
 def _read_part(files: Sequence[epath.Path], columns: Columns, left_out: LeftOut) -> _Part:

@@ -12,6 +12,7 @@ photos/train/metadata.csv, photos/train/1.jpg      its "imagefolder"
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -98,12 +99,13 @@ def open_table(path: str, columns: Columns) -> Parts:
     notes = list(found.notes)
     if not tests or columns.split:
         train, tests = _split(train, image, columns, notes)
+    labels = partial(_labels, column=label, separator=columns.separator)
     candidates = [
-        (rows, _labels(rows, label) if {image, label} <= {*rows.columns()} else None, rows.file)
+        (rows, labels(rows) if {image, label} <= {*rows.columns()} else None, rows.file)
         for rows in filter(len, tests)
     ]
     test = first_labelled(candidates, notes)
-    classes = number_classes(_labels(train, label), _labels(test, label) if test else None)
+    classes = number_classes(labels(train), labels(test) if test else None)
     notes += classes.notes
     if _holds_images(train, image):
         return _with_images(found, train, test, image, classes, notes)
@@ -123,8 +125,9 @@ def _holds_images(rows: _Rows, column: str) -> bool:
     return isinstance(table, ArrowTable) and table.holds_images(column)
 
 
-def _labels(rows: _Rows, column: str) -> Labels:
-    return Labels(rows.values(column), rows.place, rows.tables[0].class_names(column))
+def _labels(rows: _Rows, column: str, separator: str | None) -> Labels:
+    names = rows.tables[0].class_names(column)
+    return Labels(rows.values(column), rows.place, names, separator)
 
 
 def _split(
@@ -173,7 +176,7 @@ def _with_paths(
         found = [where[i] / paths[i] for i in order]
         names.append([paths[i] for i in order])
         sources.append(FileSource(found, labels[order]))
-        classes_of = (classes.class_names[label] for label in labels[order])
+        classes_of = (classes.texts[label] for label in labels[order])
         keys = (f"{part}/{name}/{path}" for name, path in zip(classes_of, names[-1], strict=True))
         files |= dict(zip(keys, map(str, found), strict=True))
     train_source, *test_sources = sources
@@ -184,6 +187,7 @@ def _with_paths(
         train_names=names[0],
         notes=tuple(notes),
         files=files,
+        label_sets=classes.label_sets,
     )
 
 
@@ -250,6 +254,7 @@ def _with_images(
         train_names=_names(train, image),
         notes=tuple(notes),
         containers={str(t.file.relative_to(found.root)): str(t.file) for t in tables},
+        label_sets=classes.label_sets,
     )
 
 

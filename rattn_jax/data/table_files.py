@@ -142,6 +142,10 @@ class ArrowTable:
     def class_names(self, column: str) -> Sequence[str] | None:
         """See `Table`: what `datasets` writes for a ClassLabel."""
         feature = self._features.get(column)
+        if isinstance(feature, list):  # of images of several classes
+            feature = feature[0]
+        elif isinstance(feature, dict) and "feature" in feature:
+            feature = feature["feature"]
         names = feature.get("names") if isinstance(feature, dict) else None
         return [str(name) for name in names] if names else None
 

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from rattn_jax.config.schema import split_place
+from rattn_jax.config.schema import SIGMOID, split_place
 from rattn_jax.data.batches import normalize
 from rattn_jax.data.images import BadImageError, center_box, load_crop, to_rgb, to_upright_rgb
 from rattn_jax.errors import UsageError
@@ -148,13 +148,17 @@ class Classifier(SavedRun):
             name: ModuleMaps(*(np.asarray(x, np.float32) for x in maps[name]))
             for name in in_order(maps)
         }
-        return np.asarray(jax.nn.softmax(logits)), as_float
+        return np.asarray(self.to_probabilities(logits)), as_float
 
     def logits(self, variables: Any, images: Array) -> Array:
         """Logits float32 [B, classes] of uint8 images [B, image_size, image_size, 3]; traceable."""
         inputs = normalize(images, self.normalization)
         logits: Any = self.model.apply(variables, inputs, train=False)
         return logits
+
+    def to_probabilities(self, logits: Array) -> Array:
+        """Probabilities of the classes, which with the sigmoid loss do not add up to 1."""
+        return jax.nn.sigmoid(logits) if self.config.loss == SIGMOID else jax.nn.softmax(logits)
 
     def logits_and_maps(self, variables: Any, images: Array) -> tuple[Array, dict[str, ModuleMaps]]:
         """`logits`, and the maps of all attention modules by name; traceable.
@@ -183,7 +187,9 @@ class Classifier(SavedRun):
 
     @cached_property
     def _probabilities(self) -> Any:
-        return jax.jit(lambda variables, images: jax.nn.softmax(self.logits(variables, images)))
+        return jax.jit(
+            lambda variables, images: self.to_probabilities(self.logits(variables, images))
+        )
 
 
 def load(workdir: epath.PathLike, step: int | str = LAST) -> Classifier:

@@ -6,9 +6,10 @@ training_losses(logits, targets, weights)
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from rattn_jax.config.schema import BALANCED
+from rattn_jax.config.schema import BALANCED, SIGMOID, SOFTMAX
 from rattn_jax.data.dataset import DatasetSpec
 from rattn_jax.errors import UsageError
 
@@ -44,8 +45,44 @@ def class_weights(
     return tuple(map(float, chosen))
 
 
+def label_sets(loss: str, spec: DatasetSpec) -> np.ndarray | None:
+    """The sets of classes that labels stand for, uint8 [labels, K]; None: labels are classes.
+
+    Args:
+        loss: as in the config.
+        spec: of the dataset.
+
+    Raises:
+        UsageError: images of several classes with a loss for one.
+    """
+    if loss == SIGMOID:
+        return (
+            np.eye(spec.num_classes, dtype=np.uint8) if spec.label_sets is None else spec.label_sets
+        )
+    if spec.label_sets is not None:
+        raise UsageError(
+            "config.loss='softmax' is for one class an image, and images of this dataset may have "
+            "several: use --config.loss=sigmoid, or another column of labels"
+        )
+    return None
+
+
+def set_targets(labels: Array, sets: np.ndarray, smoothing: float) -> Array:
+    """Target probabilities of the classes, each by itself, float32 [B, K].
+
+    Args:
+        labels: int32 [B].
+        sets: see `label_sets`.
+        smoothing: fraction by which each target is drawn to 1/2.
+    """
+    return jnp.asarray(sets)[labels] * (1 - smoothing) + smoothing / 2
+
+
 def training_losses(
-    logits: Array, targets: Array, weights: tuple[float, ...] | None = None
+    logits: Array,
+    targets: Array,
+    weights: tuple[float, ...] | None = None,
+    loss: str = SOFTMAX,
 ) -> Array:
     """Cross entropy of each example in nats, float32 [B].
 
@@ -53,7 +90,12 @@ def training_losses(
         logits: float32 [B, K].
         targets: probabilities of the classes, float32 [B, K].
         weights: factors of the classes' terms; None: all are 1.
+        loss: "softmax"; or "sigmoid": the mean over the classes of their binary cross entropies.
     """
-    if weights is not None:
-        targets = targets * jnp.array(weights, jnp.float32)
+    factors = None if weights is None else jnp.array(weights, jnp.float32)
+    if loss == SIGMOID:
+        terms = optax.sigmoid_binary_cross_entropy(logits, targets)
+        return jnp.mean(terms if factors is None else terms * factors, axis=1)
+    if factors is not None:
+        targets = targets * factors
     return optax.softmax_cross_entropy(logits, targets)
