@@ -51,7 +51,9 @@ def get_config() -> ConfigDict:
 
     config.dataset = ConfigDict()
     # "digits", "cifar10", "cifar100"; any image classification dataset that TFDS has prepared
-    # in data_dir, such as "imagenet2012"; or "folder:PATH", a folder with a folder for each class.
+    # in data_dir, such as "imagenet2012"; or one's own: "folder:PATH", a folder with a folder for
+    # each class; "table:PATH", images and classes in CSV, JSON lines, parquet or Arrow;
+    # "shards:PATH", tar files of WebDataset.
     config.dataset.name = "cifar10"
     config.dataset.train_split = "train"  # of a TFDS set
     config.dataset.test_split = config_dict.placeholder(str)  # None: "test" or "validation"
@@ -59,6 +61,19 @@ def get_config() -> ConfigDict:
     # Choose what is held out of a folder by the names of the files, so that an image that is added
     # moves no other; False: by their numbers, as in runs of before there was this key.
     config.dataset.hold_out_by_name = True
+    # Columns of a table, and names in the JSON of shards; None: found by usual names.
+    config.dataset.image_column = config_dict.placeholder(str)
+    config.dataset.label_column = config_dict.placeholder(str)
+    config.dataset.split_column = config_dict.placeholder(str)
+    # Between the classes of an image in a table or shard, such as "|", where it may have several.
+    config.dataset.label_separator = config_dict.placeholder(str)
+    # Names of all classes in the order of the outputs, such as ("cat", "dog"); of classes 0, 1, ...
+    # their names. None: the lines of a file classes.txt beside one's own images, if there is one,
+    # and otherwise the order of the dataset; (): that order in any case.
+    config.dataset.classes = config_dict.placeholder(tuple)
+    # "uniform": each training image once an epoch. "balanced": as many of each class, so that those
+    # of rare classes come more often; an epoch is then a number of updates.
+    config.dataset.sampling = "uniform"
     config.dataset.image_size = config_dict.placeholder(int)  # pixels; None: that of the dataset
     config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side
@@ -98,6 +113,12 @@ def get_config() -> ConfigDict:
     config.regularization.cutmix = 0.0  # alpha
     config.regularization.mixing_off_last_steps = 0  # updates at the end without mixup and CutMix
     config.label_smoothing = 0.0  # fraction of the target that is spread over all classes
+    # "softmax": each image has one class (paper). "sigmoid": it has any number of them, and each
+    # class a probability of its own.
+    config.loss = "softmax"
+    # Factors of the classes' terms of the training loss: numbers in the order of the classes, or
+    # "balanced": the number of training images / (number of classes * images of the class).
+    config.class_weights = config_dict.placeholder(object)
 
     # The network, and keywords that replace its defaults if they are set.
     config.model = ConfigDict()

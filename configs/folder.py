@@ -1,4 +1,4 @@
-"""Attention-56 on your own images, from a few hundred to 100,000, in a folder of class folders.
+"""Attention-56 on your own images, from a few hundred to 100,000: class folders, table or shards.
 
     rattn train --config=folder --data=photos --workdir=runs/photos
 

@@ -3,7 +3,8 @@
     rattn train --config=cifar10_attention56 --workdir=runs/mine --config.batch_size=128
 
 --config is the name of a config (see `rattn configs`) or the path of a file; any of its keys can be
-set with --config.KEY=VALUE. --data=DIR trains on a folder of images with a folder for each class.
+set with --config.KEY=VALUE. --data=PATH trains on images of your own: a folder with a folder for
+each class, a table of images and classes (CSV, JSON lines, parquet), or tar files of WebDataset.
 Run again with the same --workdir, it resumes. Exit status: 0 finished or nothing left to do, 1
 failed, 2 bad usage or config, 75 stopped by a signal after saving (run again). From Python:
 
@@ -25,7 +26,6 @@ from ml_collections import ConfigDict
 
 from rattn_jax.cli import FAILED, STOPPED, Parser, add_workdir, errors_on_one_line, say
 from rattn_jax.config.load import load_config, override, parse_config, to_config_dict
-from rattn_jax.config.schema import FOLDER
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.best import LAST
 
@@ -135,7 +135,7 @@ def _parser(prog: str, doc: str | None, *, with_config: bool = True) -> Parser:
     if with_config:
         parser.add_argument("--config", required=True, metavar="NAME", help="a config, or a file")
         parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
-        parser.add_argument("--data", metavar="DIR", help="folder of images to train on")
+        parser.add_argument("--data", metavar="PATH", help="images to train on")
     else:
         add_workdir(parser)
     job = parser.add_argument_group("several processes")
@@ -160,7 +160,10 @@ def _with_data(
         return options, overrides
     if any(flag.startswith("--config.dataset.name=") for flag in overrides):
         parser.error("--data and --config.dataset.name say the same: give one of them")
-    return options, [*overrides, f"--config.dataset.name={FOLDER}{options.data}"]
+    with errors_on_one_line(parser.prog):
+        from rattn_jax.data.places import name_of
+
+        return options, [*overrides, f"--config.dataset.name={name_of(options.data)}"]
 
 
 def _run(

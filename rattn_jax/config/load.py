@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from rattn_jax.config.rules import check_config
-from rattn_jax.config.schema import FOLDER, RunConfig
+from rattn_jax.config.schema import RunConfig, split_place
 from rattn_jax.errors import UsageError
 
 Section = TypeVar("Section")
@@ -35,6 +35,7 @@ _RENAMED = {
 # Values that keys stood for before they existed, where some config of today has another.
 _BEFORE: dict[str, Any] = {
     "dataset.all_images": False,
+    "dataset.classes": (),
     "dataset.exact_pixels": False,
     "dataset.hold_out_by_name": False,
     "optimizer.nesterov": True,
@@ -153,9 +154,9 @@ def absolute_place(key: str, value: str) -> str:
 
     `~` is expanded. URLs stay as they are, and names of datasets and of pretrained networks, too.
     """
-    prefix = FOLDER if key == "dataset.name" else ""
+    prefix = split_place(value)[0] if key == "dataset.name" else ""
     path = os.path.expanduser(value.removeprefix(prefix))
-    is_name = not value.startswith(prefix) or (key == "init_from" and "/" not in value)
+    is_name = (key == "dataset.name" and not prefix) or (key == "init_from" and "/" not in value)
     return value if is_name or "://" in path else prefix + os.path.join(os.getcwd(), path)
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from rattn_jax.config.schema import RunConfig
+from rattn_jax.config.schema import BALANCED, OF_SIGMOID, SIGMOID, SOFTMAX, RunConfig
 from rattn_jax.errors import UsageError
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -26,6 +26,15 @@ _SHARE: Rule = ("from 0 to 1", lambda value: 0 <= value <= 1)
 _BELOW_ONE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 _RATE: Rule = ("a finite number of at least 0", lambda value: 0 <= value < math.inf)
 
+
+def _are_weights(values: tuple[Any, ...]) -> bool:
+    are_numbers = all(isinstance(value, int | float) for value in values)
+    return are_numbers and all(0 <= value < math.inf for value in values) and any(values)
+
+
+# Names of what an evaluation measures; the last three with the sigmoid loss.
+_METRICS = ("error_top1", "error_top5", "loss", *OF_SIGMOID)
+
 _RULES: dict[str, Rule] = {
     "seed": ("from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32),
     "batch_size": _IMAGES,
@@ -37,8 +46,8 @@ _RULES: dict[str, Rule] = {
     "checkpoint_every_steps": _POSITIVE,
     "keep_checkpoints": _POSITIVE,
     "keep_best.metric": (
-        "'error_top1', 'error_top5' or 'loss'",
-        lambda value: value in ("error_top1", "error_top5", "loss"),
+        f"one of {', '.join(_METRICS)}",
+        lambda value: value in _METRICS,
     ),
     "keep_best.mode": ("'min' or 'max'", lambda value: value in ("min", "max")),
     "keep_best.split": (
@@ -57,6 +66,7 @@ _RULES: dict[str, Rule] = {
     ),
     "parallel": ("'shard_map' or 'pmap'", lambda value: value in ("shard_map", "pmap")),
     "dataset.test_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
+    "dataset.sampling": ("'uniform' or 'balanced'", lambda value: value in ("uniform", BALANCED)),
     "dataset.image_size": _PIXELS,
     "dataset.eval_image_size": _PIXELS,
     "dataset.eval_crop_fraction": ("above 0 and at most 1", lambda value: 0 < value <= 1),
@@ -85,6 +95,11 @@ _RULES: dict[str, Rule] = {
     "regularization.cutmix": _RATE,
     "regularization.mixing_off_last_steps": _NOT_NEGATIVE,
     "label_smoothing": _BELOW_ONE,
+    "loss": ("'softmax' or 'sigmoid'", lambda value: value in (SOFTMAX, SIGMOID)),
+    "class_weights": (
+        "'balanced', or a tuple of numbers of at least 0, not all of them 0",
+        lambda value: value == BALANCED or (isinstance(value, tuple) and _are_weights(value)),
+    ),
     "accumulate_steps": _POSITIVE,
     "ema_decay": _BELOW_ONE,
     "optimizer.warmup_steps": _NOT_NEGATIVE,
@@ -107,6 +122,7 @@ _OPTIONAL = frozenset(
         "dataset.image_size",
         "dataset.eval_image_size",
         "augmentation.resized_crop_area",
+        "class_weights",
         "eval_every_epochs",
         "keep_best.metric",
         "keep_best.split",
@@ -149,6 +165,7 @@ def check_config(config: RunConfig) -> None:
         if value is None or not holds(value):
             raise UsageError(f"config.{key}={value!r} is out of range: it must be {text}")
     _check_keep_best(config)
+    _check_sigmoid(config)
 
 
 def _check_keep_best(config: RunConfig) -> None:
@@ -175,4 +192,30 @@ def _check_keep_best(config: RunConfig) -> None:
             f"config.keep_best.metric={keep_best.metric!r} needs examples to choose by: hold some "
             "out with config.validation_examples, or let the test split choose, whose error is "
             "too low then, with config.keep_best.split=test"
+        )
+
+
+def _check_sigmoid(config: RunConfig) -> None:
+    """Refuses what supposes one class an image with the loss of several, and the other way round.
+
+    Raises:
+        UsageError: one of these.
+    """
+    if config.loss != SIGMOID:
+        if config.keep_best.metric in OF_SIGMOID:
+            raise UsageError(
+                f"config.keep_best.metric={config.keep_best.metric!r} is measured with "
+                "config.loss='sigmoid' alone: choose another one"
+            )
+        return
+    noise = config.dataset.label_noise
+    single = {
+        "class_weights": config.class_weights == BALANCED,
+        "dataset.sampling": config.dataset.sampling == BALANCED,
+        "dataset.label_noise": noise.clean_ratio < 1 or noise.matrix is not None,
+    }
+    if wrong := [key for key, is_set in single.items() if is_set]:
+        raise UsageError(
+            f"config.loss='sigmoid' with {wrong[0]}, which supposes one class an image: leave it "
+            "out"
         )

@@ -7,7 +7,19 @@ that lacks keys, because it is older or belongs to imported weights, is read wit
 import dataclasses
 from typing import Any
 
-FOLDER = "folder:"  # how dataset.name begins where it is a folder of images
+# How dataset.name begins where it says where one's own data lies: a folder of class folders, a
+# table of images and classes, tar files of WebDataset.
+FOLDER, TABLE, SHARDS = "folder:", "table:", "shards:"
+
+SOFTMAX, SIGMOID = "softmax", "sigmoid"  # of loss
+OF_SIGMOID = ("mean_average_precision", "f1_macro", "f1_micro")  # what it is measured by
+BALANCED = "balanced"  # of dataset.sampling and class_weights
+
+
+def split_place(name: str) -> tuple[str, str]:
+    """How a dataset's name begins and where the data lies; ("", "") for a name alone."""
+    kind = next((kind for kind in (FOLDER, TABLE, SHARDS) if name.startswith(kind)), "")
+    return kind, name.removeprefix(kind) if kind else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +39,12 @@ class DatasetConfig:
     test_split: str | None = None
     test_fraction: float = 0.1
     hold_out_by_name: bool = True
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    label_separator: str | None = None
+    classes: tuple[str, ...] | None = None
+    sampling: str = "uniform"
     image_size: int | None = None
     eval_image_size: int | None = None
     eval_crop_fraction: float = 1.0
@@ -155,6 +173,8 @@ class RunConfig:
     augmentation: AugmentationConfig = AugmentationConfig()
     regularization: RegularizationConfig = RegularizationConfig()
     label_smoothing: float = 0.0
+    loss: str = SOFTMAX
+    class_weights: str | tuple[float, ...] | None = None
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     accumulate_steps: int = 1

@@ -1,6 +1,6 @@
 """Opens datasets by name.
 
-dataset = open_dataset("cifar10")          # also any prepared TFDS set, or "folder:PATH"
+dataset = open_dataset("cifar10")          # also any prepared TFDS set, or "folder:PATH" ...
 dataset.class_names                        # ("airplane", ...)
 dataset.train[3]                           # Example
 dataset_spec("cifar10")                    # classes, sizes and image size
@@ -8,13 +8,17 @@ dataset_spec("cifar10")                    # classes, sizes and image size
 
 import dataclasses
 import difflib
+from typing import Any
 
 import numpy as np
 from absl import logging
+from etils import epath
 
-from rattn_jax.config.schema import FOLDER, RunConfig
+from rattn_jax.config.schema import BALANCED, FOLDER, TABLE, DatasetConfig, RunConfig, split_place
 from rattn_jax.data import splits
-from rattn_jax.data.dataset import Dataset, DatasetSpec, Source, Subset
+from rattn_jax.data.class_order import CLASSES_FILE, are_numbers, in_order, read_classes
+from rattn_jax.data.dataset import Dataset, DatasetSpec, Parts, Subset
+from rattn_jax.data.labels import Columns
 from rattn_jax.errors import UsageError
 
 # Datasets whose published sizes are known without reading files.
@@ -26,62 +30,25 @@ KNOWN = {
 }
 
 
-def dataset_spec(
-    name: str,
-    data_dir: str | None = None,
-    *,
-    test_fraction: float = 0.1,
-    all_images: bool = True,
-    hold_out_by_name: bool = True,
-) -> DatasetSpec:
+def dataset_spec(name: str, data_dir: str | None = None, **options: Any) -> DatasetSpec:
     """Classes, example counts and image size of a dataset; reads no data of those in `KNOWN`.
 
-    Args:
-        name: see `open_dataset`.
-        data_dir: see `open_dataset`.
-        test_fraction: see `open_dataset`.
-        all_images: see `open_dataset`.
-        hold_out_by_name: see `open_dataset`.
-
-    Raises:
-        UsageError: see `open_dataset`.
+    Args and errors: see `open_dataset`.
     """
-    if name in KNOWN:
-        return KNOWN[name]
-    opened = open_dataset(
-        name,
-        data_dir,
-        test_fraction=test_fraction,
-        all_images=all_images,
-        hold_out_by_name=hold_out_by_name,
-    )
-    return DatasetSpec(opened.num_classes, opened.image_size, len(opened.train), len(opened.test))
+    return _describe(DatasetConfig(name, **options), data_dir)
 
 
-def open_dataset(
-    name: str,
-    data_dir: str | None = None,
-    *,
-    train_split: str = "train",
-    test_split: str | None = None,
-    test_fraction: float = 0.1,
-    all_images: bool = True,
-    hold_out_by_name: bool = True,
-) -> Dataset:
+def open_dataset(name: str, data_dir: str | None = None, **options: Any) -> Dataset:
     """Opens a dataset, and prepares it first if possible.
 
     Args:
         name: "digits", "cifar10", "cifar100"; any image classification set that TFDS has prepared
-            in `data_dir`, such as "imagenet2012" or "oxford_flowers102:2.1.1"; or "folder:PATH",
-            see `image_folder.py`.
+            in `data_dir`, such as "imagenet2012" or "oxford_flowers102:2.1.1"; or one's own:
+            "folder:PATH", "table:PATH" or "shards:PATH", see `image_folder.py`, `image_table.py`
+            and `image_shards.py`.
         data_dir: TFDS's folder, a path or URL such as "gs://bucket/tfds"; None for TFDS's default
             ($TFDS_DATA_DIR or ~/tensorflow_datasets). Only TFDS sets use it.
-        train_split: training split of a TFDS set.
-        test_split: test split of a TFDS set; None: "test" if it exists, otherwise "validation".
-        test_fraction: fraction of each class that is held out if there is no test split.
-        all_images: of a folder, see `image_folder.py`.
-        hold_out_by_name: whether examples of a folder are held out by the names of their files, see
-            `splits.hold_out_fraction`; otherwise, and of other sets, at random.
+        **options: other keys of the config's section `dataset`, such as test_fraction.
 
     Returns:
         The dataset; its examples are in the same order every time.
@@ -90,41 +57,102 @@ def open_dataset(
         UsageError: unknown name; data that is missing and cannot be fetched; data that is damaged
             or belongs to another dataset. The message says what to do.
     """
-    if name == "digits":
-        from rattn_jax.data import digits
+    return _open(DatasetConfig(name, **options), data_dir)
 
-        dataset = digits.open_digits()
-    elif name.startswith(FOLDER):
-        dataset = _open_folder(name, test_fraction, all_images, hold_out_by_name)
-    else:
-        dataset = _open_tfds(name, data_dir, train_split, test_split, test_fraction)
-    if name in KNOWN:
-        _compare(dataset, KNOWN[name], data_dir)
-    return dataset
+
+def build_spec(config: RunConfig) -> DatasetSpec:
+    """Describes the dataset of a run, without reading it if it is a known one.
+
+    It is opened, too, if the config asks for the number of examples of each class.
+    """
+    if config.class_weights != BALANCED:
+        return _describe(config.dataset, config.data_dir)
+    dataset = build_dataset(config)
+    labels = splits.build_splits(config, dataset)[0].labels()
+    counts = np.bincount(labels, minlength=dataset.num_classes)
+    spec = KNOWN.get(dataset.name) or _spec_of(dataset)
+    return dataclasses.replace(spec, counts=tuple(counts.tolist()))
+
+
+def build_dataset(config: RunConfig) -> Dataset:
+    """Opens the dataset of a run."""
+    return _open(config.dataset, config.data_dir)
+
+
+def _describe(config: DatasetConfig, data_dir: str | None) -> DatasetSpec:
+    if config.name in KNOWN:
+        return KNOWN[config.name]
+    return _spec_of(_open(config, data_dir))
+
+
+def _spec_of(opened: Dataset) -> DatasetSpec:
+    return DatasetSpec(
+        opened.num_classes,
+        opened.image_size,
+        len(opened.train),
+        len(opened.test),
+        label_sets=opened.label_sets,
+    )
 
 
 # The readers are imported when called, because scikit-learn and tensorflow-datasets take 2 s and
 # 1 s to import.
-def _open_folder(
-    name: str, test_fraction: float, all_images: bool, hold_out_by_name: bool
-) -> Dataset:
-    from rattn_jax.data import image_folder
+def _open(config: DatasetConfig, data_dir: str | None) -> Dataset:
+    kind, path = split_place(config.name)
+    dataset = _open_place(config, kind, path) if kind else _open_known(config, data_dir)
+    if config.classes:
+        return in_order(dataset, config.classes, "dataset.classes")
+    if not kind:
+        return dataset
+    place = epath.Path(path).expanduser()
+    folder = place if place.is_dir() else place.parent
+    if config.classes is None and (stated := read_classes(folder)) is not None:
+        return in_order(dataset, stated, str(folder / CLASSES_FILE))
+    names = dataset.class_names
+    if are_numbers(names) and names != tuple(sorted(names, key=int)):
+        note = (
+            "classes are in alphabetical order: dataset.classes, or a classes.txt, states another"
+        )
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
+    return dataset
 
-    path = name.removeprefix(FOLDER)
-    class_names, train, test, notes = image_folder.open_folder(path, all_images=all_images)
-    parts = {"train": train.paths(), "test": test.paths() if test else {}}
-    files = {f"{part}/{file}": path for part in parts for file, path in parts[part].items()}
-    names_in_class = (file.partition("/")[2] for file in parts["train"])
-    hashes = splits.hash_names(names_in_class) if hold_out_by_name else None
-    dataset = _complete(name, class_names, train, test, None, test_fraction, hashes)
-    return dataclasses.replace(dataset, notes=notes, files=files)
+
+def _open_known(config: DatasetConfig, data_dir: str | None) -> Dataset:
+    """Opens a dataset that has a name."""
+    if config.name == "digits":
+        from rattn_jax.data import digits
+
+        dataset = digits.open_digits()
+    else:
+        dataset = _open_tfds(config, data_dir)
+    if config.name in KNOWN:
+        _compare(dataset, KNOWN[config.name], data_dir)
+    return dataset
 
 
-def _open_tfds(
-    name: str, data_dir: str | None, train_split: str, test_split: str | None, test_fraction: float
-) -> Dataset:
+def _open_place(config: DatasetConfig, kind: str, path: str) -> Dataset:
+    """Opens one's own data."""
+    from rattn_jax.data import image_folder, image_shards, image_table
+
+    if kind == FOLDER:
+        found = image_folder.open_folder(path, all_images=config.all_images)
+    else:
+        columns = Columns(
+            config.image_column, config.label_column, config.split_column, config.label_separator
+        )
+        read = image_table.open_table if kind == TABLE else image_shards.open_shards
+        found = read(path, columns)
+    if any(name.lower().endswith(".gif") for name in found.files):
+        note = "of an animation the first frame is read"
+        found = dataclasses.replace(found, notes=(*found.notes, note))
+    hashes = splits.hash_names(found.train_names) if config.hold_out_by_name else None
+    return _complete(config, found, hashes=hashes)
+
+
+def _open_tfds(config: DatasetConfig, data_dir: str | None) -> Dataset:
     from rattn_jax.data import cifar, tfds
 
+    name, test_split = config.name, config.test_split
     if name in cifar.BUILDERS:
         builder = cifar.open_cifar(name, data_dir)
     else:
@@ -135,36 +163,46 @@ def _open_tfds(
             hint = "`rattn prepare imagenet` writes it from ILSVRC's archives; "
         builder = tfds.open_prepared(name, data_dir, hint)
     names = tfds.class_names(builder)
-    train = tfds.TfdsSource(builder, train_split)
+    train = tfds.TfdsSource(builder, config.train_split)
     if test_split is None:
         known = ("test", "validation")
         test_split = next((split for split in known if split in builder.info.splits), None)
     test = tfds.TfdsSource(builder, test_split) if test_split else None
-    return _complete(name, names, train, test, tfds.image_size(builder), test_fraction)
+    found = Parts(names, train, test, train_names=())
+    return _complete(config, found, image_size=tfds.image_size(builder))
 
 
 def _complete(
-    name: str,
-    class_names: tuple[str, ...],
-    train: Source,
-    test: Source | None,
-    image_size: int | None,
-    test_fraction: float,
+    config: DatasetConfig,
+    found: Parts,
+    image_size: int | None = None,
     hashes: np.ndarray | None = None,
 ) -> Dataset:
     """Creates the dataset; without a test split, holds out a part of the training examples."""
+    train, test = found.train, found.test
     if test is None:
-        labels, num_classes = train.labels(), len(class_names)
-        held_out = splits.hold_out_fraction(labels, test_fraction, num_classes, hashes)
+        labels, num_classes = splits.strata(train, len(found.class_names), found.label_sets)
+        held_out = splits.hold_out_fraction(labels, config.test_fraction, num_classes, hashes)
         rest = splits.remaining(len(train), held_out)
         train, test = Subset(train, rest), Subset(train, held_out)
         hashes = None if hashes is None else hashes[rest]
     if not len(train) or not len(test):
         raise UsageError(
-            f"dataset.name={name!r} has {len(train)} training and {len(test)} test images: must be "
-            "at least one of each; add images"
+            f"dataset.name={config.name!r} has {len(train)} training and {len(test)} test images: "
+            "must be at least one of each; add images"
         )
-    return Dataset(name, class_names, train, test, image_size, name_hashes=hashes)
+    return Dataset(
+        config.name,
+        found.class_names,
+        train,
+        test,
+        image_size,
+        notes=found.notes,
+        files=found.files,
+        containers=found.containers,
+        name_hashes=hashes,
+        label_sets=found.label_sets,
+    )
 
 
 def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
@@ -186,28 +224,3 @@ def _compare(dataset: Dataset, spec: DatasetSpec, data_dir: str | None) -> None:
                 len(split),
                 published,
             )
-
-
-def build_spec(config: RunConfig) -> DatasetSpec:
-    """Describes the dataset of a run without reading it, if it is a known one."""
-    dataset = config.dataset
-    return dataset_spec(
-        dataset.name,
-        config.data_dir,
-        test_fraction=dataset.test_fraction,
-        all_images=dataset.all_images,
-        hold_out_by_name=dataset.hold_out_by_name,
-    )
-
-
-def build_dataset(config: RunConfig) -> Dataset:
-    """Opens the dataset of a run."""
-    return open_dataset(
-        config.dataset.name,
-        config.data_dir,
-        train_split=config.dataset.train_split,
-        test_split=config.dataset.test_split,
-        test_fraction=config.dataset.test_fraction,
-        all_images=config.dataset.all_images,
-        hold_out_by_name=config.dataset.hold_out_by_name,
-    )

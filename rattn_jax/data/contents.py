@@ -24,6 +24,7 @@ _END = 4096  # bytes at the beginning and at the end of a file
 _NUM_LABELS = 1_000  # of a split
 _NUM_THREADS = 16
 _SHOWN = 3  # classes in a message
+_CONTAINER = "file "  # how names of files begin that hold many images
 
 Contents = Mapping[str, Sequence[int]]
 
@@ -38,13 +39,19 @@ def read_contents(dataset: Dataset) -> Contents:
     object store, where each file would be a request, only names count. This takes under a second
     for 100,000 files, once the system has them in memory.
 
-    Other sets have the number of examples of each split and a CRC-32 of 1,000 labels, evenly
-    spread: an example is known by its position and class, since the bytes of its image depend on
-    who has prepared the set.
+    Tables and shards that hold the images are files of which the same is known, and a CRC-32 of all
+    labels. Other sets have the number of examples of each split and a CRC-32 of 1,000 labels,
+    evenly spread: an example is known by its position and class, since the bytes of its image
+    depend on who has prepared the set.
     """
     if dataset.files:
         return _read_files(list(dataset.files), list(dataset.files.values()))
     splits = {"train": dataset.train, "test": dataset.test}
+    if dataset.containers:
+        names = [_CONTAINER + name for name in dataset.containers]
+        found = _read_files(names, list(dataset.containers.values()))
+        labels = {name: zlib.crc32(split.labels().tobytes()) for name, split in splits.items()}
+        return {**found, **{name: [len(splits[name]), crc] for name, crc in labels.items()}}
     return {name: [len(split), _crc_of_labels(split)] for name, split in splits.items()}
 
 
@@ -82,13 +89,16 @@ def changes(before: Contents, now: Contents) -> str:
             what = "changed"
         else:
             continue
-        counts["/".join(name.split("/")[:2]), what] += 1
+        is_image = "/" in name and not name.startswith(_CONTAINER)
+        counts["/".join(name.split("/")[:2]) if is_image else name, what] += 1
     texts = [_count(count, group, what) for (group, what), count in counts.items()]
     more = [f"{counts.total()} in all"] if len(texts) > _SHOWN else []
     return ", ".join(texts[:_SHOWN] + more)
 
 
 def _count(count: int, group: str, what: str) -> str:
+    if group.startswith(_CONTAINER):
+        return f"{group} {what}"
     if "/" not in group:
         return f"split {group} {what}"
     return f"{count} image{'s' * (count > 1)} of {group} {what}"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from etils import epath
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,6 +79,34 @@ class ArraySource:
         return self._labels
 
 
+class FileSource:
+    """A split of image files. See `Source`.
+
+    Args:
+        files: the images.
+        labels: their classes, int32 [N].
+    """
+
+    def __init__(self, files: Sequence[epath.Path], labels: np.ndarray) -> None:
+        self._files, self._labels = files, labels
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, position: int) -> Example:
+        file, label = self._files[position], int(self._labels[position])
+        data = file.read_bytes()
+        return Example(position, str(file), file.name, data, label, label, upright=True)
+
+    def name(self, position: int) -> str:
+        """See `Source`."""
+        return str(self._files[position])
+
+    def labels(self) -> np.ndarray:
+        """See `Source`."""
+        return self._labels
+
+
 class Subset:
     """Some examples of a source, in the order of `positions`."""
 
@@ -99,6 +128,63 @@ class Subset:
         return self._source.labels()[self._positions]
 
 
+class Relabelled:
+    """A source with other numbers for its classes. Labels that are out of range stay so.
+
+    Args:
+        source: the source.
+        numbers: the number of each class in its place, int32 [classes].
+    """
+
+    def __init__(self, source: Source, numbers: np.ndarray) -> None:
+        self._source, self._numbers = source, numbers
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, position: int) -> Example:
+        example = self._source[position]
+        label, clean = self._numbered(np.array([example.label, example.clean_label])).tolist()
+        return dataclasses.replace(example, label=label, clean_label=clean)
+
+    def name(self, position: int) -> str:
+        """See `Source`."""
+        return self._source.name(position)
+
+    def labels(self) -> np.ndarray:
+        """See `Source`."""
+        return self._numbered(self._source.labels())
+
+    def _numbered(self, labels: np.ndarray) -> np.ndarray:
+        known = (labels >= 0) & (labels < len(self._numbers))
+        return np.where(known, self._numbers[np.where(known, labels, 0)], labels).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """What a reader of one's own data has found.
+
+    Attributes:
+        class_names: names of the classes, in the order of the labels.
+        train: the training examples.
+        test: the test examples; None if there is no such part.
+        train_names: names of the training examples within their class, by which some are held out.
+        notes: see `Dataset`.
+        files: see `Dataset`.
+        containers: see `Dataset`.
+        label_sets: see `Dataset`.
+    """
+
+    class_names: tuple[str, ...]
+    train: Source
+    test: Source | None
+    train_names: Sequence[str]
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    containers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    label_sets: np.ndarray | None = None
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Training and test split of a dataset.
@@ -112,8 +198,11 @@ class Dataset:
         notes: lines for the user: what was left out, and what else one would not expect.
         files: paths of all images by their names, such as "train/cat/1.jpg", which do not change
             when the folder moves; empty where images are not files of their own.
+        containers: paths of the files that hold many images each, by their names in the dataset.
         name_hashes: hashes of the training examples' names, uint64 [N], by which examples are held
             out; None: by their positions.
+        label_sets: where an image may have several classes: the sets of classes that labels stand
+            for, uint8 [labels, classes], 1 for those that an image has; None: a label is a class.
     """
 
     name: str
@@ -123,12 +212,19 @@ class Dataset:
     image_size: int | None
     notes: tuple[str, ...] = ()
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    containers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name_hashes: np.ndarray | None = None
+    label_sets: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels: that of the classes, or of their sets."""
+        return self.num_classes if self.label_sets is None else len(self.label_sets)
 
     def summary(self) -> str:
         """What was found, in a line, and the notes, each in another one."""
@@ -158,9 +254,14 @@ class DatasetSpec:
         image_size: height and width of the input of networks for it, in pixels; None: unknown.
         num_train: training examples.
         num_test: test examples.
+        counts: training examples of each class, without those that are held out; empty where
+            `class_weights` does not ask for them.
+        label_sets: see `Dataset`.
     """
 
     num_classes: int
     image_size: int | None
     num_train: int
     num_test: int
+    counts: tuple[int, ...] = ()
+    label_sets: np.ndarray | None = dataclasses.field(default=None, compare=False)

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from rattn_jax.config.schema import FOLDER
-from rattn_jax.data.dataset import Example
+from rattn_jax.data.dataset import FileSource, Parts
 from rattn_jax.data.image_files import LeftOut, entries_of, images_below, no_image
 from rattn_jax.data.image_layout import (
     Classes,
@@ -31,66 +31,23 @@ from rattn_jax.errors import UsageError
 _SUFFIXES_BEFORE = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
-class FolderSource:
-    """Files and their classes. See `Source`.
+class _Part(NamedTuple):
+    """The images of a part.
 
-    Args:
-        files: the images.
-        labels: their classes, int32 [N].
-        names: their names in the dataset, such as "cat/1.jpg".
+    Attributes:
+        source: the images.
+        names: their names in the part, such as "cat/1.jpg", which do not change when it moves.
+        paths: where they lie.
         num_below: number of them that are in folders below those of the classes.
-
-    Attributes:
-        num_below: see above.
     """
 
-    def __init__(
-        self, files: list[epath.Path], labels: np.ndarray, names: list[str], num_below: int
-    ) -> None:
-        self._files, self._labels, self._names, self.num_below = files, labels, names, num_below
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, position: int) -> Example:
-        file, label = self._files[position], int(self._labels[position])
-        data = file.read_bytes()
-        return Example(position, str(file), file.name, data, label, label, upright=True)
-
-    def name(self, position: int) -> str:
-        """See `Source`."""
-        return str(self._files[position])
-
-    def paths(self) -> dict[str, str]:
-        """Paths of all images by their names, which do not change when the folder moves."""
-        return dict(zip(self._names, map(str, self._files), strict=True))
-
-    def labels(self) -> np.ndarray:
-        """See `Source`."""
-        return self._labels
-
-    def has_suffix(self, suffix: str) -> bool:
-        """Whether one of the files has this suffix, in lower case."""
-        return any(file.suffix.lower() == suffix for file in self._files)
+    source: FileSource
+    names: Sequence[str]
+    paths: Sequence[str]
+    num_below: int
 
 
-class Folder(NamedTuple):
-    """The contents of a folder.
-
-    Attributes:
-        class_names: names of the classes, in alphabetical order.
-        train: the training images.
-        test: the test images; None without a folder of them.
-        notes: lines for the user: what was left out, and what else one would not expect.
-    """
-
-    class_names: tuple[str, ...]
-    train: FolderSource
-    test: FolderSource | None
-    notes: tuple[str, ...]
-
-
-def open_folder(path: epath.PathLike, *, all_images: bool = True) -> Folder:
+def open_folder(path: epath.PathLike, *, all_images: bool = True) -> Parts:
     """Lists the images of a folder, in alphabetical order so that their indices are stable.
 
     Names of classes that differ only in Unicode's normal form are one name.
@@ -137,14 +94,24 @@ def open_folder(path: epath.PathLike, *, all_images: bool = True) -> Folder:
         notes.append(f"{below:,} of them are in folders below those of the classes")
     if test is not None and (lacking := _without_images(test, names)):
         notes.append(f"{len(lacking)} of the classes have no test images: {list_names(lacking)}")
-    if any(source.has_suffix(".gif") for source in (train, test) if source):
-        notes.append("of an animation the first frame is read")
-    return Folder(names, train, test, tuple(notes))
+    parts = {"train": train, "test": test} if test else {"train": train}
+    return Parts(
+        names,
+        train.source,
+        test.source if test else None,
+        train_names=[name.partition("/")[2] for name in train.names],
+        notes=tuple(notes),
+        files={
+            f"{part}/{name}": path
+            for part, found in parts.items()
+            for name, path in zip(found.names, found.paths, strict=True)
+        },
+    )
 
 
 def _list_images(
     classes: Classes, names: Sequence[str], read: Callable[[epath.Path], list[epath.Path]]
-) -> FolderSource:
+) -> _Part:
     """The images of a part, class after class."""
     files: list[epath.Path] = []
     image_names: list[str] = []
@@ -161,12 +128,12 @@ def _list_images(
             counts[-1] += len(images)
             files += images
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return FolderSource(files, labels, image_names, num_below)
+    return _Part(FileSource(files, labels), image_names, [*map(str, files)], num_below)
 
 
-def _without_images(source: FolderSource, names: Sequence[str]) -> list[str]:
+def _without_images(part: _Part, names: Sequence[str]) -> list[str]:
     """Names of the classes of which a part has no image."""
-    counts = np.bincount(source.labels(), minlength=len(names))
+    counts = np.bincount(part.source.labels(), minlength=len(names))
     return [name for name, count in zip(names, counts, strict=True) if not count]
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from etils import epath
 
+from rattn_jax.data.class_order import CLASSES_FILE
 from rattn_jax.data.image_files import (
     LeftOut,
     entries_of,
@@ -23,12 +24,12 @@ from rattn_jax.data.image_files import (
 )
 from rattn_jax.errors import UsageError
 
-_TRAIN, _TEST, _VALIDATION = "train", "test", "validation"
+TRAIN, TEST, VALIDATION = "train", "test", "validation"
 # Usual names of the parts, in any case, as in "Training", "test_set" and "val-images".
 _WORDS = {
-    _TRAIN: {"train", "training", "trn"},
-    _TEST: {"test", "testing", "tst"},
-    _VALIDATION: {"val", "valid", "validation", "dev", "development", "eval", "evaluation"},
+    TRAIN: {"train", "training", "trn"},
+    TEST: {"test", "testing", "tst"},
+    VALIDATION: {"val", "valid", "validation", "dev", "development", "eval", "evaluation"},
 }
 _ENDINGS = r"(?:[\W_]*(?:set|data|images?|imgs?|pictures|photos|split|folder))?"
 _NAMES = {
@@ -71,10 +72,10 @@ def find_layout(root: epath.Path, left_out: LeftOut) -> Layout:
     folders = _folders_in(root, left_out)
     notes = _settle_flat_parts(folders)
     parts = {
-        part: [f for f in folders if _part(f.name) == part and has_folders(f)] for part in _WORDS
+        part: [f for f in folders if part_of(f.name) == part and has_folders(f)] for part in _WORDS
     }
-    train_root = _only(parts[_TRAIN], root)
-    test_root = _only(parts[_TEST] or parts[_VALIDATION], root)
+    train_root = _only(parts[TRAIN], root)
+    test_root = _only(parts[TEST] or parts[VALIDATION], root)
     if test_root is None:
         _refuse_lookalikes(root, [f for f in folders if f != train_root])
         notes.append(f"no folder of test images in {root}: a part of each class is held out")
@@ -113,8 +114,8 @@ def count_below(folder: epath.Path, images: Iterable[epath.Path]) -> int:
         UsageError: folders for training and for test images are among those below.
     """
     below = [path.parts[len(folder.parts) : -1] for path in images]
-    parts = {_part(inner[0]) for inner in {*below} if inner} - {None}
-    if _TRAIN in parts and len(parts) > 1:
+    parts = {part_of(inner[0]) for inner in {*below} if inner} - {None}
+    if TRAIN in parts and len(parts) > 1:
         raise UsageError(
             f"class folder {folder} has folders for training and for test images: they must be "
             f"outside, as in train/{folder.name} and test/{folder.name}; move them"
@@ -128,9 +129,15 @@ def list_names(names: Iterable[str]) -> str:
     return ", ".join(ordered[:_MAX_NAMES]) + (", ..." if ordered[_MAX_NAMES:] else "")
 
 
-def _part(name: str) -> str | None:
+def part_of(name: str) -> str | None:
     """The part that a folder of this name holds."""
     return next((part for part, names in _NAMES.items() if names.fullmatch(name)), None)
+
+
+def part_of_file(name: str) -> str | None:
+    """The part that is a word of a file's name, as in train-00000-of-00001.parquet."""
+    found = {part_of(word) for word in re.split(r"[\W_\d]+", name)} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def _folders_in(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
@@ -143,6 +150,8 @@ def _folders_in(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
             left_out.add("linked to a folder above", entry.name)
         elif entry.is_dir():
             found.append(entry)
+        elif entry.name == CLASSES_FILE:
+            continue
         elif is_image(entry):
             left_out.add("beside class folders", entry.name)
         else:
@@ -163,13 +172,13 @@ def _settle_flat_parts(folders: list[epath.Path]) -> list[str]:
         Lines about them. A folder "train" of images beside class folders is a class.
     """
     notes = []
-    flat = [f for f in folders if _part(f.name) and not has_folders(f)]
+    flat = [f for f in folders if part_of(f.name) and not has_folders(f)]
     others = [f for f in folders if f not in flat]
     for folder in flat:
         if not any(is_image(entry) for entry in entries_of(folder)):
             folders.remove(folder)
             notes.append(f"{folder} is not read: it has neither images nor class folders")
-        elif _part(folder.name) == _TRAIN and others and not any(_part(f.name) for f in others):
+        elif part_of(folder.name) == TRAIN and others and not any(part_of(f.name) for f in others):
             notes.append(f"{folder} has no class folders, and is taken for a class")
         else:
             raise UsageError(
@@ -192,8 +201,8 @@ def _only(folders: Collection[epath.Path], root: epath.Path) -> epath.Path | Non
 def _refuse_lookalikes(root: epath.Path, folders: Sequence[epath.Path]) -> None:
     """Refuses what would be classes, and may be parts: seg_train and seg_test."""
     words = {f.name: set(re.split(r"[\W_\d]+", f.name.lower())) for f in folders}
-    train = [name for name, found in words.items() if found & _WORDS[_TRAIN]]
-    test = [name for name, found in words.items() if found & {*_WORDS[_TEST], *_WORDS[_VALIDATION]}]
+    train = [name for name, found in words.items() if found & _WORDS[TRAIN]]
+    test = [name for name, found in words.items() if found & {*_WORDS[TEST], *_WORDS[VALIDATION]}]
     if train and test and any(has_folders(root / name) for name in train):
         raise UsageError(
             f"{root} has the folders {list_names({*train, *test})}, which may be parts or classes: "

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jax.sharding import Mesh
 
-from rattn_jax.config.schema import DatasetConfig, RunConfig
+from rattn_jax.config.schema import BALANCED, DatasetConfig, RunConfig
 from rattn_jax.data.batches import (
     Batch,
     Data,
@@ -25,7 +25,7 @@ from rattn_jax.data.batches import (
 )
 from rattn_jax.data.dataset import Source, Subset
 from rattn_jax.data.read import BadExamples, Split, load_split
-from rattn_jax.data.sampling import evaluation_indices, training_indices
+from rattn_jax.data.sampling import class_members, evaluation_indices, training_indices
 from rattn_jax.data.stream import (
     StreamOptions,
     TrainingBatch,
@@ -116,6 +116,7 @@ class ResidentLoader:
         mesh: devices.
         seed: seed of the run.
         batch_size: size of the global batch.
+        balanced: whether training takes as many examples of each class; see `sampling.py`.
     """
 
     resident = True
@@ -129,9 +130,11 @@ class ResidentLoader:
         *,
         seed: int,
         batch_size: int,
+        balanced: bool = False,
     ) -> None:
         self._mesh, self._shard = mesh, process_shard()
         self._seed, self._batch_size, self._num_train = seed, batch_size, len(train)
+        self._members = class_members(train.clean_labels) if balanced else None
         self.normalization = normalization
         self._train = replicate(ResidentData(train.images, train.labels, normalization), mesh)
         self._evaluated = {
@@ -172,7 +175,7 @@ class ResidentLoader:
         """See `Loader`."""
 
     def _indices(self, step: int) -> np.ndarray:
-        return training_indices(self._seed, step, self._batch_size, self._num_train)
+        return training_indices(self._seed, step, self._batch_size, self._num_train, self._members)
 
 
 class StreamedLoader:
@@ -203,6 +206,8 @@ class StreamedLoader:
         excluded: frozenset[str],
     ) -> None:
         self._source, self._evaluated = train, evaluated
+        balanced = config.dataset.sampling == BALANCED
+        self._members = class_members(train.labels()) if balanced else None
         self.normalization = normalization
         self._mesh, self._config, self._excluded = mesh, config, excluded
         self._options, self._eval_options = (
@@ -289,6 +294,7 @@ class StreamedLoader:
             seed=self._config.seed,
             crop_area=self._config.augmentation.resized_crop_area,
             max_bad_examples=self._config.dataset.max_bad_examples,
+            members=self._members,
         )
 
 

@@ -3,10 +3,12 @@
 loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
 """
 
+from functools import partial
+
 import numpy as np
 from jax.sharding import Mesh
 
-from rattn_jax.config.schema import DatasetConfig, RunConfig
+from rattn_jax.config.schema import BALANCED, DatasetConfig, RunConfig
 from rattn_jax.data.batches import (
     FIXED_NORMALIZATIONS,
     Normalization,
@@ -99,30 +101,32 @@ def open_loader(
     exclude_file = config.dataset.test_exclude_file
     excluded = read_exclude_file(exclude_file) if exclude_file else frozenset()
     if fits_device(config, sizes, len(dataset.train), len(dataset.test)):
-        train_split = load_split(
-            train,
-            size=sizes.train,
-            num_classes=dataset.num_classes,
+        load = partial(
+            load_split,
+            num_classes=dataset.num_labels,
             num_threads=num_threads(config.dataset),
             exact=config.dataset.exact_pixels,
-            bad_examples=BadExamples(config.dataset.max_bad_examples),
         )
+        bad_examples = BadExamples(config.dataset.max_bad_examples)
+        train_split = load(train, size=sizes.train, bad_examples=bad_examples)
         splits = {
-            name: load_split(
+            name: load(
                 source,
                 size=sizes.eval,
-                num_classes=dataset.num_classes,
                 crop_fraction=config.dataset.eval_crop_fraction,
-                num_threads=num_threads(config.dataset),
-                exact=config.dataset.exact_pixels,
                 excluded=excluded if name == "test" else frozenset(),
             )
             for name, source in evaluated.items()
         }
         normalization = kept or _normalization(config, train_split.images)
-        seed, batch_size = config.seed, config.batch_size
         return ResidentLoader(
-            train_split, splits, normalization, mesh, seed=seed, batch_size=batch_size
+            train_split,
+            splits,
+            normalization,
+            mesh,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            balanced=config.dataset.sampling == BALANCED,
         )
     return StreamedLoader(
         train,
@@ -131,7 +135,7 @@ def open_loader(
         mesh,
         config,
         sizes,
-        dataset.num_classes,
+        dataset.num_labels,
         excluded,
     )
 

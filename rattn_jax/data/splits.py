@@ -89,6 +89,17 @@ def hold_out_fraction(
     return np.flatnonzero(is_held_out)
 
 
+def strata(
+    source: Source, num_classes: int, label_sets: np.ndarray | None
+) -> tuple[np.ndarray, int]:
+    """What examples are held out by: classes, int32 [N], and their number.
+
+    Images that may have several classes, whose sets are often of one image, are one class.
+    """
+    labels = source.labels()
+    return (labels, num_classes) if label_sets is None else (np.zeros_like(labels), 1)
+
+
 def remaining(total: int, held_out: np.ndarray) -> np.ndarray:
     """Positions below `total` that are not held out, ascending."""
     keep = np.ones(total, bool)
@@ -130,6 +141,7 @@ def build_splits(config: RunConfig, dataset: Dataset) -> tuple[Source, dict[str,
         noisy = NoisySource(train, LabelNoise(matrix, config.seed))
     if not count:
         return noisy, evaluated
-    held_out = hold_out_count(train.labels(), count, dataset.num_classes, dataset.name_hashes)
+    labels, num_classes = strata(train, dataset.num_classes, dataset.label_sets)
+    held_out = hold_out_count(labels, count, num_classes, dataset.name_hashes)
     evaluated["validation"] = Subset(train, held_out)
     return Subset(noisy, remaining(len(train), held_out)), evaluated

@@ -15,7 +15,7 @@ import numpy as np
 from rattn_jax.data.dataset import Source
 from rattn_jax.data.images import center_box, random_box
 from rattn_jax.data.read import BadExample, Loaded, bad_test_example, load
-from rattn_jax.data.sampling import training_index
+from rattn_jax.data.sampling import Members, training_index
 from rattn_jax.parallel.mesh import WHOLE, ProcessShard
 
 _CROP_STREAM = 0x43524F50  # keeps crops apart from the order of examples, which has the same seed
@@ -94,6 +94,7 @@ def training_batches(
     seed: int,
     crop_area: tuple[float, float] | None,
     max_bad_examples: int,
+    members: Members | None = None,
 ) -> Generator[TrainingBatch]:
     """Yields the batches of some steps, in order.
 
@@ -107,6 +108,7 @@ def training_batches(
         seed: seed of the run.
         crop_area: see `random_box`; None takes the largest center square.
         max_bad_examples: number of consecutive bad examples after which to give up.
+        members: see `training_indices`.
 
     Raises:
         DataError: a label is out of range.
@@ -116,7 +118,7 @@ def training_batches(
 
     def read(position: int) -> tuple[Loaded, list[BadExample]]:
         place = options.place(*divmod(position, local))
-        index = training_index(seed, place, len(source))
+        index = training_index(seed, place, len(source), members)
         box = whole if crop_area is None else random_box(_crop_draws(seed, place), crop_area)
         bad: list[BadExample] = []
         while len(bad) <= max_bad_examples:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from rattn_jax.config.schema import SIGMOID
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Source, Subset
 from rattn_jax.data.read import read_exclude_file
@@ -36,6 +37,11 @@ def open_split(
         UsageError: no such split, or a dataset that cannot be opened or has other classes.
     """
     config = network.config
+    if config.loss == SIGMOID:
+        raise UsageError(
+            "errors of single examples are of one class an image, and this run has several "
+            "(config.loss='sigmoid'): evaluate its latest checkpoint with rattn evaluate"
+        )
     dataset = build_dataset(config)
     for note in dataset.notes:
         logging.warning("%s", note)

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from rattn_jax.config.schema import FOLDER
+from rattn_jax.config.schema import SIGMOID, split_place
 from rattn_jax.data.batches import normalize
 from rattn_jax.data.images import center_box, load_crop, to_rgb, to_upright_rgb
 from rattn_jax.errors import UsageError
@@ -39,13 +39,13 @@ class Classifier(SavedRun):
         """The same network with its dataset elsewhere; None changes nothing.
 
         Args:
-            data_dir: TFDS's folder or, if the dataset is a folder of images, that folder.
+            data_dir: TFDS's folder or, if the dataset is one's own, where that lies.
         """
         if data_dir is None:
             return self
         config = dataclasses.replace(self.config, data_dir=data_dir)
-        if config.dataset.name.startswith(FOLDER):
-            dataset = dataclasses.replace(config.dataset, name=FOLDER + data_dir)
+        if kind := split_place(config.dataset.name)[0]:
+            dataset = dataclasses.replace(config.dataset, name=kind + data_dir)
             config = dataclasses.replace(config, dataset=dataset)
         return dataclasses.replace(self, config=config)
 
@@ -141,13 +141,17 @@ class Classifier(SavedRun):
             name: ModuleMaps(*(np.asarray(x, np.float32) for x in maps[name]))
             for name in in_order(maps)
         }
-        return np.asarray(jax.nn.softmax(logits)), as_float
+        return np.asarray(self.to_probabilities(logits)), as_float
 
     def logits(self, variables: Any, images: Array) -> Array:
         """Logits float32 [B, classes] of uint8 images [B, image_size, image_size, 3]; traceable."""
         inputs = normalize(images, self.normalization)
         logits: Any = self.model.apply(variables, inputs, train=False)
         return logits
+
+    def to_probabilities(self, logits: Array) -> Array:
+        """Probabilities of the classes, which with the sigmoid loss do not add up to 1."""
+        return jax.nn.sigmoid(logits) if self.config.loss == SIGMOID else jax.nn.softmax(logits)
 
     def logits_and_maps(self, variables: Any, images: Array) -> tuple[Array, dict[str, ModuleMaps]]:
         """`logits`, and the maps of all attention modules by name; traceable.
@@ -180,7 +184,9 @@ class Classifier(SavedRun):
 
     @cached_property
     def _probabilities(self) -> Any:
-        return jax.jit(lambda variables, images: jax.nn.softmax(self.logits(variables, images)))
+        return jax.jit(
+            lambda variables, images: self.to_probabilities(self.logits(variables, images))
+        )
 
 
 def load(workdir: epath.PathLike, step: int | str = LAST) -> Classifier:

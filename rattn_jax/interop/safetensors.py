@@ -8,7 +8,7 @@ import json
 
 from etils import epath
 
-from rattn_jax.config.schema import FOLDER
+from rattn_jax.config.schema import split_place
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.examples import split_logits
 from rattn_jax.inference.network import Classifier
@@ -65,8 +65,9 @@ def export_folder(
         evaluation = compare(_SPLIT, labels, logits, exact)
     record = json.loads((network.folder / RECORD).read_text())
     record["config"] |= {key: None for key in _LOCAL_KEYS if key in record["config"]}
-    if (name := network.config.dataset.name).startswith(FOLDER):  # without its path
-        record["config"]["dataset"]["name"] = FOLDER + epath.Path(name.removeprefix(FOLDER)).name
+    kind, place = split_place(network.config.dataset.name)
+    if kind:  # without its path
+        record["config"]["dataset"]["name"] = kind + epath.Path(place).name
     record |= {"step": network.step, "evaluation": evaluation and dataclasses.asdict(evaluation)}
     card = write_card(network, record, dtype, evaluation, note)
     files = {

@@ -144,7 +144,7 @@ def _result(
     return _Result(
         rate.text,
         f"{split} error (95 % interval {rate.interval}, {counts[split]:,} images) after "
-        f"{last['step']:,} updates, {state}",
+        f"{last['step']:,} updates, {state}{_several_classes(last)}",
         [
             (
                 name,
@@ -156,6 +156,16 @@ def _result(
             for name in _SPLITS
             if name in newest
         ],
+    )
+
+
+def _several_classes(row: Mapping[str, Any]) -> str:
+    """What is measured where images have several classes."""
+    if row.get("mean_average_precision") is None:
+        return ""
+    return (
+        f"; mean average precision {row['mean_average_precision']:.4f}, F1 {row['f1_macro']:.4f} "
+        f"(mean of the classes), {row['f1_micro']:.4f} (of all decisions)"
     )
 
 
@@ -173,14 +183,23 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Markup:
 
     def lines(key: str) -> list[Series]:
         return [
-            Series(split, [(row["step"], row[key]) for row in rows if row["split"] == split])
+            Series(
+                split,
+                [(row["step"], row[key]) for row in rows if row["split"] == split and key in row],
+            )
             for split in _SPLITS
         ]
 
     rates = {row["step"]: row["learning_rate"] for row in rows}
     rate = [Series("learning rate", sorted(rates.items()))]
+    precision = lines("mean_average_precision")
     return charts(
         [
+            *(
+                [chart("Mean average precision", "of the classes", precision, Axis(percent))]
+                if any(series.points for series in precision)
+                else []
+            ),
             chart("Error", "top-1", lines("error_top1"), Axis(percent, low=0.0)),
             chart("Loss", "cross entropy in nats", lines("loss"), Axis(number, low=0.0)),
             chart("Learning rate", "of the last update", rate, Axis(number, log=True)),

@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from rattn_jax.config.load import absolute_place, flatten, with_new_names
-from rattn_jax.config.schema import FOLDER
+from rattn_jax.config.schema import RunConfig, split_place
 from rattn_jax.errors import UsageError
 
 # Keys that may change when a run is resumed, because they do not change its results.
@@ -101,16 +101,18 @@ def places(config: Any) -> dict[str, str]:
 
 def _is_elsewhere(key: str, before: Any, now: Any, data: Any) -> bool:
     """Whether a key says only where the same data lies, of which the record has the contents."""
-    both_folders = str(before).startswith(FOLDER) and str(now).startswith(FOLDER)
-    return PLACES.get(key) in data and (both_folders if key == "dataset.name" else before and now)
+    if key == "dataset.name":
+        before, now = split_place(str(before))[0], split_place(str(now))[0]
+    return PLACES.get(key) in data and bool(before and now)
 
 
 def _difference_of_configs(old: Any, new: Any, data: Any) -> str:
-    old, new = with_new_names(old), _as_json(new)
+    old, new = _as_json(with_new_names(old)), _as_json(new)
     before, now = flatten(old) | places(old), flatten(new) | places(new)
+    defaults = flatten(_as_json(RunConfig().to_dict()))
     for key in sorted(before.keys() | now.keys()):
-        if key not in before and not now[key]:
-            continue  # a key that did not exist then, and is off
+        if key not in before and (not now[key] or now[key] == defaults.get(key)):
+            continue  # a key that did not exist then, and is off or as always
         then, value = before.get(key), now.get(key)
         if key in FREE_KEYS or then == value or _is_elsewhere(key, then, value, data):
             continue

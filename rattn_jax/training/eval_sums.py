@@ -48,7 +48,15 @@ def empty(num_classes: int) -> EvalSums:
     )
 
 
-def add(sums: EvalSums, logits: Array, labels: Array, mask: Array, axis_name: str) -> EvalSums:
+def add(
+    sums: EvalSums,
+    logits: Array,
+    labels: Array,
+    mask: Array,
+    axis_name: str,
+    losses: Array | None = None,
+    probabilities: Array | None = None,
+) -> EvalSums:
     """Adds a batch to the sums.
 
     Args:
@@ -57,6 +65,8 @@ def add(sums: EvalSums, logits: Array, labels: Array, mask: Array, axis_name: st
         labels: int32 [B].
         mask: bool [B], False for examples that do not count.
         axis_name: mapped axis of the replicas, whose shards follow each other.
+        losses: see `metrics.measure`.
+        probabilities: of the classes, float32 [B, K]; None: those of a softmax.
     """
     prediction = predict(logits, labels)
     confusion = sums.confusion
@@ -65,7 +75,8 @@ def add(sums: EvalSums, logits: Array, labels: Array, mask: Array, axis_name: st
         confusion = confusion + lax.psum(counts, axis_name)
     share = labels.shape[0]
     first = sums.num_slots + lax.axis_index(axis_name) * share
-    probability = jnp.max(jax.nn.softmax(logits), axis=1)
+    shares = jax.nn.softmax(logits) if probabilities is None else probabilities
+    probability = jnp.max(shares, axis=1)
     counts_as_mistake = mask & (prediction != labels) & jnp.isfinite(probability)
     found = Mistakes(
         jnp.where(counts_as_mistake, probability, -1),
@@ -79,7 +90,7 @@ def add(sums: EvalSums, logits: Array, labels: Array, mask: Array, axis_name: st
     )
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), sums.mistakes, found)
     return EvalSums(
-        metrics.merge(sums.metrics, metrics.measure(logits, labels, mask, axis_name)),
+        metrics.merge(sums.metrics, metrics.measure(logits, labels, mask, axis_name, losses)),
         confusion,
         _most_confident(both, NUM_MISTAKES),
         sums.num_slots + lax.psum(share, axis_name),

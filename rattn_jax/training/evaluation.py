@@ -11,7 +11,7 @@ import numpy as np
 from rattn_jax.data.loaders import Loader
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.report.confusion import Mistakes
-from rattn_jax.training import metrics
+from rattn_jax.training import metrics, multi_label
 from rattn_jax.training.state import TrainState
 from rattn_jax.training.step_functions import StepFunctions
 
@@ -22,7 +22,8 @@ class EvalResult:
 
     Attributes:
         num_examples: number of evaluated examples, without padding.
-        averages: averages over them: "loss" in nats, "error_top1" and "error_top5" as fractions.
+        averages: averages over them: "loss" in nats, "error_top1" and "error_top5" as fractions;
+            with the sigmoid loss also those of `multi_label.measure`.
         confusion: examples by true and predicted class, int32 [K, K]; see `EvalSums`.
         mistakes: the most confident ones, arrays of equal length, 24 at most.
         seconds: duration of the evaluation.
@@ -56,11 +57,12 @@ def evaluate(
         DataError: an example cannot be evaluated.
     """
     start = time.perf_counter()
-    sums = steps.empty_sums()
+    sums, scored = steps.empty_sums(), []
     with closing(loader.eval(split)) as batches:
         for batch in batches:
             preemption.check()
-            sums = steps.evaluate(state, sums, batch)
+            sums, scores = multi_label.split(steps.evaluate(state, sums, batch))
+            scored += scores
     counted, num_examples = metrics.count_examples(sums.metrics), loader.num_examples(split)
     if counted != num_examples:
         raise RuntimeError(f"evaluated {counted} of {num_examples} {split} examples")
@@ -69,7 +71,7 @@ def evaluate(
     used = mistakes.probability >= 0
     return EvalResult(
         num_examples,
-        metrics.compute(sums.metrics),
+        metrics.compute(sums.metrics) | multi_label.measure(scored),
         confusion,
         Mistakes(*(values[used] for values in mistakes)),
         seconds,

@@ -59,10 +59,17 @@ class PageProbe:
         config: the run's config.
         model: network.
         loader: source of the evaluated examples.
+        label_sets: see `losses.label_sets`.
     """
 
-    def __init__(self, config: RunConfig, model: nn.Module, loader: Loader) -> None:
-        self._probe, self._loader = Probe(model, _OVERLAYS), loader
+    def __init__(
+        self,
+        config: RunConfig,
+        model: nn.Module,
+        loader: Loader,
+        label_sets: np.ndarray | None = None,
+    ) -> None:
+        self._probe, self._loader, self._label_sets = Probe(model, _OVERLAYS), loader, label_sets
         # Always the first images of one split; no more than a batch, so that they fit in memory.
         self._split = "validation" if config.validation_examples else "test"
         self._max_probed = min(_MAX_PROBED, config.batch_size)
@@ -81,6 +88,8 @@ class PageProbe:
             count = min(self._max_probed, self._loader.num_examples(self._split))
             self._probed = self._loader.read(self._split, range(count))
         images, labels = self._probed
+        if self._label_sets is not None:  # the first of the classes of each image
+            labels = self._label_sets[labels].argmax(axis=1)
         seen = self._probe(
             # This process's own copy, so that no other process has to take part.
             jax.tree.map(lambda x: x.addressable_data(0), state.evaluated),

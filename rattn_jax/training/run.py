@@ -127,7 +127,7 @@ def _run(
             keep_best=config.keep_best,
             checkpointer=checkpointer,
             writer=stack.enter_context(writer),
-            probe=PageProbe(config, steps.model, loader),
+            probe=PageProbe(config, steps.model, loader, steps.rule.preprocessing.label_sets),
             report=ReportWriter(folder, step, config),
             console=console,
             preemption=preemption,

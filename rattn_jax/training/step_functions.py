@@ -28,6 +28,8 @@ from rattn_jax.parallel.mesh import DATA_AXIS, is_on_cpu, replicate, wait_on_cpu
 from rattn_jax.training import eval_sums
 from rattn_jax.training.compilation import compile_for
 from rattn_jax.training.eval_sums import EvalSums
+from rattn_jax.training.losses import class_weights, label_sets
+from rattn_jax.training.multi_label import ScoredSums
 from rattn_jax.training.optimizer import is_by_value, make_optimizer, make_schedule
 from rattn_jax.training.state import TrainState, create_train_state
 from rattn_jax.training.steps import Preprocessing, UpdateRule, eval_steps, train_steps
@@ -67,7 +69,13 @@ class StepFunctions:
         self._schedule, self._create_state = schedule, create_state
         self._stacks_modules = stacks_modules
         train = partial(train_steps, rule=rule, axis_name=DATA_AXIS, use_scan=use_scan)
-        evaluate = partial(eval_steps, model=rule.model, axis_name=DATA_AXIS, use_scan=use_scan)
+        evaluate = partial(
+            eval_steps,
+            model=rule.model,
+            axis_name=DATA_AXIS,
+            use_scan=use_scan,
+            label_sets=rule.preprocessing.label_sets,
+        )
         self.train_function = data_parallel(train, mesh, parallel, num_batches=1, donate_state=True)
         self._evaluate = data_parallel(evaluate, mesh, parallel, num_batches=2)
         self._compiled: dict[int, Any] = {}  # by the number of updates in a call
@@ -142,9 +150,12 @@ class StepFunctions:
         """Empty sums of an evaluation, on every device."""
         return replicate(eval_sums.empty(self.rule.preprocessing.num_classes), self.mesh)
 
-    def evaluate(self, state: TrainState, sums: EvalSums, batches: Batches) -> EvalSums:
-        """Adds batches to the sums."""
+    def evaluate(
+        self, state: TrainState, sums: EvalSums | ScoredSums, batches: Batches
+    ) -> EvalSums | ScoredSums:
+        """Adds batches to the sums; with the sigmoid loss the result has their scores, too."""
         data, rows, mask = batches
+        sums = sums.sums if isinstance(sums, ScoredSums) else sums
         return self._evaluate((state, wait_on_cpu(sums, self.mesh)), data, rows, mask)
 
 
@@ -177,6 +188,7 @@ def build_steps(
         config.seed,
         config.label_smoothing,
         config.num_train_steps,
+        label_sets(config.loss, spec),
     )
     rule = UpdateRule(
         model,
@@ -187,6 +199,7 @@ def build_steps(
         skip_nonfinite=config.on_nonfinite == "skip",
         freeze_batch_norm=config.freeze_batch_norm,
         by_value=is_by_value(config.optimizer.name) and not config.freeze,
+        class_weights=class_weights(config.class_weights, spec),
     )
 
     def create_state() -> TrainState:

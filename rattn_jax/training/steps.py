@@ -6,18 +6,23 @@ are combined; batches are the replica's shard of the global batch.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rattn_jax.augment import augment_images, example_rngs, one_hot_targets, regularize
-from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
+from rattn_jax.config.schema import SIGMOID, SOFTMAX, AugmentationConfig, RegularizationConfig
 from rattn_jax.data.batches import Batch, Data, Normalization, ResidentData, normalize, take
-from rattn_jax.training.eval_sums import EvalSums, add
+from rattn_jax.training import eval_sums, multi_label
+from rattn_jax.training.eval_sums import EvalSums
+from rattn_jax.training.losses import set_targets, training_losses
 from rattn_jax.training.metrics import Metrics, empty, measure, merge
+from rattn_jax.training.multi_label import ScoredSums, nearest_labels
 from rattn_jax.training.packing import Packing
 from rattn_jax.training.state import TrainState, skip_nonfinite_update, update_ema
 
@@ -36,6 +41,7 @@ class Preprocessing:
         seed: seed of the run.
         label_smoothing: fraction of the target that is spread over all classes.
         num_train_steps: updates of the whole run, for `mixing_off_last_steps`.
+        label_sets: see `losses.label_sets`.
     """
 
     augmentation: AugmentationConfig
@@ -44,6 +50,12 @@ class Preprocessing:
     seed: int
     label_smoothing: float = 0.0
     num_train_steps: int = 0
+    label_sets: np.ndarray | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def loss(self) -> str:
+        """The loss that fits the targets."""
+        return SOFTMAX if self.label_sets is None else SIGMOID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +72,7 @@ class UpdateRule:
         skip_nonfinite: whether an update that gives NaN or infinity is skipped, or stops training;
             see `skip_nonfinite_update`.
         freeze_batch_norm: whether batch norm uses its running averages, unchanged.
+        class_weights: factors of the classes' terms of the loss; None: all are 1.
         by_value: whether the optimizer treats every number alike, and does not look at the norm or
             the name of its array.
     """
@@ -72,6 +85,7 @@ class UpdateRule:
     skip_nonfinite: bool = False
     freeze_batch_norm: bool = False
     by_value: bool = True
+    class_weights: tuple[float, ...] | None = None
 
 
 def prepare(
@@ -99,7 +113,10 @@ def prepare(
     images = augment_images(rngs, jnp.asarray(batch.images), **augmentation)
     images = normalize(images, normalization)
     labels = jnp.asarray(batch.labels)
-    targets = one_hot_targets(labels, options.num_classes, options.label_smoothing)
+    if options.label_sets is None:
+        targets = one_hot_targets(labels, options.num_classes, options.label_smoothing)
+    else:
+        targets = set_targets(labels, options.label_sets, options.label_smoothing)
     return regularize(
         rngs,
         images,
@@ -178,6 +195,7 @@ def _gradients(
     state: TrainState, examples: tuple[Array, Array, Array], rule: UpdateRule, use_scan: bool
 ) -> tuple[Any, Any, Metrics]:
     """Gradients of the mean loss, new batch statistics, and metrics."""
+    label_sets = rule.preprocessing.label_sets
 
     def loss_fn(params: Any, batch_stats: Any, part: Any) -> tuple[Array, tuple[Any, Metrics]]:
         images, targets, labels = part
@@ -185,7 +203,9 @@ def _gradients(
         logits, updated = rule.model.apply(
             variables, images, train=not rule.freeze_batch_norm, mutable=["batch_stats"]
         )
-        losses = optax.softmax_cross_entropy(logits, targets)
+        losses = training_losses(logits, targets, rule.class_weights, rule.preprocessing.loss)
+        if label_sets is not None:
+            labels = nearest_labels(logits, jnp.asarray(label_sets)[labels])
         sums = measure(logits, labels, losses=losses)
         return jnp.mean(losses), (updated["batch_stats"], sums)
 
@@ -234,7 +254,7 @@ def train_steps(
 
 
 def eval_step(
-    sums: EvalSums,
+    sums: EvalSums | ScoredSums,
     state: TrainState,
     data: Data,
     row: Any,
@@ -242,7 +262,8 @@ def eval_step(
     *,
     model: nn.Module,
     axis_name: str,
-) -> EvalSums:
+    label_sets: np.ndarray | None = None,
+) -> EvalSums | ScoredSums:
     """Adds a batch to the sums, over all replicas. Batch norm uses its running averages.
 
     If the state has an EMA, the averages are evaluated.
@@ -255,11 +276,16 @@ def eval_step(
         mask: bool [B], False for examples that do not count.
         model: network.
         axis_name: mapped axis of the replicas.
+        label_sets: see `losses.label_sets`.
     """
     batch = take(data, row)
     images = normalize(jnp.asarray(batch.images), data.normalization)
     logits: Any = model.apply(state.evaluated, images, train=False)
-    return add(sums, logits, jnp.asarray(batch.labels), mask, axis_name)
+    labels = jnp.asarray(batch.labels)
+    if isinstance(sums, ScoredSums):
+        targets = jnp.asarray(label_sets)[labels]
+        return multi_label.add(sums, logits, targets, mask, axis_name)
+    return eval_sums.add(sums, logits, labels, mask, axis_name)
 
 
 def eval_steps(
@@ -271,7 +297,8 @@ def eval_steps(
     model: nn.Module,
     axis_name: str,
     use_scan: bool,
-) -> EvalSums:
+    label_sets: np.ndarray | None = None,
+) -> EvalSums | ScoredSums:
     """Adds the batches in `rows` and `mask` [steps, B, ...] to the sums.
 
     Each call depends on the sums of the previous one, which keeps calls in the same order on all
@@ -286,11 +313,18 @@ def eval_steps(
         model: see `eval_step`.
         axis_name: see `eval_step`.
         use_scan: see `scan_or_unroll`.
+        label_sets: see `losses.label_sets`.
     """
+    state: TrainState
+    sums: EvalSums | ScoredSums
     state, sums = state_and_sums
+    if label_sets is not None:
+        num_slots = mask.size * jax.lax.axis_size(axis_name)
+        sums = multi_label.begin(sums, num_slots, label_sets.shape[1])
+    add = partial(eval_step, model=model, axis_name=axis_name, label_sets=label_sets)
 
-    def step(sums: EvalSums, row: tuple[Any, Array]) -> EvalSums:
-        return eval_step(sums, state, data, *row, model=model, axis_name=axis_name)
+    def step(sums: EvalSums | ScoredSums, row: tuple[Any, Array]) -> EvalSums | ScoredSums:
+        return add(sums, state, data, *row)
 
     return scan_or_unroll(step, sums, (rows, mask), use_scan)
 

@@ -21,6 +21,8 @@ from rattn_jax.train import train_and_evaluate
 from tests.compare import assert_close, assert_equal, assert_rows_close, numbers, read_rows
 from tests.data.images import encode, pixels
 from tests.data.test_folder import make_folder
+from tests.data.test_shards import put_shards
+from tests.data.test_table import put_hugging_face
 from tests.devices import FOUR, ONE
 from tests.tiny import make_config
 
@@ -154,6 +156,24 @@ def test_a_folder_may_move_and_not_change(tmp_path, monkeypatch):
     assert open_split(network, "train")[0].name(0).startswith(f"{tmp_path}/copy/train/")
 
 
+@pytest.mark.parametrize("kind", [pytest.param("table", marks=pytest.mark.slow), "shards"])
+def test_own_data_of_another_kind_trains_resumes_and_is_tested_on(tmp_path, kind):
+    put = put_hugging_face if kind == "table" else put_shards
+    put(tmp_path / "images", **({"kind": "parquet"} if kind == "table" else {}))
+    config = folder_config("", dataset__name=f"{kind}:{tmp_path}/images", num_train_steps=1)
+    train_and_evaluate(config, tmp_path / "run", ONE)
+    (tmp_path / "images").rename(tmp_path / "moved")
+    config.dataset.name, config.num_train_steps = f"{kind}:{tmp_path}/moved", 2
+    train_and_evaluate(config, tmp_path / "run", ONE)
+    assert [row["step"] for row in read_rows(tmp_path / "run") if row["split"] == "test"] == [1, 2]
+    network = rattn_jax.load(tmp_path / "run")
+    examples, _ = open_split(network, "test")
+    assert network.predict([example.image for example in examples]).shape[0] == len(examples)
+    put(tmp_path / "copy", **({"kind": "parquet"} if kind == "table" else {}))
+    network = network.with_data_dir(str(tmp_path / "copy"))
+    assert f"{tmp_path}/copy/" in open_split(network, "train")[0].name(0)
+
+
 def test_what_was_found_is_said_and_a_run_of_before_goes_on_with_its_images(tmp_path, capsys):
     folder = make_folder(tmp_path / "images")
     config = folder_config(folder, num_train_steps=2, dataset__all_images=False, batch_size=8)
@@ -207,6 +227,27 @@ def test_noise_reaches_training_labels_only(stream):
         held_out += labels.tolist()
     np.testing.assert_array_equal(np.bincount(held_out), [5] * 10)
     loader.close()
+
+
+def test_a_balanced_order_is_the_same_resident_and_streamed(tmp_path):
+    folder = make_folder(tmp_path / "images", count=12)
+    for number in range(2, 12):
+        (folder / f"train/dog/{number}.{('jpg', 'PNG', 'webp')[number % 3]}").unlink()
+    keys = {"dataset__sampling": "balanced", "normalization": "imagenet", "batch_size": 4}
+    found = []
+    for max_bytes in (0, 2**30):
+        config = folder_config(folder, dataset__max_resident_bytes=max_bytes, **keys)
+        loader = loader_of(config)
+        data, rows, _ = loader.train(3, 3)
+        stream = max_bytes == 0
+        labels = rows.labels if stream else np.asarray(data.labels)[rows]
+        images = rows.images if stream else np.asarray(data.images)[rows]
+        np.testing.assert_array_equal(np.sum(labels, axis=1), [2, 2, 2])
+        np.testing.assert_array_equal(loader.host_batch(4).labels, labels[1])
+        found.append(np.mean(np.asarray(images, float), axis=(2, 3, 4)))
+        loader.close()
+    # A stream decodes JPEG files a little differently.
+    np.testing.assert_allclose(found[0], found[1], atol=1)
 
 
 def test_test_split_is_used_once_where_examples_are_held_out(tmp_path):
@@ -308,6 +349,9 @@ def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
         ({"accumulate_steps": 3}, "batch_size=16 cannot be split over 1 devices in 3 parts"),
         ({"optimizer__warmup_steps": 6}, "optimizer.warmup_steps=6 must be below num_train_steps"),
         ({"ema_decay": 1.0}, "config.ema_decay=1.0 is out of range: it must be at least 0 and"),
+        ({"dataset__sampling": "even"}, "dataset.sampling='even' is out of range: it must be 'un"),
+        ({"class_weights": (1.0, 2.0)}, "class_weights has 2 numbers: must have one for each of"),
+        ({"dataset__classes": ("0", "1")}, "dataset.classes lacks '2', '3', '4', '5', '6', ...: m"),
         ({"normalization": "none"}, "config.normalization='none' is out of range"),
     ],
 )

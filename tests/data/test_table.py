@@ -1,0 +1,415 @@
+"""One's own images in a table: CSV, JSON lines, parquet, Arrow, with paths or with the images."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import ipc, parquet
+
+from rattn_jax.data import open_dataset
+from rattn_jax.data.contents import changes, read_contents
+from rattn_jax.data.places import name_of
+from rattn_jax.errors import UsageError
+from tests.data.images import encode, pixels
+
+
+def put_images(folder, names):
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode(pixels(8, 8, seed=number), "PNG"))
+
+
+def write_csv(file, rows, header="file_name,label"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join([header, *rows]) + "\n")
+    return file
+
+
+FILES = [f"images/{i}.png" for i in range(6)]
+ROWS = [f"{file},{'cat' if i % 2 else 'dog'}" for i, file in enumerate(FILES)]
+
+
+def make_table(folder, rows=ROWS, name="labels.csv"):
+    put_images(folder, FILES)
+    return write_csv(folder / name, rows)
+
+
+def refuse(place, **options):
+    with pytest.raises(UsageError) as caught:
+        open_dataset(f"table:{place}", **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def labelled(source, names):
+    return sorted((names[e.label], e.file_name) for e in (source[i] for i in range(len(source))))
+
+
+def test_a_table_says_the_classes_of_files(tmp_path):
+    make_table(tmp_path)
+    dataset = open_dataset(f"table:{tmp_path}/labels.csv", test_fraction=0.3)
+    assert dataset.class_names == ("cat", "dog")
+    examples = [dataset.train[i] for i in range(len(dataset.train))]
+    examples += [dataset.test[i] for i in range(len(dataset.test))]
+    expected = [(("dog", "cat")[i % 2], f"{i}.png") for i in range(6)]
+    found = [(dataset.class_names[e.label], e.file_name) for e in examples]
+    assert sorted(found) == sorted(expected)
+    assert examples[0].name == f"{tmp_path}/images/{examples[0].file_name}"
+    assert examples[0].image == (tmp_path / "images" / examples[0].file_name).read_bytes()
+    assert dataset.test.name(0) in {f"{tmp_path}/{file}" for file in FILES}
+
+
+def test_contents_are_classes_and_files_and_neither_order_nor_place(tmp_path):
+    make_table(tmp_path / "a")
+    before = read_contents(open_dataset(f"table:{tmp_path}/a/labels.csv"))
+    assert next(iter(before)) == "train/cat/images/1.png"
+    (tmp_path / "a").rename(tmp_path / "b")
+    write_csv(tmp_path / "b/labels.csv", ROWS[::-1])
+    again = read_contents(open_dataset(f"table:{tmp_path}/b/labels.csv"))
+    assert list(again.items()) == list(before.items())
+    swapped = [ROWS[0].replace("dog", "cat"), *ROWS[1:]]
+    write_csv(tmp_path / "b/labels.csv", swapped)
+    now = read_contents(open_dataset(f"table:{tmp_path}/b/labels.csv"))
+    assert changes(before, now) == "1 image of train/cat added, 1 image of train/dog removed"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("labels.tsv", "\ufeffPath\tClass\n", "{}\t{}\n"),
+        ("labels.csv", "image;category\n", '{};"{}"\n'),
+        ("labels.csv", "image,category\n\n", "{}, {} \n"),
+        ("labels.jsonl", "", '{{"filename": "{}", "label": "{}"}}\n'),
+    ],
+)
+def test_ways_to_write_a_table(tmp_path, texts):
+    put_images(tmp_path, FILES)
+    name, head, row = texts
+    text = head + "".join(row.format(*line.split(",")) for line in ROWS)
+    (tmp_path / name).write_text(text)
+    dataset = open_dataset(f"table:{tmp_path}/{name}")
+    assert dataset.class_names == ("cat", "dog")
+    assert len(dataset.train) + len(dataset.test) == 6
+
+
+def test_numbers_as_classes_are_in_their_order(tmp_path):
+    make_table(tmp_path, [f"{file},{(10, 9, 2)[i % 3]}" for i, file in enumerate(FILES)])
+    assert open_dataset(f"table:{tmp_path}/labels.csv").class_names == ("2", "9", "10")
+
+
+def test_columns_are_named_where_they_have_no_usual_names(tmp_path):
+    put_images(tmp_path, FILES)
+    rows = [f"{file},x,{'cat' if i % 2 else 'dog'}" for i, file in enumerate(FILES)]
+    table = write_csv(tmp_path / "a.csv", rows, "photo,note,species")
+    message = refuse(table)
+    assert f"{table} has the columns photo, note, species, and none with a usual name" in message
+    assert "--config.dataset.image_column=NAME" in message
+    message = refuse(table, image_column="photo", label_column="specie")
+    assert message.startswith("dataset.label_column='specie': ")
+    assert message.endswith("has the columns photo, note, species; name one of them")
+    dataset = open_dataset(f"table:{table}", image_column="photo", label_column="species")
+    assert dataset.class_names == ("cat", "dog")
+    write_csv(table, rows, "file,class,label")
+    assert "has the columns class, label: say which one is meant with" in refuse(table)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [*ROWS, "images/9.png,cat", "8.png,cat"],
+            "line 8 of .* names 'images/9.png', which is no",
+        ),
+        (
+            [*ROWS[:2], f"{FILES[2]},", *ROWS[3:5], f"{FILES[5]}, "],
+            "line 4 of .* has no label, and",
+        ),
+        ([*ROWS, ROWS[2]], "line 8 of .* has 'images/2.png' again, as line 4 of .*: each image"),
+        ([*ROWS, f"{FILES[1]},dog"], "line 8 of .* has 'images/1.png' again, as line 3 of"),
+        (
+            [f"{file},cat" for file in FILES],
+            "all labels up to line 7 of .* are cat: there must be at least 2 cl",
+        ),
+        ([*ROWS, "a,b,c"], r"labels.csv is damaged \(line 8 has 3 values for 2 columns\)"),
+        ([*ROWS, ",cat"], "line 8 of .* has no file_name: fill it in, or remove the row"),
+        ([], "labels.csv has no rows: add images"),
+        ([*ROWS, "images/caf\udce9.png,cat"], r"is damaged \(line 8 is not UTF-8: save it as UTF"),
+    ],
+)
+def test_rows_that_are_wrong(tmp_path, rows, message):
+    put_images(tmp_path, FILES)
+    text = "\n".join(["file_name,label", *rows])
+    (tmp_path / "labels.csv").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UsageError, match=message) as caught:
+        open_dataset(f"table:{tmp_path}/labels.csv")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("way", "notes"),
+    [
+        ("column", ("1 of the classes have no test images: cat",)),
+        ("folders", ()),
+        ("files", ()),
+        ("given train", ()),
+        ("unlabelled", ("{}/test.csv is not read: it has no labels",)),
+        ("validation", ("images of another part that are not read: 1 of {}/valid.csv",)),
+    ],
+)
+def test_parts(tmp_path, way, notes):
+    place, train = tmp_path, ROWS[:4]
+    put_images(tmp_path, FILES)
+    if way == "column":
+        rows = [
+            f"{row},{'Training' if i in (0, 1, 3) else 'test'}" for i, row in enumerate(ROWS[:5])
+        ]
+        place = write_csv(tmp_path / "all.csv", rows, "file_name,label,split")
+    elif way == "folders":
+        rows = [f"{'train' if i < 4 else 'val'}/{row}" for i, row in enumerate(ROWS)]
+        put_images(tmp_path, [row.split(",")[0] for row in rows])
+        place = write_csv(tmp_path / "all.csv", rows)
+    else:
+        write_csv(tmp_path / "train.csv", train)
+        write_csv(tmp_path / "sub.txt", [])
+        if way == "unlabelled":
+            write_csv(tmp_path / "test.csv", FILES[4:], "file_name")
+        else:
+            write_csv(tmp_path / "test_set.csv", ROWS[4:])
+        if way == "validation":
+            write_csv(tmp_path / "valid.csv", ROWS[3:4])
+        place = tmp_path / "train.csv" if way == "given train" else tmp_path
+    dataset = open_dataset(f"table:{place}")
+    sizes = {"column": (3, 2), "unlabelled": (2, 2)}.get(way, (4, 2))
+    assert (len(dataset.train), len(dataset.test)) == sizes
+    assert dataset.notes == tuple(note.format(tmp_path) for note in notes)
+    assert not {e.name for e in dataset.train} & {e.name for e in dataset.test}
+
+
+def test_parts_that_are_wrong(tmp_path):
+    put_images(tmp_path, FILES)
+    table = write_csv(tmp_path / "a.csv", [f"{row},holdout" for row in ROWS], "file,label,Split")
+    note = f"column Split is not read: line 2 of {table} has the Split 'holdout', which is no part"
+    assert note in open_dataset(f"table:{table}").notes
+    assert "has the Split 'holdout': must be train, test or valid" in refuse(
+        table, split_column="Split"
+    )
+    write_csv(table, [f"{row},test" for row in ROWS], "file,label,split")
+    assert "a.csv has no row of the part train: must have one; correct split" in refuse(table)
+    write_csv(tmp_path / "b.csv", ROWS)
+    assert "has a.csv, b.csv, of which only one can be meant: name it" in refuse(tmp_path)
+    (tmp_path / "a.csv").rename(tmp_path / "test.csv")
+    assert "has test.csv and no table called train: add it, or rename" in refuse(tmp_path)
+    write_csv(tmp_path / "train.csv", ROWS[:4])
+    write_csv(tmp_path / "test.csv", ["images/5.png,bird"])
+    assert "line 2 of" in (message := refuse(tmp_path))
+    assert "has the class 'bird', of which there are no training images" in message
+    write_csv(tmp_path / "test.csv", ROWS[3:])
+    assert "has 'images/3.png' again, as line 5 of" in refuse(tmp_path), "it would leak"
+
+
+FEATURES = {
+    "image": {"_type": "Image"},
+    "label": {"names": ["cat", "unused", "dog"], "_type": "ClassLabel"},
+}
+
+
+def arrow_table(numbers, labels=None, paths=True):
+    """A table as `datasets` writes it."""
+    images = [
+        {
+            "bytes": encode(pixels(8, 8, seed=n), "PNG"),
+            "path": f"{n}.png" if paths else None,
+        }
+        for n in numbers
+    ]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    labels = [2 * (n % 2) for n in numbers] if labels is None else labels
+    info = json.dumps({"info": {"features": FEATURES}})
+    schema = pa.schema({"image": kind, "label": pa.int64()}, metadata={"huggingface": info})
+    return pa.table([pa.array(images, kind), pa.array(labels)], schema=schema)
+
+
+def put_hugging_face(folder, kind, paths=True):
+    """Two files of training images, in groups of three rows, and one of test images."""
+    splits = {"train": [range(5), range(5, 8)], "test": [range(8, 12)]}
+    for split, files in splits.items():
+        for i, numbers in enumerate(files):
+            table = arrow_table(numbers, paths=paths)
+            if kind == "parquet":
+                file = folder / f"data/{split}-{i:05d}-of-{len(files):05d}.parquet"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                parquet.write_table(table, file, row_group_size=3)
+            else:
+                file = folder / f"{split}/data-{i:05d}-of-{len(files):05d}.arrow"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with ipc.new_stream(str(file), table.schema) as stream:
+                    stream.write_table(table, max_chunksize=3)
+                (file.parent / "cache-1.arrow").write_bytes(b"of a function")
+                (file.parent / "state.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_folders_of_datasets(tmp_path, kind):
+    put_hugging_face(tmp_path, kind)
+    assert name_of(str(tmp_path)) == f"table:{tmp_path}"
+    dataset = open_dataset(f"table:{tmp_path}")
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.notes == ("1 of the classes have no training images, and are left out: unused",)
+    assert (len(dataset.train), len(dataset.test)) == (8, 4)
+    for i in (7, 0, 4, 5, 3):
+        example = dataset.train[i]
+        assert example.image == encode(pixels(8, 8, seed=i), "PNG")
+        assert (example.index, example.label, example.file_name) == (i, i % 2, f"{i}.png")
+    np.testing.assert_array_equal(dataset.test.labels(), [0, 1, 0, 1])
+    assert example.name == f"{dataset.train.name(3)} 3.png"
+    assert dataset.train.name(3).endswith("[3]")
+    with pytest.raises(IndexError):
+        dataset.train[8]
+
+
+def test_contents_of_tables_with_images(tmp_path):
+    put_hugging_face(tmp_path / "a", "parquet")
+    before = read_contents(open_dataset(f"table:{tmp_path}/a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert read_contents(open_dataset(f"table:{tmp_path}/b")) == before
+    table = arrow_table(range(8, 12), labels=[2, 0, 0, 2])
+    parquet.write_table(table, tmp_path / "b/data/test-00000-of-00001.parquet")
+    now = read_contents(open_dataset(f"table:{tmp_path}/b"))
+    assert changes(before, now) == (
+        "file data/test-00000-of-00001.parquet changed, split test changed"
+    )
+
+
+@pytest.mark.parametrize("paths", [True, False])
+def test_images_in_a_table_are_held_out_by_their_names(tmp_path, paths):
+    def held_out(numbers):
+        parquet.write_table(arrow_table(numbers, paths=paths), tmp_path / "all.parquet")
+        dataset = open_dataset(f"table:{tmp_path}/all.parquet", test_fraction=0.3)
+        return {example.image for example in dataset.test}
+
+    before = held_out(range(30))
+    assert before <= held_out(range(40))
+    if paths:
+        assert held_out(range(29, -1, -1)) == before
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 2, -1, -1], "row 2 of .* has no label, and 1 more have none"),
+        ([0, 2, 3, 2], "the label 3 is out of range: the data names 3 classes"),
+        ([0.5, 2.0, 0.0, 2.0], "the label 0.5 is no class: labels must be names or whole numbers"),
+    ],
+)
+def test_labels_that_are_wrong(tmp_path, labels, message):
+    table = arrow_table(range(4)).drop(["label"]).append_column("label", pa.array(labels))
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=message):
+        open_dataset(f"table:{tmp_path}/a.parquet")
+
+
+def test_test_images_without_labels_are_not_read(tmp_path):
+    put_hugging_face(tmp_path, "parquet")
+    file = tmp_path / "data/test-00000-of-00001.parquet"
+    parquet.write_table(arrow_table(range(4), labels=[-1] * 4), file)
+    parquet.write_table(arrow_table(range(20, 26)), tmp_path / "data/validation.parquet")
+    dataset = open_dataset(f"table:{tmp_path}")
+    assert (len(dataset.train), len(dataset.test)) == (8, 6)
+    assert f"{file} is not read: it has no labels" in dataset.notes
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.jsonl"])
+def test_files_that_are_damaged(tmp_path, name):
+    (tmp_path / name).write_bytes(b'{"file_name": "1.png"')
+    assert f"{tmp_path}/{name} is damaged (" in refuse(tmp_path / name)
+    assert "there is no such file or folder; correct the path" in refuse(tmp_path / "b.csv")
+
+
+def test_folder_of_images_with_metadata(tmp_path):
+    for part, files in (("train", FILES[:4]), ("test", FILES[4:])):
+        put_images(tmp_path / part, files)
+        rows = [f"{file},{'ab'[i % 2]}" for i, file in enumerate(files)]
+        write_csv(tmp_path / part / "metadata.csv", rows)
+    dataset = open_dataset(name_of(str(tmp_path)))
+    assert dataset.name == f"table:{tmp_path}"
+    assert (len(dataset.train), len(dataset.test), dataset.notes) == (4, 2, ())
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["cat/1.png", "dog/1.png", "labels.csv"], "folder:"),
+        (["train/cat/1.png", "train/dog/1.png", "train.csv"], "folder:"),
+        (["cat/1.png", "dog/1.png", "metadata.csv"], "folder:"),
+        (["cat/1.png", "dog/1.png", "metadata.jsonl"], "table:"),
+        (["images/1.png", "labels.csv"], "table:"),
+        (["train/1.png", "test/1.png", "train.csv", "test.csv"], "table:"),
+        (["train-000.tar", "train-001.tar"], "shards:"),
+        (["train/000.tar", "test/000.tar"], "shards:"),
+        (["1.png"], "folder:"),
+    ],
+)
+def test_what_lies_in_a_folder(tmp_path, files, expected):
+    texts = {
+        "metadata.jsonl": '{"file_name": "1.png", "label": "a"}',
+        "metadata.csv": "file_name,caption",
+    }
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / file).write_text(texts.get(file, ""))
+    assert name_of(str(tmp_path)) == expected + str(tmp_path)
+
+
+def test_what_lies_at_a_path():
+    places = ["a/labels.csv", "a.PARQUET", "train-{000..009}.tar", "train-*.tar", "nowhere"]
+    kinds = [name_of(place).partition(":")[0] for place in places]
+    assert kinds == ["table", "table", "shards", "shards", "folder"]
+
+
+SEVERAL = [["cat", "dog"], ["dog"], [], ["dog", "cat"], ["bird"], ["cat"]]
+
+
+@pytest.mark.parametrize("way", ["JSON lines", "JSON in CSV", "separator"])
+def test_images_of_several_classes(tmp_path, way):
+    put_images(tmp_path, FILES)
+    options = {"test_fraction": 0.3}
+    if way == "JSON lines":
+        place = tmp_path / "labels.jsonl"
+        rows = [{"file_name": f, "labels": x} for f, x in zip(FILES, SEVERAL, strict=True)]
+        place.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        texts = [json.dumps(x).replace('"', '""') for x in SEVERAL]
+        if way == "separator":
+            options["label_separator"] = "|"
+            texts = [" | ".join(classes) for classes in SEVERAL]
+        rows = [f'{file},"{text}"' for file, text in zip(FILES, texts, strict=True)]
+        place = write_csv(tmp_path / "labels.csv", rows, "file_name,labels")
+    dataset = open_dataset(f"table:{place}", **options)
+    assert dataset.class_names == ("bird", "cat", "dog")
+    assert dataset.notes == ("images that have none of the classes: 1",)
+    assert "train/cat+dog/images/3.png" in read_contents(dataset)
+    assert len(dataset.test) > 0
+    for source in (dataset.train, dataset.test):
+        for example in source:
+            classes = np.array(dataset.class_names)[dataset.label_sets[example.label] > 0]
+            assert sorted(SEVERAL[int(example.file_name[0])]) == classes.tolist()
+    other = open_dataset(f"table:{place}", classes=("dog", "bird", "cat"), **options)
+    expected = dataset.label_sets[:, [2, 0, 1]]
+    np.testing.assert_array_equal(other.label_sets, expected)
+    np.testing.assert_array_equal(other.train.labels(), dataset.train.labels())
+
+
+def test_images_of_several_classes_in_parquet(tmp_path):
+    features = {"label": {"feature": FEATURES["label"], "_type": "Sequence"}}
+    schema = pa.schema(
+        {"file_name": pa.string(), "label": pa.list_(pa.int64())},
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    labels = [[0, 2], [2], [], [0], [2], [0]]
+    parquet.write_table(pa.table([FILES, labels], schema=schema), tmp_path / "a.parquet")
+    put_images(tmp_path, FILES)
+    dataset = open_dataset(f"table:{tmp_path}/a.parquet")
+    assert dataset.class_names == ("cat", "dog")
+    assert sorted(dataset.label_sets.tolist()) == [[0, 0], [0, 1], [1, 0], [1, 1]]
