@@ -67,6 +67,8 @@ class Console:
             f"step {row['step']:>{len(total)}}/{total}  {row['split']:5}  "
             f"loss {loss:.4f}  error {100 * error:6.2f} %"
         )
+        if row["split"] != "train":
+            text += f"  accuracy {100 * (1 - error):6.2f} %"
         rate = row["images_per_second"]
         if rate is not None:
             text += f"  {rate:,.0f} images/s"
