@@ -101,6 +101,10 @@ class Loader(Protocol):
         """Reads some examples of an evaluated split, on the host, without other processes."""
         ...
 
+    def names(self, split: str, positions: Sequence[int]) -> list[str]:
+        """Names of some examples of an evaluated split."""
+        ...
+
     def close(self) -> None:
         """Stops background threads."""
         ...
@@ -137,6 +141,7 @@ class ResidentLoader:
         self._members = class_members(train.clean_labels) if balanced else None
         self.normalization = normalization
         self._train = replicate(ResidentData(train.images, train.labels, normalization), mesh)
+        self._sources = {name: split.source for name, split in evaluated.items()}
         self._evaluated = {
             name: replicate(ResidentData(split.images, split.clean_labels, normalization), mesh)
             for name, split in evaluated.items()
@@ -170,6 +175,10 @@ class ResidentLoader:
         chosen = np.asarray(positions)
         images, labels = (x.addressable_data(0)[chosen] for x in (data.images, data.labels))
         return Batch(np.asarray(images), np.asarray(labels))
+
+    def names(self, split: str, positions: Sequence[int]) -> list[str]:
+        """See `Loader`."""
+        return [self._sources[split].name(position) for position in positions]
 
     def close(self) -> None:
         """See `Loader`."""
@@ -280,6 +289,10 @@ class StreamedLoader:
             exact=options.exact,
         )
         return Batch(found.images, found.clean_labels)
+
+    def names(self, split: str, positions: Sequence[int]) -> list[str]:
+        """See `Loader`."""
+        return [self._evaluated[split].name(position) for position in positions]
 
     def close(self) -> None:
         """See `Loader`."""

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from rattn_jax.data.dataset import Source
+from rattn_jax.data.dataset import Source, Subset
 from rattn_jax.data.images import ChooseBox, center_box, load_crop
 from rattn_jax.errors import DataError, UsageError
 
@@ -125,11 +125,13 @@ class Split:
         images: uint8 [N, S, S, 3], RGB.
         labels: int32 [N], with label noise.
         clean_labels: int32 [N], without it.
+        source: where they were read from, in the same order.
     """
 
     images: np.ndarray
     labels: np.ndarray
     clean_labels: np.ndarray
+    source: Source
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -190,7 +192,7 @@ def load_split(
         images, labels = images[keep], labels[:, keep]
     if not keep.any():
         raise DataError("no example of the split can be used: check the dataset")
-    return Split(images, labels[0], labels[1])
+    return Split(images, labels[0], labels[1], Subset(source, np.flatnonzero(keep)))
 
 
 def bad_test_example(bad: BadExample) -> DataError:

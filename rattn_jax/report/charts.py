@@ -1,4 +1,8 @@
-"""Charts as inline SVG. Lines differ in dashes and markers as well as in color."""
+"""Charts as inline SVG. Lines differ in dashes and markers as well as in color.
+
+A chart of positive values has a switch to a logarithmic axis. `templates/hover.js` shows the values
+under the pointer.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -40,9 +44,9 @@ class Axis(NamedTuple):
 
     Attributes:
         format: format of its numbers.
-        log: whether it is logarithmic, if all values are positive.
-        low: value that the axis must include at the bottom, or None.
-        high: value that it must include at the top, or None.
+        log: whether it is logarithmic at first, if all values are positive.
+        low: value that the axis must include at the bottom, or None; not if it is logarithmic.
+        high: value that it must include at the top, or None; with it there is no logarithmic axis.
     """
 
     format: Format
@@ -75,6 +79,7 @@ def chart(
     *,
     across: str = "update",
     places: Sequence[float] | None = None,
+    epoch: float | None = None,
 ) -> Markup:
     """A chart with a line for each series; empty without points.
 
@@ -85,15 +90,60 @@ def chart(
         axis: the vertical axis.
         across: name of the horizontal axis.
         places: values of x with a tick; None takes round numbers.
+        epoch: length of an epoch on the horizontal axis, if it is to be given.
     """
-    shown = [(i, s.name, p) for i, s in enumerate(series) if (p := _finite(s.points))]
-    if not shown:
+    finite = [(i, s.name, p) for i, s in enumerate(series) if (p := _finite(s.points))]
+    if not finite:
         return Markup("")
-    xs = [x for _, _, points in shown for x, _ in points]
-    ys = [y for _, _, points in shown for _, y in points]
-    log = axis.log and min(ys) > 0
+    lines = [(i, name, _thin(points)) for i, name, points in finite]
+    ys = [y for _, _, points in lines for _, y in points]
+    has_log = axis.high is None and max(ys) > 0
+    kinds = (False, True) if has_log else (False,)
+    return render(
+        "chart.html",
+        title=title,
+        note=note,
+        across=across,
+        epoch=epoch,
+        has_log=has_log,
+        log_first=has_log and axis.log and min(ys) > 0,
+        width=_WIDTH,
+        height=_HEIGHT,
+        left=_LEFT,
+        right=_WIDTH - _RIGHT,
+        top=_TOP,
+        bottom=_HEIGHT - _BOTTOM,
+        plots=[_plot(lines, axis, across, places, epoch, log=log) for log in kinds],
+        last="; ".join(f"{name} {axis.format(points[-1][1])}" for _, name, points in finite),
+    )
+
+
+class _Plot(NamedTuple):
+    """A chart with one kind of vertical axis."""
+
+    kind: str
+    rows: list[str]
+    columns: list[str]
+    labels: "list[_Label]"
+    lines: "list[_Line]"
+
+
+def _plot(
+    lines: Sequence[tuple[int, str, Sequence[tuple[float, float]]]],
+    axis: Axis,
+    across: str,
+    places: Sequence[float] | None,
+    epoch: float | None,
+    *,
+    log: bool,
+) -> _Plot:
+    xs = [x for _, _, points in lines for x, _ in points]
+    ys = [y for _, _, points in lines for _, y in points]
     x_low, x_high = (places[0], places[-1]) if places else (min(0, *xs), max(1, *xs))
-    ticks = _log_ticks(min(ys), max(ys)) if log else _ticks(_low(axis, ys), _high(axis, ys))
+    if log:
+        ticks = _log_ticks(min(y for y in ys if y > 0), max(ys))
+    else:
+        ticks = _ticks(_low(axis, ys), _high(axis, ys))
     y_low, y_high = ticks[0], ticks[-1]
     height = _HEIGHT - _TOP - _BOTTOM
 
@@ -102,30 +152,23 @@ def chart(
 
     def place_y(y: float) -> float:
         span, part = y_high - y_low, y - y_low
-        if log:
-            span, part = math.log(y_high / y_low), math.log(y / y_low)
+        if log:  # what is not positive lies at the bottom
+            span, part = math.log(y_high / y_low), math.log(max(y, y_low) / y_low)
         return _TOP + height * (1 - part / span)
 
     steps = places or [x for x in _ticks(x_low, x_high) if x <= x_high]
     rows = [(place_y(y), axis.format(y)) for y in ticks]
     columns = [(place_x(x), number(x)) for x in steps]
-    return render(
-        "chart.html",
-        title=title,
-        note=note,
-        width=_WIDTH,
-        height=_HEIGHT,
-        left=_LEFT,
-        right=_WIDTH - _RIGHT,
-        bottom=_HEIGHT - _BOTTOM,
-        rows=[f"{y:.1f}" for y, _ in rows],
-        columns=[f"{x:.1f}" for x, _ in columns],
-        labels=_labels(rows, columns, across),
-        lines=[
-            _line(i, name, [(place_x(x), place_y(y)) for x, y in _thin(points)])
-            for i, name, points in shown
+    below = f"{across} (an epoch has {epoch:.4g})" if epoch else across
+    return _Plot(
+        "log" if log else "linear",
+        [f"{y:.1f}" for y, _ in rows],
+        [f"{x:.1f}" for x, _ in columns],
+        _labels(rows, columns, below),
+        [
+            _line(i, name, points, [(place_x(x), place_y(y)) for x, y in points], axis)
+            for i, name, points in lines
         ],
-        last="; ".join(f"{name} {axis.format(points[-1][1])}" for _, name, points in shown),
     )
 
 
@@ -138,7 +181,7 @@ def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(x, y) for x, y in points if y is not None and math.isfinite(y)]
 
 
-def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     size = math.ceil(len(points) / _MAX_POINTS)
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [
@@ -209,25 +252,46 @@ class _Marker(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """A line as it is drawn, and `swatch`, the marker of its piece in the legend."""
+    """A line as it is drawn.
+
+    Attributes:
+        number: its number in the chart, which has its color, dashes and markers.
+        name: its name in the legend.
+        dashes: of its stroke.
+        points: its points in the picture.
+        xs: their places on the horizontal axis, as text, separated by spaces.
+        ys: their values, as text, separated by bars.
+        markers: markers at some points.
+        swatch: marker of its piece in the legend.
+    """
 
     number: int
     name: str
     dashes: str | None
     points: str
+    xs: str
+    ys: str
     markers: list[_Marker]
     swatch: _Marker | None
 
 
-def _line(number: int, name: str, places: Sequence[tuple[float, float]]) -> _Line:
-    kind = _MARKERS[number % len(_MARKERS)]
+def _line(
+    order: int,
+    name: str,
+    points: Sequence[tuple[float, float]],
+    places: Sequence[tuple[float, float]],
+    axis: Axis,
+) -> _Line:
+    kind = _MARKERS[order % len(_MARKERS)]
     every = math.ceil(len(places) / _MAX_MARKERS)
     marked = places[::-1][::every] if kind or len(places) == 1 else []  # the last one always
     return _Line(
-        number=number,
+        number=order,
         name=name,
-        dashes=_DASHES[number % len(_DASHES)],
+        dashes=_DASHES[order % len(_DASHES)],
         points=" ".join(f"{x:.1f},{y:.1f}" for x, y in places),
+        xs=" ".join(f"{x:.7g}" for x, _ in points),
+        ys="|".join(axis.format(y) for _, y in points),
         markers=[_marker(kind or "circle", x, y) for x, y in marked],
         swatch=_marker(kind, 17, 7) if kind else None,
     )

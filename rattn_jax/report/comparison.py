@@ -15,6 +15,7 @@ from rattn_jax.errors import UsageError
 from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.confusion import error_text
 from rattn_jax.report.rendering import render
+from rattn_jax.report.scores import percents
 from rattn_jax.runs.workdir import RECORD
 
 
@@ -92,8 +93,9 @@ def _results(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
         count = run.examples(row["split"])
         progress = f"{row['step']:,} of {run.record['config']['num_train_steps']:,}"
         error = error_text(row["error_top1"], count)
-        top5, loss = f"{100 * row['error_top5']:.2f} %", f"{row['loss']:.4f}"
-        rows.append((run.name, network, row["split"], progress, error, top5, loss))
+        accuracy, top5 = percents([1 - row["error_top1"], row["error_top5"]])
+        loss = f"{row['loss']:.4f}"
+        rows.append((run.name, network, row["split"], progress, error, accuracy, top5, loss))
     return rows
 
 

@@ -1,37 +1,21 @@
-"""Errors by class: confusion matrix, table of the classes, most confident mistakes."""
+"""Errors by class: confusion matrix, and table of the classes."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from markupsafe import Markup
 
-from rattn_jax.report.pictures import data_uri, matrix, thumbnail
+from rattn_jax.report.pictures import data_uri, matrix
 from rattn_jax.report.rendering import render
+from rattn_jax.report.scores import class_scores, percents
 
 MAX_CLASSES = 2_000  # for which confusions are counted: int32 [2000, 2000] takes 16 MB
 _TABLE_CLASSES = 20  # up to this number the matrix is a table of numbers,
 _PICTURE_CLASSES = 100  # up to this number a picture; above, a list of pairs of classes
 _PAIRS = 15  # most confused ones to list
 _SHOWN = 30  # classes that are listed unfolded
-
-
-class Mistakes(NamedTuple):
-    """The most confident mistakes, the most confident first; unused slots have probability -1.
-
-    Attributes:
-        probability: probability of the predicted class, float32 [NUM_MISTAKES].
-        indices: indices of the examples in the split, int32 [NUM_MISTAKES].
-        label: true class, int32 [NUM_MISTAKES].
-        prediction: predicted class, int32 [NUM_MISTAKES].
-    """
-
-    probability: jax.Array | np.ndarray
-    indices: jax.Array | np.ndarray
-    label: jax.Array | np.ndarray
-    prediction: jax.Array | np.ndarray
 
 
 def wilson_interval(errors: int, count: int) -> tuple[float, float]:
@@ -129,77 +113,44 @@ def _pairs(confusion: np.ndarray, names: Sequence[str]) -> list[tuple[str, str, 
     ]
 
 
-class _ClassErrors(NamedTuple):
+class _Class(NamedTuple):
     """A line of the table of classes; `width` is that of its bar, in percent."""
 
     name: str
-    errors: str
     images: str
+    errors: str
     rate: Rate | None
+    scores: list[str]
     rival: str
     width: str
 
 
 def class_section(confusion: np.ndarray, names: Sequence[str]) -> Markup:
-    """The classes with their errors, the worst first."""
+    """The classes with their errors and scores, the worst first."""
     if not confusion.size:
         return Markup("")
     sizes = confusion.sum(axis=1)
     wrong = confusion - np.diag(np.diag(confusion))
-    errors = wrong.sum(axis=1)
+    errors, scores = wrong.sum(axis=1), class_scores(confusion)
     rates = errors / np.maximum(sizes, 1)
     rows = [
-        _ClassErrors(
+        _Class(
             name=names[i],
-            errors=f"{errors[i]:,}",
             images=f"{sizes[i]:,}",
+            errors=f"{errors[i]:,}",
             rate=error_rate(rates[i], int(sizes[i])) if sizes[i] else None,
+            scores=percents(values[i] for values in scores[:3]),
             rival=f"{names[int(wrong[i].argmax())]} ({wrong[i].max()})" if errors[i] else "",
             # Of the widest bar, so that small errors can be compared, too.
             width=f"{100 * rates[i] / (rates.max() or 1):.1f}",
         )
         for i in np.argsort(-rates, kind="stable")
     ]
-    return render("classes.html", shown=rows[:_SHOWN], rest=rows[_SHOWN:])
-
-
-class _Mistake(NamedTuple):
-    source: str
-    number: int
-    label: str
-    prediction: str
-    probability: str
-
-
-def mistakes_section(
-    split: str, count: int, mistakes: Mistakes, images: np.ndarray, names: Sequence[str]
-) -> Markup:
-    """Pictures of the most confident mistakes.
-
-    Args:
-        split: name of the split.
-        count: number of images of the split.
-        mistakes: the mistakes, used slots only.
-        images: uint8 [n, H, W, 3].
-        names: names of the classes.
-    """
-    text = f"Of all {count:,} {split} images, those that the network was surest of, and wrong."
-    if not len(images):
-        text = f"None of the {count:,} {split} images was mistaken."
-    found = zip(images, *(np.asarray(values).tolist() for values in mistakes), strict=True)
     return render(
-        "mistakes.html",
-        text=text,
-        split=split,
-        smooth=images.shape[1:2] > (48,),
-        mistakes=[
-            _Mistake(
-                source=data_uri(thumbnail(image)),
-                number=index,
-                label=names[label],
-                prediction=names[prediction],
-                probability=f"{100 * probability:.1f} %",
-            )
-            for image, probability, index, label, prediction in found
-        ],
+        "classes.html",
+        shown=rows[:_SHOWN],
+        rest=rows[_SHOWN:],
+        images=f"{sizes.sum():,}",
+        errors=f"{errors.sum():,}",
+        macro=percents(scores.macro()),
     )

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
-from rattn_jax.report.pictures import data_uri, overlay, thumbnail
+from rattn_jax.report.pictures import color_bar, color_range, data_uri, overlay, thumbnail
 from rattn_jax.report.rendering import render
 
 # Number of bins of the histogram of mask values in [0, 1], of 0.05 each. Values in the outer two
@@ -171,8 +171,12 @@ class _Tile(NamedTuple):
 
 
 class _ModuleMasks(NamedTuple):
+    """The masks of a module, and the values that their lowest and highest colors stand for."""
+
     name: str
     size: str
+    low: str
+    high: str
     masks: list[_Tile]
 
 
@@ -191,25 +195,24 @@ def overlay_section(
         _Tile(data_uri(thumbnail(image)), f"{split} image {i}: {label}", label)
         for i, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
-    modules = [
-        _ModuleMasks(
-            name=name,
-            size=f"{masks.shape[1]}x{masks.shape[2]}",
-            masks=[
-                _Tile(
-                    data_uri(overlay(image, mask)),
-                    f"mask of {name} over {split} image {i}",
-                    _range(mask),
-                )
-                for i, (image, mask) in enumerate(zip(images, masks, strict=True))
-            ],
-        )
-        for name, masks in seen.masks.items()
-    ]
+    modules = []
+    for name, masks in seen.masks.items():
+        colors = color_range(masks)
+        tiles = [
+            _Tile(
+                data_uri(overlay(image, mask, colors)),
+                f"mask of {name} over {split} image {i}",
+                _range(mask),
+            )
+            for i, (image, mask) in enumerate(zip(images, masks, strict=True))
+        ]
+        size = f"{masks.shape[1]}x{masks.shape[2]}"
+        modules.append(_ModuleMasks(name, size, f"{colors.low:.2f}", f"{colors.high:.2f}", tiles))
     return render(
         "overlays.html",
         split=split,
         smooth=images.shape[1] > 48,
+        bar=data_uri(color_bar()),
         images=originals,
         modules=modules,
     )

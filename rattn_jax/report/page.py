@@ -1,6 +1,7 @@
 """The report page of a run."""
 
 import datetime
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,19 +9,20 @@ import numpy as np
 from markupsafe import Markup
 
 from rattn_jax.config.load import flatten, read_config
-from rattn_jax.config.schema import KeepBestConfig
+from rattn_jax.config.schema import FOLDER, KeepBestConfig
 from rattn_jax.data.class_names import readable_names
+from rattn_jax.report.calibration import calibration_section
 from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.confusion import (
-    Mistakes,
     class_section,
     confusion_section,
     error_rate,
     error_text,
-    mistakes_section,
 )
 from rattn_jax.report.mask_health import Observation, alarm, health_section, overlay_section
+from rattn_jax.report.mistakes import Mistaken, mistakes_section
 from rattn_jax.report.rendering import render
+from rattn_jax.report.scores import Calibration, percents
 from rattn_jax.report.unsettled import explain_loss
 from rattn_jax.runs.best import best_row
 
@@ -34,14 +36,14 @@ class Evaluated(NamedTuple):
     Attributes:
         split: name of the split.
         confusion: int32 [K, K], see `EvalSums` of training.
-        mistakes: the most confident mistakes, used slots only.
-        mistaken_images: their images, uint8 [n, H, W, 3].
+        calibration: see `Calibration`.
+        mistaken: the most confident mistakes.
     """
 
     split: str
     confusion: np.ndarray
-    mistakes: Mistakes
-    mistaken_images: np.ndarray
+    calibration: Calibration
+    mistaken: Mistaken
 
 
 class Masks(NamedTuple):
@@ -69,6 +71,7 @@ def run_page(
     counts: Mapping[str, int],
     evaluated: Evaluated,
     masks: Masks | None,
+    num_parameters: int,
 ) -> str:
     """Renders the page.
 
@@ -79,18 +82,27 @@ def run_page(
         counts: number of examples of each evaluated split.
         evaluated: the latest evaluation.
         masks: None if the network has no attention modules.
+        num_parameters: parameters of the network.
     """
     config, names = record["config"], readable_names(record["dataset"]["class_names"])
     title = f"{config['model']['name']} on {config['dataset']['name']}"
-    count = counts[evaluated.split]
+    typed, split = read_config(config), evaluated.split
+    epoch = (record["dataset"]["num_train"] - typed.validation_examples) / typed.batch_size
+    last = _newest(rows)[split]
     warning = masks and alarm(masks.history[-1], config["model"]["attention_residual"] is not False)
-    early = explain_loss(rows, evaluated.split, len(names))
+    early = explain_loss(rows, split, len(names))
+    place = typed.dataset.name.removeprefix(FOLDER)
+    num_errors = round(last["error_top1"] * counts[split])
     sections = [
-        confusion_section(evaluated.split, evaluated.confusion, names),
-        class_section(evaluated.confusion, names),
-        mistakes_section(
-            evaluated.split, count, evaluated.mistakes, evaluated.mistaken_images, names
+        render(
+            "beside.html",
+            sections=[
+                confusion_section(split, evaluated.confusion, names),
+                class_section(evaluated.confusion, names),
+            ],
         ),
+        calibration_section(split, evaluated.calibration),
+        mistakes_section(evaluated.mistaken, num_errors, names, place),
     ]
     if masks:
         labels = [names[label] for label in masks.labels]
@@ -100,12 +112,13 @@ def run_page(
         "run.html",
         title=title,
         folder=folder,
-        update=_newest(rows)[evaluated.split]["step"],
-        result=_result(rows, counts, evaluated.split, config["num_train_steps"]),
-        best=_best(rows, read_config(config).keep_best),
+        update=last["step"],
+        result=_result(rows, counts, split, config["num_train_steps"], epoch),
+        summary=_summary(rows, split, epoch, num_parameters),
+        best=_best(rows, typed.keep_best, epoch),
         early=f"{early[0].upper()}{early[1:]}." if early else "",
         warning=warning,
-        curves=curves(rows),
+        curves=curves(rows, epoch),
         sections=sections,
         facts=_facts(record),
         config=[(k, "" if v is None else v) for k, v in flatten(config).items()],
@@ -124,8 +137,9 @@ def _newest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
 
 
 class _Result(NamedTuple):
-    """The error in large letters, the text beside it, and a line for each split."""
+    """Accuracy and error in large letters, the text beside it, and a line for each split."""
 
+    accuracy: str
     error: str
     text: str
     rows: list[tuple[Any, ...]]
@@ -136,25 +150,35 @@ def _result(
     counts: Mapping[str, int],
     split: str,
     num_train_steps: int,
+    epoch: float,
 ) -> _Result:
     newest = _newest(rows)
     last = newest[split]
     rate = error_rate(last["error_top1"], counts[split])
     state = "finished" if last["step"] >= num_train_steps else f"of {num_train_steps:,}"
     return _Result(
+        percents([1 - last["error_top1"]])[0],
         rate.text,
         f"{split} error (95 % interval {rate.interval}, {counts[split]:,} images) after "
         f"{last['step']:,} updates, {state}{_several_classes(last)}",
         [
             (
                 name,
-                f"{newest[name]['step']:,}",
-                error_text(newest[name]["error_top1"], counts.get(name)),
-                f"{100 * newest[name]['error_top5']:.2f} %",
-                f"{newest[name]['loss']:.4f}",
+                f"{row['step']:,}",
+                f"{row['step'] / epoch:.2f}",
+                error_text(row["error_top1"], counts.get(name)),
+                *percents(
+                    [
+                        1 - row["error_top1"],
+                        _known(row, "balanced_accuracy"),
+                        row["error_top5"],
+                        _known(row, "ece"),
+                    ]
+                ),
+                f"{_known(row, 'loss'):.4f}",
             )
             for name in _SPLITS
-            if name in newest
+            if (row := newest.get(name))
         ],
     )
 
@@ -169,42 +193,94 @@ def _several_classes(row: Mapping[str, Any]) -> str:
     )
 
 
-def _best(rows: Sequence[Mapping[str, Any]], keep_best: KeepBestConfig) -> dict[str, Any] | None:
-    """The best evaluation, if the run keeps its checkpoint."""
+def _known(row: Mapping[str, Any], key: str) -> float:
+    """A value of a line; NaN if it has none, as an older one or one of a train split."""
+    value = row.get(key)
+    return math.nan if value is None else value
+
+
+def _summary(
+    rows: Sequence[Mapping[str, Any]], split: str, epoch: float, num_parameters: int
+) -> list[tuple[str, str]]:
+    """Size, length, time and speed of the run."""
+    steps, times = rows[-1]["step"], [row["time"] for row in rows if "time" in row]
+    facts = [
+        ("parameters", f"{num_parameters:,}"),
+        ("epochs", f"{steps / epoch:.2f}; one is {epoch:,.2f} updates"),
+    ]
+    if times:
+        seconds = datetime.timedelta(seconds=round(max(times) - min(times)))
+        facts.append(("wall time", f"{seconds}, from the first line of metrics to the last"))
+    for name, kind in (("train", "training"), (split, "evaluation")):
+        speeds = [r["images_per_second"] for r in rows if r["split"] == name]
+        if speeds := [speed for speed in speeds if speed]:
+            facts.append((f"speed of {kind}", f"{speeds[-1]:,.0f} images a second"))
+    return facts
+
+
+def _best(
+    rows: Sequence[Mapping[str, Any]], keep_best: KeepBestConfig, epoch: float
+) -> dict[str, Any] | None:
+    """The best evaluation: as the run chooses it, or the one with the lowest error."""
+    is_kept = keep_best.metric is not None
+    if not is_kept:
+        held_out = any(row["split"] == "validation" for row in rows)
+        split = "validation" if held_out else "test"
+        keep_best = KeepBestConfig(metric="error_top1", split=split)
     best = best_row(rows, keep_best)
     if best is None or keep_best.metric is None:
         return None
-    value = f"{best[keep_best.metric]:.4f}"
-    return {**best, "metric": keep_best.metric, "value": value}
+    return {
+        "step": f"{best['step']:,}",
+        "epochs": f"{best['step'] / epoch:.2f}",
+        "split": best["split"],
+        "metric": keep_best.metric,
+        "value": f"{best[keep_best.metric]:.4f}",
+        "is_kept": is_kept,
+    }
 
 
-def curves(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """Errors, loss, learning rate and throughput over the updates."""
+def curves(rows: Sequence[Mapping[str, Any]], epoch: float) -> Markup:
+    """Errors, loss, learning rate and throughput over the updates.
 
-    def lines(key: str) -> list[Series]:
+    Args:
+        rows: metrics.jsonl.
+        epoch: updates of an epoch, in which each training example is seen once.
+    """
+
+    def lines(key: str, splits: Sequence[str] = _SPLITS) -> list[Series]:
+        # A split that is left out has no points, so that the others keep their style.
         return [
             Series(
-                split,
-                [(row["step"], row[key]) for row in rows if row["split"] == split and key in row],
+                name,
+                [
+                    (r["step"], r[key])
+                    for r in rows
+                    if r["split"] == name and name in splits and key in r
+                ],
             )
-            for split in _SPLITS
+            for name in _SPLITS
         ]
+
+    def over_updates(title: str, note: str, series: list[Series], axis: Axis) -> Markup:
+        return chart(title, note, series, axis, epoch=epoch)
 
     rates = {row["step"]: row["learning_rate"] for row in rows}
     rate = [Series("learning rate", sorted(rates.items()))]
+    share, plain = Axis(percent, low=0.0), Axis(number, low=0.0)
     precision = lines("mean_average_precision")
+    shown = [over_updates("Mean average precision", "of the classes", precision, share)]
     return charts(
         [
+            *(shown if any(series.points for series in precision) else []),
+            over_updates("Error", "top-1", lines("error_top1"), share),
+            over_updates("Loss", "cross entropy in nats", lines("loss"), plain),
+            over_updates("Learning rate", "of the last update", rate, Axis(number, log=True)),
             *(
-                [chart("Mean average precision", "of the classes", precision, Axis(percent))]
-                if any(series.points for series in precision)
-                else []
-            ),
-            chart("Error", "top-1", lines("error_top1"), Axis(percent, low=0.0)),
-            chart("Loss", "cross entropy in nats", lines("loss"), Axis(number, low=0.0)),
-            chart("Learning rate", "of the last update", rate, Axis(number, log=True)),
-            chart(
-                "Throughput", "images a second", lines("images_per_second"), Axis(number, low=0.0)
+                over_updates(
+                    f"Speed of {kind}", "images/s", lines("images_per_second", names), plain
+                )
+                for kind, names in (("training", _SPLITS[:1]), ("evaluation", _SPLITS[1:]))
             ),
         ]
     )

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,28 +29,55 @@ def thumbnail(pixels: np.ndarray) -> Image.Image:
     return image if max(image.size) <= SIDE else image.resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
-def overlay(pixels: np.ndarray, mask: np.ndarray) -> Image.Image:
-    """Overlays a mask on its image in gray: dark where it is lowest, light where it is highest.
+class ColorRange(NamedTuple):
+    """What values the darkest and the lightest color of masks stand for, with two decimals."""
+
+    low: float
+    high: float
+
+
+def color_range(masks: np.ndarray) -> ColorRange:
+    """The range of the finite values of some masks, rounded outwards."""
+    finite = masks[np.isfinite(masks)]
+    if not finite.size:
+        return ColorRange(0.0, 1.0)
+    low, high = math.floor(100 * float(finite.min())), math.ceil(100 * float(finite.max()))
+    return ColorRange(low / 100, max(high, low + 1) / 100)
+
+
+def color_bar() -> Image.Image:
+    """The colors from the lowest to the highest value."""
+    return Image.fromarray(_heat(np.tile(np.linspace(0, 1, 120), (10, 1))))
+
+
+def overlay(
+    pixels: np.ndarray, mask: np.ndarray, colors: ColorRange, side: int = SIDE
+) -> Image.Image:
+    """Overlays a mask on its image in gray: dark where it is low, light where it is high.
 
     Args:
         pixels: uint8 [H, W, 3].
-        mask: float [h, w].
+        mask: float [h, w]; what is not finite has the lowest color.
+        colors: range of values that the colors stand for.
+        side: height and width of the picture.
     """
     gray = Image.fromarray(pixels).convert("L")
-    small = max(gray.size) < SIDE
+    small = max(gray.size) < side
     method = Image.Resampling.NEAREST if small else Image.Resampling.BOX
-    ground = np.asarray(gray.resize((SIDE, SIDE), method), np.float32)[..., None]
-    low, high = float(mask.min()), float(mask.max())
-    # A nearly constant mask is shown as constant, because its differences are rounding errors.
-    level = (mask - low) / (high - low) if high - low >= 0.005 else np.full_like(mask, 0.5)
+    ground = np.asarray(gray.resize((side, side), method), np.float32)[..., None]
+    level = np.nan_to_num((mask - colors.low) / (colors.high - colors.low), posinf=0, neginf=0)
     smooth = Image.fromarray(level.astype(np.float32)).resize(
-        (SIDE, SIDE), Image.Resampling.BILINEAR
+        (side, side), Image.Resampling.BILINEAR
     )
-    place = np.round(255 * np.clip(np.asarray(smooth), 0, 1)).astype(np.uint8)
-    heat = cv2.cvtColor(cv2.applyColorMap(place, _HEAT), cv2.COLOR_BGR2RGB)
-    mixed = _OVERLAY * heat + (1 - _OVERLAY) * ground
+    mixed = _OVERLAY * _heat(np.asarray(smooth)) + (1 - _OVERLAY) * ground
     # 64 colors: a third of the size, without visible difference.
     return Image.fromarray(mixed.round().astype(np.uint8)).quantize(64)
+
+
+def _heat(values: np.ndarray) -> np.ndarray:
+    """Colors of values [H, W] from 0 to 1, uint8 [H, W, 3]."""
+    place = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(place, _HEAT), cv2.COLOR_BGR2RGB)
 
 
 def matrix(values: np.ndarray, cell: int) -> Image.Image:

@@ -67,6 +67,8 @@ class Console:
             f"step {row['step']:>{len(total)}}/{total}  {row['split']:5}  "
             f"loss {loss:.4f}  error {100 * error:6.2f} %"
         )
+        if row["split"] != "train":
+            text += f"  accuracy {100 * (1 - error):6.2f} %"
         if (precision := row.get("mean_average_precision")) is not None:
             text += f"  mAP {precision:.4f}  F1 {row['f1_macro']:.4f}"
         rate = row["images_per_second"]

@@ -154,8 +154,8 @@ class MetricWriter:
         Args:
             step: number of updates done.
             split: "train", "test" or "validation".
-            averages: "loss", "error_top1" and "error_top5"; null in the line if they are NaN or
-                infinite, which JSON does not know.
+            averages: "loss", "error_top1", "error_top5" and, of an evaluation, more; null in the
+                line if they are NaN or infinite, which JSON does not know.
             learning_rate: rate of the last update.
             images_per_second: throughput; None if it was not measured.
             **measured: further fields of the line.

@@ -4,7 +4,7 @@ config.json      the resolved config, the data's classes and hash, library versi
 data.json        what the data was, see `data/contents.py`
 normalization.npz    normalization and size of the images, see `saved_run.py`
 metrics.jsonl    see `metrics_log.py`
-report.html, mask_health.jsonl   see `report/`
+report.html, mask_health.jsonl, mistakes.csv   see `report/`
 checkpoints/     see `checkpoint_files.py`
 tensorboard/     event files
 compilation_cache/   compiled functions, see `training/compilation.py`
@@ -42,6 +42,7 @@ _WRITTEN = (
     "metrics.jsonl",
     "mask_health.jsonl",
     "report.html",
+    "mistakes.csv",
     "tensorboard",
     "nonfinite",
     "profile",

@@ -1,4 +1,4 @@
-"""Sums of an evaluation, the same for any batch size: metrics, confusion matrix, mistakes.
+"""Sums of an evaluation, the same for any batch size: metrics, confusions, calibration, mistakes.
 
 sums = empty(num_classes=10)
 sums = add(sums, logits, labels, mask, axis_name)    # once for each batch
@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rattn_jax.report.confusion import MAX_CLASSES, Mistakes
+from rattn_jax.report.confusion import MAX_CLASSES
+from rattn_jax.report.mistakes import Mistakes
+from rattn_jax.report.scores import NUM_BINS, Calibration
 from rattn_jax.training import metrics
 from rattn_jax.training.metrics import Metrics
 
 Array = jax.Array
 
-NUM_MISTAKES = 24  # to remember
+NUM_MISTAKES = 1_000  # to remember
 
 
 class EvalSums(NamedTuple):
@@ -26,12 +28,14 @@ class EvalSums(NamedTuple):
         metrics: see `metrics.py`.
         confusion: examples by true and predicted class, int32 [K, K]; [0, 0] if K > MAX_CLASSES.
             The entries off the diagonal are the top-1 errors of `metrics`.
+        calibration: see `Calibration`.
         mistakes: the most confident mistakes.
         num_slots: slots of the batches so far, padding included; int32 scalar.
     """
 
     metrics: Metrics
     confusion: Array
+    calibration: Calibration
     mistakes: Mistakes
     num_slots: Array
 
@@ -39,10 +43,11 @@ class EvalSums(NamedTuple):
 def empty(num_classes: int) -> EvalSums:
     """Sums over zero examples."""
     size = num_classes if num_classes <= MAX_CLASSES else 0
-    none = jnp.zeros(NUM_MISTAKES, jnp.int32)
+    none, counts = jnp.zeros(NUM_MISTAKES, jnp.int32), jnp.zeros(NUM_BINS, jnp.int32)
     return EvalSums(
         metrics.empty(),
         jnp.zeros((size, size), jnp.int32),
+        Calibration(counts, counts, jnp.zeros(NUM_BINS, jnp.float32)),
         Mistakes(jnp.full(NUM_MISTAKES, -1, jnp.float32), none, none, none),
         jnp.zeros((), jnp.int32),
     )
@@ -73,10 +78,11 @@ def add(
     if confusion.size:
         counts = jnp.zeros_like(confusion).at[labels, prediction].add(mask.astype(jnp.int32))
         confusion = confusion + lax.psum(counts, axis_name)
-    share = labels.shape[0]
-    first = sums.num_slots + lax.axis_index(axis_name) * share
     shares = jax.nn.softmax(logits) if probabilities is None else probabilities
     probability = jnp.max(shares, axis=1)
+    calibration = _calibrate(probability, prediction == labels, mask & jnp.isfinite(probability))
+    share = labels.shape[0]
+    first = sums.num_slots + lax.axis_index(axis_name) * share
     counts_as_mistake = mask & (prediction != labels) & jnp.isfinite(probability)
     found = Mistakes(
         jnp.where(counts_as_mistake, probability, -1),
@@ -92,6 +98,7 @@ def add(
     return EvalSums(
         metrics.merge(sums.metrics, metrics.measure(logits, labels, mask, axis_name, losses)),
         confusion,
+        jax.tree.map(jnp.add, sums.calibration, lax.psum(calibration, axis_name)),
         _most_confident(both, NUM_MISTAKES),
         sums.num_slots + lax.psum(share, axis_name),
     )
@@ -111,6 +118,19 @@ def predict(logits: Array, labels: Array) -> Array:
     true_logit = jnp.take_along_axis(logits, labels[:, None], axis=1)
     is_right = jnp.all(is_true | (logits < true_logit), axis=1)
     return jnp.where(is_right, labels, jnp.argmax(others, axis=1)).astype(jnp.int32)
+
+
+def _calibrate(probability: Array, is_right: Array, mask: Array) -> Calibration:
+    """Sums over the shard of a replica; arrays [B]."""
+    edges = jnp.arange(1, NUM_BINS, dtype=jnp.float32) / NUM_BINS
+    bins = jnp.sum(probability[:, None] > edges, axis=1)
+
+    def add_up(values: Array) -> Array:
+        none = jnp.zeros(NUM_BINS, values.dtype)
+        return none.at[bins].add(jnp.where(mask, values, 0))
+
+    is_right = is_right.astype(jnp.int32)
+    return Calibration(add_up(jnp.ones_like(is_right)), add_up(is_right), add_up(probability))
 
 
 def _most_confident(mistakes: Mistakes, count: int) -> Mistakes:

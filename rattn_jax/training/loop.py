@@ -210,7 +210,7 @@ def evaluate_split(job: Job, state: TrainState, split: str) -> EvalResult:
         job.writer.write(
             step,
             split,
-            result.averages,
+            result.numbers(),
             learning_rate=job.steps.learning_rate(step),
             images_per_second=result.num_examples / result.seconds,
         )

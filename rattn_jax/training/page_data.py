@@ -18,6 +18,7 @@ from rattn_jax.data.loaders import Loader
 from rattn_jax.models.attention import read_maps
 from rattn_jax.models.stages import apply_and_watch
 from rattn_jax.report.mask_health import BINS, Observation
+from rattn_jax.report.mistakes import MAX_PICTURES, Mistaken
 from rattn_jax.report.page import Evaluated
 from rattn_jax.training.evaluation import EvalResult
 from rattn_jax.training.state import TrainState
@@ -35,6 +36,7 @@ class PageData(NamedTuple):
         step: number of updates done.
         counts: number of examples of each evaluated split.
         evaluated: the last of these splits.
+        num_parameters: parameters of the network.
         probed_split: split of the images on which the masks were recorded.
         images: the first of these images, uint8 [n, H, W, 3].
         labels: their classes, int32 [n].
@@ -45,6 +47,7 @@ class PageData(NamedTuple):
     step: int
     counts: Mapping[str, int]
     evaluated: Evaluated
+    num_parameters: int
     probed_split: str
     images: np.ndarray
     labels: np.ndarray
@@ -83,7 +86,14 @@ class PageProbe:
             results: results by split; the page shows the last one.
         """
         split, shown = list(results.items())[-1]
-        pictures = self._images(split, shown.mistakes.indices)
+        positions = np.asarray(shown.mistakes.indices).tolist()
+        mistaken = Mistaken(
+            split,
+            shown.num_examples,
+            shown.mistakes,
+            self._loader.names(split, positions),
+            self._images(split, positions[:MAX_PICTURES]),
+        )
         if self._probed is None:
             count = min(self._max_probed, self._loader.num_examples(self._split))
             self._probed = self._loader.read(self._split, range(count))
@@ -99,7 +109,8 @@ class PageProbe:
         return PageData(
             step=int(state.step),
             counts={name: result.num_examples for name, result in results.items()},
-            evaluated=Evaluated(split, shown.confusion, shown.mistakes, pictures),
+            evaluated=Evaluated(split, shown.confusion, shown.calibration, mistaken),
+            num_parameters=sum(x.size for x in jax.tree.leaves(state.params)),
             probed_split=self._split,
             images=np.asarray(images[:_OVERLAYS]),
             labels=np.asarray(labels[:_OVERLAYS]),

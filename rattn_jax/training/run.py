@@ -219,7 +219,8 @@ def _say_result(
     at = f"  best         after {best['step']} steps: --step=best\n" if best else ""
     page = f"  report       {folder / PAGE}\n" if (folder / PAGE).exists() else ""
     console.say(
-        f"test error {100 * row['error_top1']:.2f} % after {row['step']} steps\n"
+        f"test error {100 * row['error_top1']:.2f} % after {row['step']} steps "
+        f"(accuracy {100 * (1 - row['error_top1']):.2f} %)\n"
         f"{at}{page}"
         f"  numbers      {folder / 'metrics.jsonl'}\n"
         f"  curves       tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}\n"

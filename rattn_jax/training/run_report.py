@@ -1,4 +1,4 @@
-"""Draws report.html after each evaluation."""
+"""Draws report.html, and writes mistakes.csv, after each evaluation."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,10 @@ from typing import Any
 from etils import epath
 
 from rattn_jax.config.schema import RunConfig
+from rattn_jax.data.class_names import readable_names
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.report.mask_health import health_row
+from rattn_jax.report.mistakes import MISTAKES, mistakes_table
 from rattn_jax.report.page import PAGE, Masks, run_page, shows_update
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import MetricsLog
@@ -53,8 +55,16 @@ class ReportWriter:
         # Keys that a run may change are as they are now, not as at its first start.
         config = {"config": self._config.to_dict()}
         record = json.loads((self._folder / RECORD).read_text()) | config
+        names = readable_names(record["dataset"]["class_names"])
+        replace_text(self._folder / MISTAKES, mistakes_table(page.evaluated.mistaken, names))
         text = run_page(
-            str(self._folder), record, rows, page.counts, page.evaluated, self._masks(page)
+            str(self._folder),
+            record,
+            rows,
+            page.counts,
+            page.evaluated,
+            self._masks(page),
+            page.num_parameters,
         )
         replace_text(self._folder / PAGE, text)
 

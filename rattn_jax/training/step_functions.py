@@ -14,6 +14,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -52,6 +53,7 @@ class StepFunctions:
         model: the network.
         mesh: see above.
         train_function: function of (state, data, rows), not compiled.
+        eval_compile_seconds: time that compiling the eval step has taken so far.
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class StepFunctions:
         self.train_function = data_parallel(train, mesh, parallel, num_batches=1, donate_state=True)
         self._evaluate = data_parallel(evaluate, mesh, parallel, num_batches=2)
         self._compiled: dict[int, Any] = {}  # by the number of updates in a call
+        self._compiled_eval: dict[str, Any] = {}  # by the shapes of split and batches
+        self.eval_compile_seconds = 0.0
 
     def abstract_state(self) -> TrainState:
         """Shapes and dtypes of the state as it is saved, without computing it."""
@@ -154,9 +158,13 @@ class StepFunctions:
         self, state: TrainState, sums: EvalSums | ScoredSums, batches: Batches
     ) -> EvalSums | ScoredSums:
         """Adds batches to the sums; with the sigmoid loss the result has their scores, too."""
-        data, rows, mask = batches
         sums = sums.sums if isinstance(sums, ScoredSums) else sums
-        return self._evaluate((state, wait_on_cpu(sums, self.mesh)), data, rows, mask)
+        arguments = ((state, wait_on_cpu(sums, self.mesh)), *batches)
+        shapes = str(jax.tree.map(jnp.shape, batches))
+        if shapes not in self._compiled_eval:
+            self._compiled_eval[shapes], seconds = compile_for(self._evaluate, *arguments)
+            self.eval_compile_seconds += sum(seconds)
+        return self._compiled_eval[shapes](*arguments)
 
 
 def _count(batches: Batches) -> int:

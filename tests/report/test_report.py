@@ -1,5 +1,6 @@
 """The page of a run: drawn by real runs of every kind, and read as a browser would."""
 
+import csv
 import json
 import os
 import re
@@ -13,19 +14,23 @@ import pytest
 from PIL import Image
 
 import rattn_jax.training.run_report
+from rattn_jax.data import open_dataset
 from rattn_jax.report import page as page_module
-from rattn_jax.report.confusion import Mistakes, wilson_interval
+from rattn_jax.report.confusion import wilson_interval
 from rattn_jax.report.mask_health import Observation
+from rattn_jax.report.mistakes import Mistaken, Mistakes
 from rattn_jax.report.page import Evaluated, Masks, run_page
+from rattn_jax.report.scores import Calibration
 from rattn_jax.train import train_and_evaluate
 from tests.compare import assert_equal, numbers, read_rows
 from tests.data.test_folder import make_folder
 from tests.devices import ONE
 from tests.tiny import make_config
 
-SECTIONS = {"result", "curves", "confusions", "classes", "most-confident-mistakes", "run"}
+SECTIONS = {"result", "curves", "confusions", "classes", "calibration", "run"}
+SECTIONS |= {"most-confident-mistakes"}
 MASK_SECTIONS = {"mask-health", "what-the-masks-attend-to"}
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "input"}
 
 
 class Page(HTMLParser):
@@ -41,7 +46,8 @@ class Page(HTMLParser):
         assert len(self.ids) == len(set(self.ids))
 
     def handle_starttag(self, tag, attributes):
-        assert tag not in ("script", "link", "iframe", "i", "name", "b-class"), tag
+        assert tag not in ("link", "iframe", "i", "name", "b-class"), tag
+        assert tag != "script" or not attributes
         for name, value in attributes:
             assert not name.startswith("on")
             if name == "src":
@@ -64,7 +70,13 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         assert self.open[-1:] != ["style"] or "url(" not in data
+        if self.open[-1:] == ["script"]:
+            assert not re.search("fetch|import|http|Request|Socket|innerHTML|eval", data)
+            return
         self.words.append(data)
+
+    def handle_comment(self, data):
+        raise AssertionError(data)
 
     @property
     def text(self):
@@ -110,7 +122,26 @@ def test_page_of_a_run(straight):
     assert "Measured on the first 16 validation images" in page.text
     assert "dataset.label_noise.clean_ratio 1.0" in page.text
     assert f"jax {jax.__version__}" in page.text
-    assert page.pictures == 24 + 8 + 8  # mistakes, images, masks of the one module
+    assert page.pictures == 24 + 8 + 8 + 1  # mistakes, images, masks of the one module, its scale
+    for name in ("balanced_accuracy", "ece"):
+        assert f"{100 * test[name]:.2f} %" in page.text
+    total = re.search(r"Total: ([\d,]+)", (workdir / "parameters.txt").read_text())[1]
+    assert f"parameters {total} epochs" in page.text
+    assert "epochs 0.07; one is 87.94 updates" in page.text  # (1,437 - 30) / 16
+
+
+def test_mistakes_are_listed_with_their_names(straight):
+    with (straight[0] / "mistakes.csv").open() as file:
+        listed = list(csv.DictReader(file))
+    test = read_rows(straight[0])[-1]
+    assert len(listed) == round(360 * test["error_top1"])
+    assert all(row["name"] == f"digits/test[{row['number']}]" for row in listed)
+    labels = open_dataset("digits").test.labels()
+    assert all(int(row["label"]) == labels[int(row["number"])] for row in listed)
+    assert all(row["label"] != row["prediction"] for row in listed)
+    assert f"mistakes.csv lists {len(listed)} of {len(listed)} with their names" in (
+        read_page(straight[0]).text
+    )
 
 
 def test_training_is_the_same_without_a_page(straight, tmp_path):
@@ -180,6 +211,11 @@ def test_stream_of_a_folder_with_odd_names(tmp_path):
     page = read_page(tmp_path / "run<i>")
     assert '<b-class a="1">&amp;' in page.text
     assert r"caf\udce9" in page.text
+    listed = (tmp_path / "run<i>/mistakes.csv").read_text().splitlines()[1:]
+    assert len(listed) == round(12 * read_rows(tmp_path / "run<i>")[-1]["error_top1"]) > 0
+    for line in listed:
+        assert line.split(",")[2].startswith(f"{folder}/test/")
+        assert line.split(",")[2].removeprefix(f"{folder}/").split('""')[0] in page.text
     assert "run<i>" in page.text
     assert set(page.ids) == SECTIONS | MASK_SECTIONS
     assert read_health(tmp_path / "run<i>")[0]["images"] == 4
@@ -210,7 +246,7 @@ def synthetic_page(num_classes):
         "config": {
             "num_train_steps": 160_000,
             "keep_best": {"metric": "error_top1", "split": "test"},
-            "dataset": {"name": "many"},
+            "dataset": {"name": "folder:/data/many"},
             "model": {"name": "attention164", "attention_residual": False},
             "note": "https://example.org/<script>",
         },
@@ -233,14 +269,22 @@ def synthetic_page(num_classes):
         for split in (["train"] if step % 1_000 else ["train", "test"])
     ]
     mistakes = Mistakes(np.full(8, 0.9), np.arange(8), np.zeros(8, int), np.ones(8, int))
+    files = [f"/data/many/test/shark/{i}.jpg" for i in range(8)]
+    bins = Calibration(np.full(15, 40), np.arange(15), np.linspace(0, 40, 15))
     seen = Observation(masks, {}, {}, {})
     return run_page(
         "/run",
         record,
         rows,
         {"test": 10_000},
-        Evaluated("test", confusion.astype(np.int32), mistakes, images),
+        Evaluated(
+            "test",
+            confusion.astype(np.int32),
+            bins,
+            Mistaken("test", 10_000, mistakes, files, images),
+        ),
         Masks("test", images, np.zeros(8, int), seen, history),
+        51_300_000,
     )
 
 
@@ -249,13 +293,17 @@ def test_pages_of_many_classes(num_classes):
     page = Page(synthetic_page(num_classes))
     assert set(page.ids) == SECTIONS | MASK_SECTIONS
     assert ("Most confused pairs" in page.text) == (num_classes > 20)
-    assert page.pictures == 8 + 8 + 9 * 8 + (num_classes == 100)
+    assert page.pictures == 8 + 8 + 9 * (8 + 1) + (num_classes == 100)
     assert "Alarm. The response of the feature maps has collapsed" in page.text
     assert "2,000 updates, of 160,000" in page.text
     assert "https://example.org/<script>" in page.text
     assert "2 x TPU" in page.text
     assert "Best: after 2,000 updates" in page.text
     assert ", with the test split's error_top1 of 0.0300" in page.text
+    assert "parameters 51,300,000 epochs 2.56; one is 781.25 updates" in page.text
+    assert "test/shark/7.jpg" in page.text
+    assert "/data/many/test" not in page.text
+    assert "mistakes.csv lists 8 of 300 with their names" in page.text
     assert "is great white shark" in page.text
     assert "n01484850" not in page.text
 
@@ -273,8 +321,16 @@ def test_page_fits_the_width_of_a_screen(tmp_path, width):
     (tmp_path / "frame.html").write_text(
         f"<body style='margin:0'><iframe src=report.html style='width:{width}px;height:3000px;"
         "border:0'></iframe><script>onload = () => {"
-        "const page = document.querySelector('iframe').contentDocument.documentElement;"
-        "document.title = page.scrollWidth - page.clientWidth }</script>"
+        "const frame = document.querySelector('iframe'), page = frame.contentDocument;"
+        "const root = page.documentElement, plot = page.querySelector('.plot.linear');"
+        "const show = (kind) => getComputedStyle(page.querySelector(kind)).display;"
+        "const box = plot.getBoundingClientRect(), events = frame.contentWindow;"
+        "const at = { clientX: box.left + box.width / 2, clientY: box.top + 9 };"
+        "plot.dispatchEvent(new events.PointerEvent('pointermove', at));"
+        "const words = [root.scrollWidth - root.clientWidth, show('.log')];"
+        "page.querySelector('.scale input').click();"
+        "words.push(show('.log'), show('.linear'), page.querySelector('.values').textContent);"
+        "document.title = words.join(' | ') }</script>"
     )
     command = [
         *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
@@ -291,7 +347,11 @@ def test_page_fits_the_width_of_a_screen(tmp_path, width):
             [*command, what, frame], capture_output=True, text=True, timeout=200, env=environment
         )
         if what == "--dump-dom":
-            assert "<title>0</title>" in done.stdout, done.stderr
+            title = re.search("<title>(.*)</title>", done.stdout)[1]
+            assert title == (
+                "0 | none | block | none | "
+                "update 900, epoch 1.15: train 6.66667 %; test 6 % at 1000"
+            ), done.stderr
     with Image.open(shot) as image:
         left = np.asarray(image.convert("L"))[:, :width]
     assert image.size == (1280, 3000)

@@ -9,9 +9,10 @@ import pytest
 from rattn_jax.data.batches import mean_image_normalization
 from rattn_jax.models import create_model, stack_modules
 from rattn_jax.models.resnet import ResNet
-from rattn_jax.report.charts import Axis, Series, chart, number
+from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.confusion import wilson_interval
 from rattn_jax.report.mask_health import BINS, alarm, entropy, saturation
+from rattn_jax.report.pictures import ColorRange, color_bar, color_range, overlay
 from rattn_jax.report.unsettled import explain_loss
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training import loop
@@ -99,10 +100,50 @@ def test_chart_leaves_out_what_is_not_finite_and_thins_long_lines():
     text = chart("Loss", "", series, Axis(number, log=True))
     assert "nan" not in text
     assert ">b<" not in text
-    first, _ = (points.split() for points in re.findall(r'points="([^"]*)"', text))
-    assert len(first) == 400
+    lines = [line.split() for line in re.findall(r'points="([^"]*)"', text)]
+    assert [len(line) for line in lines] == [400, 1] * 2  # linear and logarithmic
+    assert [len(xs.split()) for xs in re.findall(r'data-x="([^"]*)"', text)] == [400, 1]
     assert text.count("<circle") == text.count("<square") == 0 < text.count("<path")
     assert chart("Loss", "", series[1:2], Axis(number)) == ""
+
+
+def test_chart_has_the_values_of_its_points_and_a_logarithmic_axis():
+    rows = [(10, 0.5), (20, 0.0), (30, 0.005)]
+    text = chart("Error", "", [Series("test", rows)], Axis(percent, low=0.0), epoch=20)
+    assert 'data-x="10 20 30" data-y="50 %|0 %|0.5 %"' in text
+    assert 'data-epoch="20"' in text
+    linear, log = (
+        [float(point.split(",")[1]) for point in line.split()]
+        for line in re.findall(r'points="([^"]*)"', text)
+    )
+    assert linear[1] == log[1] == 172  # the bottom
+    assert linear[0] < linear[2] < 172
+    assert log[0] < log[2] <= 172
+    assert "checked" not in text  # zero has no logarithm
+    assert "checked" in chart("Rate", "", [Series("rate", [(1, 0.1)])], Axis(number, log=True))
+    for axis in (Axis(number, low=0.0, high=1.0), Axis(number)):
+        flat = chart("Mean", "", [Series("m", [(1, 0.0)])], axis)
+        assert "log" not in flat
+
+
+def test_masks_of_a_module_share_the_colors_that_are_named():
+    """A value has the same color in each picture, and the named ends have the ends' colors."""
+    masks = np.array([[[0.317, 0.5]], [[0.5, 0.7049]]], np.float32)
+    low, high = color_range(masks)
+    assert (low, high) == (0.31, 0.71)
+    gray = np.zeros((4, 4, 3), np.uint8)
+
+    def color(value):
+        picture = overlay(gray, np.full((1, 1), value, np.float32), ColorRange(low, high))
+        return picture.convert("RGB").getpixel((50, 50))
+
+    bar = np.asarray(color_bar())
+    for value, place in ((low, 0), (high, -1)):
+        np.testing.assert_allclose(color(value), 0.6 * bar[0, place], atol=3)
+    assert color(0.5) not in (color(low), color(high))
+    assert color(np.nan) == color(low)
+    assert color_range(np.full((1, 2, 2), 0.5)) == (0.5, 0.51)
+    assert color_range(np.full((1, 2, 2), np.nan)) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_metrics_on_a_terminal_is_one_line_that_is_written_over():
     assert stream.getvalue() == (
         "\r\033[Kstep   10/1000  train  loss 0.5000  error  25.00 %  640 images/s  0:01:39 left"
         "\r\033[Kstep  400/1000  train  loss 0.5000  error  25.00 %  640 images/s  0:01:00 left"
-        "\nstep  400/1000  test   loss 0.5000  error  25.00 %  640 images/s\n"
+        "\nstep  400/1000  test   loss 0.5000  error  25.00 %  accuracy  75.00 %  640 images/s\n"
     )
 
 

@@ -6,11 +6,21 @@ import pytest
 
 from rattn_jax.parallel.data_parallel import data_parallel
 from rattn_jax.parallel.mesh import DATA_AXIS, make_mesh, replicate, wait_on_cpu
+from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.report import confusion
-from rattn_jax.training import eval_sums
+from rattn_jax.report.scores import NUM_BINS
+from rattn_jax.training import eval_sums, evaluation
 from rattn_jax.training.metrics import compute, measure
 
 CLASSES, BATCHES, BATCH = 5, 6, 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_mistakes():
+    """Fewer than there are, so that some are left out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval_sums, "NUM_MISTAKES", 24)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +90,21 @@ def test_mistakes_are_the_most_confident_of_all(batches, sums):
     )
 
 
+def test_probabilities_are_counted_in_bins(batches, sums):
+    logits, labels, mask = (x.reshape(-1, *x.shape[2:]) for x in batches)
+    probability = np.asarray(jax.nn.softmax(logits)).max(axis=1)
+    mask = mask & np.isfinite(probability)
+    tied = np.sort(logits, axis=1)[:, -1] == np.sort(logits, axis=1)[:, -2]
+    is_right = (logits.argmax(axis=1) == labels) & ~tied
+    edges = np.linspace(0, 1, NUM_BINS + 1, dtype=np.float32)
+    bins = np.searchsorted(edges[1:-1], probability[mask])
+    for found, values in zip(
+        sums.calibration, (np.ones_like(probability), is_right, probability), strict=True
+    ):
+        np.testing.assert_allclose(found, np.bincount(bins, values[mask], NUM_BINS), rtol=1e-6)
+    assert sums.calibration.total.sum() == mask.sum() < len(mask)
+
+
 @pytest.mark.parametrize(("devices", "mode"), [(4, "shard_map"), (8, "pmap")])
 def test_devices_make_no_difference(batches, sums, devices, mode):
     jax.tree.map(
@@ -97,6 +122,34 @@ def test_unused_places_of_few_mistakes(batches):
     found = sum_over_processes((logits, least, one), 1).mistakes
     assert found.indices[0] == 2 * BATCH + 3
     assert (found.probability >= 0).sum() == 1
+
+
+def test_speed_leaves_compiling_out(monkeypatch):
+    clock = iter([0.0, 10.0])
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(clock))
+
+    class Steps:
+        eval_compile_seconds = 1.0
+
+        def empty_sums(self):
+            return eval_sums.empty(CLASSES)
+
+        def evaluate(self, state, sums, batch):
+            self.eval_compile_seconds += 7
+            ones = measure(jax.nn.one_hot(batch, CLASSES), batch)
+            return sums._replace(metrics=ones, confusion=np.eye(CLASSES))
+
+    class Loader:
+        def eval(self, split):
+            yield np.arange(CLASSES)
+
+        def num_examples(self, split):
+            return CLASSES
+
+    result = evaluation.evaluate(Steps(), Loader(), None, "test", PreemptionGuard(1))
+    assert result.seconds == 10 - 7
+    assert result.numbers()["balanced_accuracy"] == 1
+    assert np.isnan(result.numbers()["ece"])
 
 
 def test_confusions_of_very_many_classes_are_not_counted():
