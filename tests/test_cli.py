@@ -7,12 +7,22 @@ import sys
 
 import pytest
 
-from experiments import benchmark_input, plan_pod, show_batch
+from experiments import benchmark_input, benchmark_predict, plan_pod, show_batch
 from experiments.accelerator import __main__ as accelerator
 from experiments.benchmark import __main__ as benchmark
 from experiments.reproduce import __main__ as reproduce
 from rattn_jax import __main__ as rattn
-from rattn_jax import __version__, compare, describe, explain, export, import_torch, predict, train
+from rattn_jax import (
+    __version__,
+    compare,
+    describe,
+    explain,
+    export,
+    import_torch,
+    predict,
+    serve,
+    train,
+)
 from rattn_jax.cli import errors_on_one_line
 from rattn_jax.config.load import shipped_configs
 from rattn_jax.errors import DataError, NonfiniteError, Preempted, UsageError
@@ -26,6 +36,7 @@ PROGRAMS = {
     "rattn selftest": train.selftest,
     "rattn predict": predict.main,
     "rattn explain": explain.main,
+    "rattn serve": serve.main,
     "rattn export": export.main,
     "rattn describe": describe.main,
     "rattn compare": compare.main,
@@ -34,6 +45,7 @@ PROGRAMS = {
     "experiments.accelerator": accelerator.main,
     "experiments.benchmark": benchmark.main,
     "experiments.benchmark_input": benchmark_input.main,
+    "experiments.benchmark_predict": benchmark_predict.main,
     "experiments.plan_pod": plan_pod.main,
     "experiments.reproduce": reproduce.main,
     "experiments.show_batch": show_batch.main,
