@@ -39,11 +39,19 @@ class Batcher:
         with ThreadPoolExecutor(1, "network") as thread:
             while True:
                 batch = [await self._waiting.get()]
-                while len(batch) < self._sizes[-1] and not self._waiting.empty():
+                size = self._choose_size(1 + self._waiting.qsize())
+                while len(batch) < size and not self._waiting.empty():
                     batch.append(self._waiting.get_nowait())
                 wanted = [(image, future) for image, future in batch if not future.done()]
                 if wanted:
                     await self._compute_in(thread, *zip(*wanted, strict=True))
+
+    def _choose_size(self, count: int) -> int:
+        """Size of the next batch of so many images: less than half of it is padding."""
+        enough = next((size for size in self._sizes if size >= count), self._sizes[-1])
+        if 2 * count > enough:
+            return enough
+        return max(size for size in self._sizes if size <= count)
 
     async def _compute_in(
         self,

@@ -217,6 +217,9 @@ def test_batches_are_what_has_gathered():
 
     asyncio.run(main())
     assert calls == [(1, 1), (3, 4), (3, 4), (1, 1), (1, 1)]
+    sizes = Batcher(compute, (1, 4, 16))
+    chosen = [sizes._choose_size(count) for count in (1, 2, 3, 4, 5, 8, 9, 16, 40)]
+    assert chosen == [1, 1, 4, 4, 4, 4, 16, 16, 16]
     assert Limits(batch_size=16).batch_sizes == (1, 4, 16)
     assert Limits(batch_size=1).batch_sizes == (1,)
     assert Limits(batch_size=20).batch_sizes == (1, 4, 16, 20)
