@@ -69,7 +69,7 @@ def rate(count: int, function: Callable[..., None], *arguments: Any) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints both speeds and their ratio."""
-    parser = Parser("python -m experiments.benchmark_predict", __doc__)
+    parser = Parser("experiments.benchmark_predict", __doc__)
     add_workdir(parser)
     parser.add_argument("--images", type=positive, default=5000, help="number of files (5000)")
     parser.add_argument("--side", type=positive, default=32, help="of the images in pixels (32)")

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("train", "evaluate", "evaluate the latest checkpoint of a run"),
     "predict": ("predict", "main", "predict the classes of images"),
     "explain": ("explain", "main", "draw masks, and measure how much they matter"),
+    "serve": ("serve", "main", "answer over HTTP, with a page to drop an image on"),
     "export": ("export", "main", "write a trained network as StableHLO or ONNX"),
     "describe": ("describe", "main", "print sizes and costs of the networks"),
     "compare": ("compare", "main", "compare runs on one page"),

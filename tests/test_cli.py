@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments import benchmark_input, plan_pod, recipe, show_batch
+from experiments import benchmark_input, benchmark_predict, plan_pod, recipe, show_batch
 from experiments.accelerator import __main__ as accelerator
 from experiments.benchmark import __main__ as benchmark
 from experiments.reproduce import __main__ as reproduce
@@ -21,6 +21,7 @@ from rattn_jax import (
     import_torch,
     predict,
     prepare,
+    serve,
     train,
 )
 from rattn_jax.cli import errors_on_one_line
@@ -36,6 +37,7 @@ PROGRAMS = {
     "rattn selftest": train.selftest,
     "rattn predict": predict.main,
     "rattn explain": explain.main,
+    "rattn serve": serve.main,
     "rattn export": export.main,
     "rattn describe": describe.main,
     "rattn compare": compare.main,
@@ -45,6 +47,7 @@ PROGRAMS = {
     "experiments.accelerator": accelerator.main,
     "experiments.benchmark": benchmark.main,
     "experiments.benchmark_input": benchmark_input.main,
+    "experiments.benchmark_predict": benchmark_predict.main,
     "experiments.plan_pod": plan_pod.main,
     "experiments.recipe": recipe.main,
     "experiments.reproduce": reproduce.main,
