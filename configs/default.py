@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.keep_best.split = config_dict.placeholder(str)
     config.keep_best.patience = 0  # evaluations without a better one that end the run; 0: none do
     config.report = True  # whether to write report.html after each evaluation
+    config.loggers = ()  # "wandb", "mlflow": where metrics go besides metrics.jsonl and TensorBoard
 
     config.parallel = "shard_map"  # or "pmap", with the same results
     config.sync_batch_norm = False  # over all devices; False: each device by itself

@@ -64,6 +64,10 @@ _RULES: dict[str, Rule] = {
         "two numbers of updates, at least 0 and in ascending order",
         lambda value: len(value) == 2 and 0 <= value[0] < value[1],
     ),
+    "loggers": (
+        "'wandb', 'mlflow' or ('wandb','mlflow'); TensorBoard's files are written anyway",
+        lambda value: set(value) <= {"wandb", "mlflow"} and len(set(value)) == len(value),
+    ),
     "parallel": ("'shard_map' or 'pmap'", lambda value: value in ("shard_map", "pmap")),
     "dataset.test_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
     "dataset.sampling": ("'uniform' or 'balanced'", lambda value: value in ("uniform", BALANCED)),

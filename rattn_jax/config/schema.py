@@ -158,6 +158,7 @@ class RunConfig:
     keep_checkpoints: int = 2
     keep_best: KeepBestConfig = KeepBestConfig()
     report: bool = True
+    loggers: tuple[str, ...] = ()
     parallel: str = "shard_map"
     sync_batch_norm: bool = False
     compilation_cache_dir: str | None = None

@@ -30,6 +30,7 @@ FREE_KEYS = frozenset(
         "keep_best.split",
         "keep_checkpoints",
         "log_every_steps",
+        "loggers",
         "model.remat",
         "model.scan_modules",
         "num_train_steps",

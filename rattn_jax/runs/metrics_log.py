@@ -1,22 +1,23 @@
-"""Where metrics go: metrics.jsonl, TensorBoard's event files, and the console."""
+"""Where metrics go: metrics.jsonl, the console, and writers such as TensorBoard's event files."""
 
-import contextlib
 import json
 import math
-import os
-import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
-from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.summary.writer.record_writer import RecordWriter
+from PIL import Image
 
 from rattn_jax.errors import SaveError
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.console import Console
+from rattn_jax.runs.event_file import EventFile
 from rattn_jax.runs.files import is_remote, replace_text
+from rattn_jax.runs.writer import Background, Writer
+
+# Seconds in which writers must be open before the run begins, and take what is left at its end.
+_OPENING, _FINISHING = 60.0, 10.0
 
 
 class MetricsLog:
@@ -58,39 +59,11 @@ class MetricsLog:
         self._is_behind = False
 
 
-class EventFile:
-    """A TensorBoard event file, written without TensorFlow."""
-
-    def __init__(self, folder: epath.Path, last_step: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("wb")
-        self._writer = RecordWriter(self._file)
-        self._add(0, file_version="brain.Event:2")
-        # TensorBoard then discards what an earlier process wrote after this step.
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add(last_step + 1, session_log=start)
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Adds the numbers of a line as scalars named split/name."""
-        summary = summary_pb2.Summary()
-        for name, value in row.items():
-            if name not in ("step", "split", "time") and value is not None:
-                summary.value.add(tag=f"{row['split']}/{name}", simple_value=value)
-        self._add(row["step"], summary=summary)
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-    def _add(self, step: int, **content: Any) -> None:
-        event = event_pb2.Event(wall_time=time.time(), step=step, **content)
-        self._writer.write(event.SerializeToString())
-
-
 class MetricWriter:
-    """Writes each line of metrics to file, TensorBoard and console, in the main process.
+    """Writes each line of metrics to file, console and other writers, in the main process.
+
+    The file is what counts. TensorBoard and the loggers neither end nor delay the run; see
+    `Background`.
 
     Args:
         folder: the run's folder.
@@ -98,6 +71,7 @@ class MetricWriter:
         console: prints the lines for the user.
         stop_on_error: raise SaveError when a line cannot be written; otherwise report it, write
             it together with the next line, and raise at the end if there is none.
+        loggers: writers beside TensorBoard's, not opened yet.
     """
 
     def __init__(
@@ -107,24 +81,39 @@ class MetricWriter:
         console: Console,
         *,
         stop_on_error: bool = True,
+        loggers: Sequence[Writer] = (),
     ) -> None:
         self._folder, self._console = folder, console
         self._stop_on_error = stop_on_error
         self._error: SaveError | None = None  # of the last line
         self._writes = is_main_process()
+        self._writers: list[Background] = []
         if self._writes:
             self._log = MetricsLog(folder / "metrics.jsonl", last_step)
-            self._events = EventFile(folder / "tensorboard", last_step)
+            events = EventFile(folder / "tensorboard", last_step)
+            self._writers = [Background(w, self.history, console.say) for w in (events, *loggers)]
 
     def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
-        if self._writes:
-            with contextlib.suppress(OSError):
-                self._events.close()
+        for writer in self._writers:
+            writer.end(ended_well=kind is None)
+        deadline = time.monotonic() + _FINISHING
+        for writer in self._writers:
+            writer.join(deadline)
         if self._error is not None and kind is None:
             raise self._error
+
+    def wait_for_loggers(self) -> None:
+        """Waits until the loggers are open or have failed, but not for long.
+
+        Raises:
+            UsageError: one of them needs the user, as an account that is missing.
+        """
+        deadline = time.monotonic() + _OPENING
+        for writer in self._writers:
+            writer.wait_until_open(deadline - time.monotonic())
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -178,7 +167,6 @@ class MetricWriter:
         self._console.show(row)
         try:
             self._log.append(row)
-            self._events.append(row)
             self._error = None
         except OSError as error:
             self._error = SaveError(
@@ -188,3 +176,16 @@ class MetricWriter:
             if self._stop_on_error:
                 raise self._error from error
             self._console.say(f"{self._error}; the run continues, and the next line may succeed")
+        for writer in self._writers:
+            writer.append(row)
+
+    def show(self, step: int, name: str, picture: Image.Image) -> None:
+        """Gives a picture to the writers.
+
+        Args:
+            step: number of updates done.
+            name: name of the picture, the same for those that follow each other.
+            picture: the picture, RGB.
+        """
+        for writer in self._writers:
+            writer.show(step, name, picture)

@@ -7,6 +7,7 @@ metrics.jsonl    see `metrics_log.py`
 report.html, mask_health.jsonl, mistakes.csv   see `report/`
 checkpoints/     see `checkpoint_files.py`
 tensorboard/     event files
+loggers.json, wandb/     ids of the run in Weights & Biases and MLflow, see `loggers.py`
 compilation_cache/   compiled functions, see `training/compilation.py`
 earlier-1/       what a run without a checkpoint had written, when another one began here
 """
@@ -44,6 +45,8 @@ _WRITTEN = (
     "report.html",
     "mistakes.csv",
     "tensorboard",
+    "loggers.json",
+    "wandb",
     "nonfinite",
     "profile",
 )

@@ -20,6 +20,7 @@ from rattn_jax.errors import NonfiniteError, Preempted
 from rattn_jax.parallel.mesh import broadcast_from_main, replicate
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
+from rattn_jax.report.mask_picture import draw_masks
 from rattn_jax.report.page import PAGE
 from rattn_jax.report.unsettled import explain_loss
 from rattn_jax.runs.best import best_row, is_enough
@@ -225,7 +226,10 @@ def draw_report(job: Job, state: TrainState, results: Mapping[str, EvalResult]) 
     if not job.report.draws:
         return
     try:
-        job.report.draw(job.probe.look(state, results), job.writer.history)
+        page = job.probe.look(state, results)
+        job.report.draw(page, job.writer.history)
+        if page.seen is not None:
+            job.writer.show(page.step, "masks", draw_masks(page.images, page.seen))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         job.console.say(f"{PAGE} could not be drawn ({reason}); the run continues")

@@ -36,6 +36,7 @@ from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.identity import check_same_run, describe_run
 from rattn_jax.runs.lock import lock_run_folder
+from rattn_jax.runs.loggers import build_loggers, check_loggers
 from rattn_jax.runs.metrics_log import MetricWriter
 from rattn_jax.runs.saved_run import SavedRun, kept_normalization, record_inputs
 from rattn_jax.runs.workdir import (
@@ -87,6 +88,7 @@ def _run(
     config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device], console: Console
 ) -> TrainState:
     """Opens everything, the most likely failures first, and trains."""
+    check_loggers(config.loggers)
     console.enter(f"opening {config.dataset.name}")
     check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
     mesh, spec = make_mesh(devices), build_spec(config)
@@ -116,9 +118,11 @@ def _run(
         if kept is None:
             record_inputs(folder, loader.normalization, sizes.eval)
         _describe(config, target, folder, console)
-        console.enter(None)
         step = int(state.step)
-        writer = MetricWriter(folder, step, console, stop_on_error=config.on_save_error == "stop")
+        writer = stack.enter_context(_open_writer(config, folder, step, console))
+        console.enter("opening the loggers")
+        writer.wait_for_loggers()
+        console.enter(None)
         job = Job(
             folder=folder,
             schedule=build_schedule(config, resident=loader.resident, on_cpu=is_on_cpu(mesh)),
@@ -126,7 +130,7 @@ def _run(
             steps=steps,
             keep_best=config.keep_best,
             checkpointer=checkpointer,
-            writer=stack.enter_context(writer),
+            writer=writer,
             probe=PageProbe(config, steps.model, loader, steps.rule.preprocessing.label_sets),
             report=ReportWriter(folder, step, config),
             console=console,
@@ -150,6 +154,18 @@ def _open_dataset(config: RunConfig, folder: epath.Path, console: Console) -> Da
     if not all_steps(folder / "checkpoints"):
         check_batch_fits(config, dataset)
     return dataset
+
+
+def _open_writer(
+    config: RunConfig, folder: epath.Path, step: int, console: Console
+) -> MetricWriter:
+    return MetricWriter(
+        folder,
+        step,
+        console,
+        stop_on_error=config.on_save_error == "stop",
+        loggers=build_loggers(config.loggers, folder, config.to_dict(), console.say),
+    )
 
 
 def _restore(
