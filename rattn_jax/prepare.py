@@ -2,11 +2,11 @@
 
     rattn prepare imagenet --train=ILSVRC2012_img_train.tar --validation=ILSVRC2012_img_val.tar \
         --out=/data/tfds
-    rattn prepare folder --data=photos --name=photos --out=/data/tfds
+    rattn prepare images --data=photos --name=photos --out=/data/tfds
 
 Train on it with --config.data_dir=/data/tfds, and --config.dataset.name=photos. Large images take
 less time in training when they are scaled down here: --shorter-side=256. Run again, it goes on with
-the files that are missing.
+the files that are missing. --data is a folder of class folders, a table of images, or shards.
 """
 
 import argparse
@@ -15,25 +15,25 @@ from collections.abc import Sequence
 from functools import partial
 
 from rattn_jax.cli import Parser, errors_on_one_line, positive, working
-from rattn_jax.config.schema import FOLDER
 from rattn_jax.data import open_dataset
 from rattn_jax.data.imagenet_archives import check_md5, read_archives
+from rattn_jax.data.places import name_of
 from rattn_jax.data.prepare import Content, prepare
-from rattn_jax.errors import Preempted
+from rattn_jax.errors import Preempted, UsageError
 from rattn_jax.runs.console import Console
 
-_FLAGS = {"imagenet": ("train", "validation"), "folder": ("data", "name")}
+_FLAGS = {"imagenet": ("train", "validation"), "images": ("data", "name")}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prepares what the command line names."""
     parser = Parser("rattn prepare", __doc__)
-    parser.add_argument("what", choices=("imagenet", "folder"))
+    parser.add_argument("what", choices=("imagenet", "images"))
     parser.add_argument("--train", metavar="TAR", help="imagenet: ILSVRC2012_img_train.tar")
     parser.add_argument("--validation", metavar="TAR", help="imagenet: ILSVRC2012_img_val.tar")
     parser.add_argument("--check-md5", action="store_true", help="imagenet: read them once more")
-    parser.add_argument("--data", metavar="DIR", help="folder: with a folder for each class")
-    parser.add_argument("--name", help="folder: name of the dataset")
+    parser.add_argument("--data", metavar="PLACE", help="images: a folder, a table or shards")
+    parser.add_argument("--name", help="images: name of the dataset")
     parser.add_argument("--out", required=True, metavar="DIR", help="TFDS's folder, the data_dir")
     parser.add_argument("--shorter-side", type=positive, metavar="N", help="pixels, at most")
     parser.add_argument("--threads", type=positive, default=os.cpu_count(), metavar="N")
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.check_md5 and options.what != "imagenet":
         parser.error("--check-md5 is for imagenet: leave it out")
     with errors_on_one_line(parser.prog, options.out), working("listing the images") as console:
-        content = (_imagenet if options.what == "imagenet" else _folder)(options, console)
+        content = (_imagenet if options.what == "imagenet" else _images)(options, console)
         counts = " and ".join(f"{len(s):,} {split}" for split, s in content.splits.items())
         console.say(f"{content.name}: {counts} images of {len(content.class_names):,} classes")
         phase = f"writing to {options.out}"
@@ -79,9 +79,14 @@ def _imagenet(options: argparse.Namespace, console: Console) -> Content:
     )
 
 
-def _folder(options: argparse.Namespace, console: Console) -> Content:
-    dataset = open_dataset(f"{FOLDER}{options.data}")
+def _images(options: argparse.Namespace, console: Console) -> Content:
+    dataset = open_dataset(name_of(options.data))
     console.say(dataset.summary())
+    if dataset.label_sets is not None:
+        raise UsageError(
+            f"--data={options.data} has several classes an image, and the format has one: train on "
+            "it as it is"
+        )
     splits = {"train": dataset.train, "test": dataset.test}
     return Content(options.name, "1.0.0", dataset.class_names, splits, options.shorter_side)
 

@@ -172,16 +172,28 @@ def test_a_folder(tmp_path, capsys):
                 file = tmp_path / "photos" / split / name / f"{seed}.png"
                 file.write_bytes(encode(pixels(100, 80, seed), "PNG"))
     flags = {"data": tmp_path / "photos", "name": "photos", "shorter_side": 40}
-    assert run("folder", tmp_path / "tfds", **flags) == 0
+    assert run("images", tmp_path / "tfds", **flags) == 0
     found = open_dataset("photos", str(tmp_path / "tfds"))
     assert (found.class_names, len(found.train), len(found.test)) == (("cat", "dog"), 6, 2)
     assert {decode_image(found.train[i].image).shape for i in range(6)} == {(50, 40, 3)}
 
 
+def test_several_classes_an_image_are_refused(tmp_path, capsys):
+    rows = []
+    for seed in range(4):
+        (tmp_path / f"{seed}.png").write_bytes(encode(pixels(8, 8, seed), "PNG"))
+        rows.append(
+            f'{{"file_name": "{seed}.png", "label": ["cat", "{"indoors" if seed % 2 else "dog"}"]}}'
+        )
+    (tmp_path / "labels.jsonl").write_text("\n".join(rows))
+    assert run("images", tmp_path / "tfds", data=tmp_path / "labels.jsonl", name="x") == 2
+    assert "has several classes an image" in capsys.readouterr().err
+
+
 def test_flags_of_the_other_kind_are_refused(tmp_path, capsys):
-    assert run("folder", tmp_path, data=tmp_path) == 2
-    assert "folder needs --name" in capsys.readouterr().err
-    assert run("folder", tmp_path, data=tmp_path, name="x", train="y.tar") == 2
+    assert run("images", tmp_path, data=tmp_path) == 2
+    assert "images needs --name" in capsys.readouterr().err
+    assert run("images", tmp_path, data=tmp_path, name="x", train="y.tar") == 2
     assert "--train is for imagenet: leave it out" in capsys.readouterr().err
 
 
