@@ -208,7 +208,7 @@ def _check_paths(rows: _Rows, column: str, seen: dict[str, str]) -> list[str]:
             raise UsageError(f"{rows.place(i)} has no {column}: fill it in, or remove the row")
         if whole in seen:
             repeated.append(i)
-        elif "://" not in whole and not os.path.isfile(whole):
+        elif "://" not in folders[number] and not os.path.isfile(whole):
             lacking.append(i)
         seen.setdefault(whole, rows.place(i))
     if repeated:
