@@ -70,6 +70,7 @@ _RULES: dict[str, Rule] = {
     ),
     "parallel": ("'shard_map' or 'pmap'", lambda value: value in ("shard_map", "pmap")),
     "dataset.test_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
+    "dataset.label_separator": ("at least one character", bool),
     "dataset.sampling": ("'uniform' or 'balanced'", lambda value: value in ("uniform", BALANCED)),
     "dataset.image_size": _PIXELS,
     "dataset.eval_image_size": _PIXELS,
@@ -124,6 +125,7 @@ _RULES: dict[str, Rule] = {
 _OPTIONAL = frozenset(
     {
         "dataset.image_size",
+        "dataset.label_separator",
         "dataset.eval_image_size",
         "augmentation.resized_crop_area",
         "class_weights",

@@ -50,7 +50,10 @@ def read_contents(dataset: Dataset) -> Contents:
     if dataset.containers:
         names = [_CONTAINER + name for name in dataset.containers]
         found = _read_files(names, list(dataset.containers.values()))
-        labels = {name: zlib.crc32(split.labels().tobytes()) for name, split in splits.items()}
+        sets = b"" if dataset.label_sets is None else dataset.label_sets.tobytes()
+        labels = {
+            name: zlib.crc32(split.labels().tobytes() + sets) for name, split in splits.items()
+        }
         return {**found, **{name: [len(splits[name]), crc] for name, crc in labels.items()}}
     return {name: [len(split), _crc_of_labels(split)] for name, split in splits.items()}
 

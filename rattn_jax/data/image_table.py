@@ -203,17 +203,17 @@ def _check_paths(rows: _Rows, column: str, seen: dict[str, str]) -> list[str]:
     folders = [str(table.file.parent) for table in rows.tables]
     lacking, repeated = [], []
     for i, (path, number) in enumerate(zip(paths, rows.where[:, 0].tolist(), strict=True)):
-        whole = os.path.join(folders[number], path)
+        whole = _whole(folders[number], path)
         if not path:
             raise UsageError(f"{rows.place(i)} has no {column}: fill it in, or remove the row")
         if whole in seen:
             repeated.append(i)
-        elif "://" not in whole and not os.path.isfile(whole):
+        elif "://" not in folders[number] and not os.path.isfile(whole):
             lacking.append(i)
         seen.setdefault(whole, rows.place(i))
     if repeated:
         place, path = rows.place(repeated[0]), paths[repeated[0]]
-        before = seen[os.path.join(folders[rows.where[repeated[0], 0]], path)]
+        before = seen[_whole(folders[rows.where[repeated[0], 0]], path)]
         raise UsageError(
             f"{place} has {path!r} again, as {before}{_more(repeated)}: each image must have one "
             "row; remove the others"
@@ -225,6 +225,12 @@ def _check_paths(rows: _Rows, column: str, seen: dict[str, str]) -> list[str]:
             "or remove the rows"
         )
     return paths
+
+
+def _whole(folder: str, path: str) -> str:
+    """Where a path leads, in the shortest form; in an object store each is a name of its own."""
+    whole = os.path.join(folder, path)
+    return whole if "://" in folder else os.path.normpath(whole)
 
 
 def _more(positions: Sequence[int]) -> str:

@@ -62,7 +62,8 @@ def find_parts(place: str, suffixes: Collection[str], kind: str) -> PartFiles:
             )
     else:
         given = _expand(path)
-        root = given[0].parent
+        above = given[0].parents
+        root = next(folder for folder in above if all(f.is_relative_to(folder) for f in given))
     by_part = _by_part(given, root)
     if not path.is_dir() and len(by_part) == 1:
         (part,) = by_part

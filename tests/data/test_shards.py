@@ -91,6 +91,14 @@ def test_a_few_shards_of_some(tmp_path):
     )
 
 
+def test_shards_in_several_folders(tmp_path):
+    write_shard(tmp_path / "a/0.tar", samples(range(10)))
+    write_shard(tmp_path / "b/0.tar", samples(range(10, 20)))
+    dataset = open_dataset(f"shards:{tmp_path}/{{a,b}}/0.tar")
+    assert len(dataset.train) + len(dataset.test) == 20
+    assert [*dataset.containers] == ["a/0.tar", "b/0.tar"]
+
+
 def test_examples_are_held_out_by_their_keys(tmp_path):
     def held_out(*shards):
         for i, numbers in enumerate(shards):

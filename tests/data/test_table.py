@@ -126,6 +126,7 @@ def test_columns_are_named_where_they_have_no_usual_names(tmp_path):
             "line 4 of .* has no label, and",
         ),
         ([*ROWS, ROWS[2]], "line 8 of .* has 'images/2.png' again, as line 4 of .*: each image"),
+        ([*ROWS, f"./images/../{FILES[2]},dog"], "has './images/../images/2.png' again, as line 4"),
         ([*ROWS, f"{FILES[1]},dog"], "line 8 of .* has 'images/1.png' again, as line 3 of"),
         (
             [f"{file},cat" for file in FILES],

@@ -57,6 +57,7 @@ def test_label_sets_and_the_loss_must_agree():
     ("changes", "message"),
     [
         ({"loss": "hinge"}, "config.loss='hinge' is out of range: it must be 'softmax' or 'sig"),
+        ({"dataset": {"label_separator": ""}}, "label_separator='' is out of range: it must be at"),
         (
             {"loss": "sigmoid", "class_weights": "balanced"},
             "'sigmoid' with class_weights, which su",
