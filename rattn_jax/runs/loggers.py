@@ -22,11 +22,16 @@ _LOGGERS: dict[str, Callable[..., Writer]] = {"mlflow": MlflowRun, "wandb": Wand
 def check_loggers(names: Sequence[str]) -> None:
     """Raises UsageError if the package of a logger is not installed."""
     for name in names:
-        if importlib.util.find_spec(name) is None:
+        if not is_installed(name):
             raise UsageError(
                 f"config.loggers has {name!r}, and the package {name} is not installed: "
                 f"pip install 'rattn_jax[{name}]', or leave it out"
             )
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; it is not imported."""
+    return importlib.util.find_spec(package) is not None
 
 
 def build_loggers(

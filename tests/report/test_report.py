@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rattn_jax.training.run_report
 from rattn_jax.data import open_dataset
@@ -142,6 +143,13 @@ def test_mistakes_are_listed_with_their_names(straight):
     assert f"mistakes.csv lists {len(listed)} of {len(listed)} with their names" in (
         read_page(straight[0]).text
     )
+
+
+def test_tensorboard_has_pictures_of_the_masks(straight):
+    events = EventAccumulator(str(straight[0] / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["images"] == ["masks"]
+    assert [picture.step for picture in events.Images("masks")] == [2, 4, 6]
 
 
 def test_training_is_the_same_without_a_page(straight, tmp_path):

@@ -11,7 +11,8 @@ from rattn_jax.models import create_model, stack_modules
 from rattn_jax.models.resnet import ResNet
 from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.confusion import wilson_interval
-from rattn_jax.report.mask_health import BINS, alarm, entropy, saturation
+from rattn_jax.report.mask_health import BINS, Observation, alarm, entropy, saturation
+from rattn_jax.report.mask_picture import draw_masks
 from rattn_jax.report.pictures import ColorRange, color_bar, color_range, overlay
 from rattn_jax.report.unsettled import explain_loss
 from rattn_jax.train import train_and_evaluate
@@ -144,6 +145,25 @@ def test_masks_of_a_module_share_the_colors_that_are_named():
     assert color(np.nan) == color(low)
     assert color_range(np.full((1, 2, 2), 0.5)) == (0.5, 0.51)
     assert color_range(np.full((1, 2, 2), np.nan)) == (0, 1)
+
+
+def test_picture_of_the_masks_has_a_row_for_each_module():
+    images = np.full((3, 8, 8, 3), 200, np.uint8)
+    masks = {"stage1/module1": np.zeros((3, 4, 4)), "stage2/module1": np.zeros((3, 2, 2))}
+    masks["stage2/module1"][2] = 1
+    picture = draw_masks(images, Observation(masks, {}, {}, {}))
+    left, step = 132, 66
+    assert picture.size == (left + 3 * step, 3 * step)
+
+    def tile(row, column):
+        return picture.getpixel((left + column * step + 30, row * step + 30))
+
+    assert tile(0, 0) == (200, 200, 200)
+    assert tile(1, 0) == tile(1, 2) == tile(2, 0) != tile(2, 2)
+    light, dark = sum(tile(2, 2)), sum(tile(2, 0))
+    assert light > dark
+    beside = np.asarray(picture.convert("L"))[:, :left]
+    assert all(beside[row * step : (row + 1) * step].min() < 60 for row in range(3))  # text
 
 
 @pytest.mark.parametrize(

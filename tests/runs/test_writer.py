@@ -18,6 +18,8 @@ from rattn_jax.runs.console import Console
 from rattn_jax.runs.event_file import EventFile
 from rattn_jax.runs.loggers import check_loggers
 from rattn_jax.runs.metrics_log import MetricWriter
+from rattn_jax.train import train_and_evaluate
+from tests.tiny import make_config
 
 PICTURE = Image.new("RGB", (6, 4), (9, 8, 7))
 
@@ -201,8 +203,11 @@ def test_event_file_goes_on_in_another_one_after_an_error(folder):
     assert image.step == 2
 
 
-def test_missing_packages_are_refused(monkeypatch):
-    monkeypatch.setattr(rattn_jax.runs.loggers.importlib.util, "find_spec", lambda name: None)
+def test_missing_packages_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(rattn_jax.runs.loggers, "is_installed", lambda name: False)
     with pytest.raises(UsageError, match=r"'wandb', and .* pip install 'rattn_jax\[wandb\]', or"):
         check_loggers(("wandb",))
     check_loggers(())
+    with pytest.raises(UsageError, match="package mlflow is not installed"):
+        train_and_evaluate(make_config(loggers=("mlflow",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
