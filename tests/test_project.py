@@ -1,8 +1,11 @@
 """What the project says of itself in several places."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PYTHON = r"\b3\.\d\d\b"
@@ -17,3 +20,15 @@ def test_supported_pythons_are_the_same_everywhere():
     assert re.findall(PYTHON, re.search(r"python: \[(.*)\]", workflow)[1]) == supported
     (sentence,) = re.findall(r"Needs Python .*?,", (ROOT / "README.md").read_text())
     assert re.findall(PYTHON, sentence) == [supported[0], supported[-1]]
+
+
+@pytest.mark.parametrize("folder", ["rattn_jax", "experiments", "docs"])
+def test_functions_fit_on_a_page(folder):
+    for file in ROOT.joinpath(folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                place = f"{file.relative_to(ROOT)}: {node.name}"
+                assert node.end_lineno - node.lineno < 60, place
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                parameters = [a for a in given if a.arg not in ("self", "cls")]
+                assert len(parameters) <= 8, place

@@ -109,13 +109,9 @@ def open_loader(
         )
         bad_examples = BadExamples(config.dataset.max_bad_examples)
         train_split = load(train, size=sizes.train, bad_examples=bad_examples)
+        load = partial(load, size=sizes.eval, crop_fraction=config.dataset.eval_crop_fraction)
         splits = {
-            name: load(
-                source,
-                size=sizes.eval,
-                crop_fraction=config.dataset.eval_crop_fraction,
-                excluded=excluded if name == "test" else frozenset(),
-            )
+            name: load(source, excluded=excluded if name == "test" else frozenset())
             for name, source in evaluated.items()
         }
         normalization = kept or _normalization(config, train_split.images)
