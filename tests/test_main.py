@@ -111,7 +111,8 @@ def test_finished_run(finished):
     workdir, out = finished
     assert {path.name for path in workdir.iterdir()} == {
         *(".lock", "checkpoints", "config.json", "data.json", "mask_health.jsonl"),
-        *("metrics.jsonl", "normalization.npz", "parameters.txt", "report.html", "tensorboard"),
+        *("metrics.jsonl", "mistakes.csv", "normalization.npz", "parameters.txt", "report.html"),
+        "tensorboard",
     }
     assert "Total: " in out
     assert re.search(r"step 6/6  train  loss \d\.\d+  error +\d+\.\d+ %  [\d,]+ images/s", out)

@@ -12,13 +12,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
 from rattn_jax.errors import UsageError
 
-_Call = Callable[[], None] | None  # None: nothing more comes
+_MAX_WAITING = 100  # calls that wait when a picture is left out
+
+
+class _Call(NamedTuple):
+    """A call of a writer, and whether it is made again when it has failed."""
+
+    function: Callable[[], None]
+    is_kept: bool
 
 
 class Writer(Protocol):
@@ -65,8 +72,8 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
 class Background:
     """Calls a writer from a thread of its own, which neither ends nor delays the run.
 
-    The first failure is printed. What was not taken is tried again with the next line, except for
-    pictures, of which none are kept while the writer fails.
+    The first failure is printed. What was not taken is tried again with the next line. Pictures are
+    left out while the writer fails or does not keep up.
 
     Args:
         writer: the writer, not opened yet.
@@ -78,8 +85,8 @@ class Background:
         self, writer: Writer, history: Sequence[Mapping[str, Any]], say: Callable[[str], None]
     ) -> None:
         self._writer, self._history, self._say = writer, list(history), say
-        self._queue: queue.SimpleQueue[_Call] = queue.SimpleQueue()
-        self._waiting: collections.deque[Callable[[], None]] = collections.deque()
+        self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()  # None: nothing more
+        self._waiting: collections.deque[_Call] = collections.deque()
         self._is_open = self._fails = self._has_failed = False
         self._refusal: UsageError | None = None  # of the first attempt to open the writer
         self._tried = threading.Event()
@@ -93,22 +100,23 @@ class Background:
             UsageError: the user has to put something right.
         """
         if not self._tried.wait(seconds):
+            self._tried.set()
             self._report("no answer yet")
         if self._refusal is not None:
             raise self._refusal
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Hands over a line of metrics.jsonl."""
-        self._queue.put(partial(self._writer.append, row))
+        self._queue.put(self._line(row))
 
     def show(self, step: int, name: str, picture: Image.Image) -> None:
         """Hands over a picture."""
-        if not self._fails:
-            self._queue.put(partial(self._writer.show, step, name, picture))
+        if not self._fails and self._queue.qsize() < _MAX_WAITING:
+            self._queue.put(_Call(partial(self._writer.show, step, name, picture), False))
 
     def end(self, *, ended_well: bool) -> None:
         """Says that nothing more comes; `join` waits until all was taken."""
-        self._queue.put(partial(self._writer.close, ended_well=ended_well))
+        self._queue.put(_Call(partial(self._writer.close, ended_well=ended_well), True))
         self._queue.put(None)
 
     def join(self, deadline: float) -> None:
@@ -116,6 +124,9 @@ class Background:
         self._thread.join(max(deadline - time.monotonic(), 0))
         if self._refusal is None and (self._thread.is_alive() or self._fails):
             self._say(f"{self._writer.name} lacks lines of metrics: metrics.jsonl has every one")
+
+    def _line(self, row: Mapping[str, Any]) -> _Call:
+        return _Call(partial(self._writer.append, row), True)
 
     def _work(self) -> None:
         self._try()
@@ -129,14 +140,16 @@ class Background:
             if not self._is_open:
                 is_new = self._writer.open()
                 earlier = self._history if is_new else []
-                self._waiting.extendleft(partial(self._writer.append, row) for row in earlier[::-1])
+                self._waiting.extendleft(map(self._line, earlier[::-1]))
                 self._is_open = True
             while self._waiting:
-                self._waiting[0]()
+                self._waiting[0].function()
                 self._waiting.popleft()
             self._fails = False
         except Exception as error:  # of any library, or of the network
             self._fails = True
+            if self._is_open and not self._waiting[0].is_kept:
+                self._waiting.popleft()
             if isinstance(error, UsageError) and not self._tried.is_set():
                 self._refusal = error
             else:

@@ -71,7 +71,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     assert "test error" in job[0][1]
     assert "Gloo" not in job[0][1]
     assert job[1][1] == "", "one process reports"
-    assert read_page(tmp_path / "two").pictures == 24 + 8 + 8
+    assert read_page(tmp_path / "two").pictures == 24 + 8 + 8 + 1
     run_alone(tmp_path / "one", devices=4)
     assert_same_run(tmp_path / "two", tmp_path / "one")
 

@@ -123,6 +123,17 @@ def test_a_failing_writer_is_said_once_and_gets_the_lines_later(folder, stream):
     assert steps_in_file(folder) == [1, 2, 3]
 
 
+def test_a_picture_that_is_not_taken_keeps_no_line_back(folder, stream):
+    fake = Fake(is_new=False)
+    fake.show = lambda *_: (_ for _ in ()).throw(ValueError("no pictures"))
+    with open_writer(folder, stream, fake) as writer:
+        for step in (1, 2):
+            write(writer, step)
+            writer.show(step, "masks", PICTURE)
+    assert [call[-1] for call in fake.calls[1:]] == [1, 2, True]
+    assert stream.getvalue().count("no pictures") == 1
+
+
 @pytest.mark.parametrize("hangs", [True, False])
 def test_a_writer_that_never_answers_neither_ends_nor_holds_the_run(
     folder, stream, monkeypatch, hangs
