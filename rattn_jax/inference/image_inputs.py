@@ -8,6 +8,7 @@ import dataclasses
 import glob
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
@@ -90,7 +91,7 @@ def find_inputs(
 
     def listed(data: bytes) -> Iterator[ImageInput]:
         text = os.fsdecode(data)
-        for line in text.split("\0") if "\0" in text else text.splitlines():
+        for line in text.split("\0") if "\0" in text else re.split(r"\r?\n", text):
             if is_url(line) or os.path.isdir(line):
                 yield from found(line)
             elif line:  # a missing one is reported when its turn comes
