@@ -3,17 +3,15 @@
     rattn export --workdir=runs/mine --out=mine.stablehlo --masks
     rattn export --workdir=runs/mine --out=mine --format=safetensors --evaluate
 
-The file takes images uint8 [B, S, S, 3] for any B, cropped and resized as in the evaluation of the
-run. It returns logits float32 [B, classes] and, with --masks, the masks of the attention modules.
-It is read back and compared with the network before it gets its final name.
+The file takes images uint8 [B, S, S, 3] for any B, cropped and resized as in evaluation. It returns
+logits float32 [B, classes] and, with --masks, the modules' masks. It is compared with the network.
 
-`stablehlo` is the format of `jax.export`, for CPU, CUDA and TPU; FILE.json has the class names:
+`stablehlo` is the format of `jax.export`, for CPU, CUDA and TPU; FILE.json has the class names. A
+newer JAX reads such files for six months: keep the run, and export again.
 
     network = jax.export.deserialize(bytearray(open("FILE", "rb").read()))
     network.call(images)["logits"]             # masks: ["stage1/module1"], ...
     network.fun_name                           # "rattn_jax with jax 0.10.2"
-
-A newer JAX reads such files for six months: keep the run, and export again.
 
 `onnx` has the input "images", outputs of the same names and, as metadata, the class names; it needs
 `pip install 'rattn_jax[onnx]'`.
@@ -36,11 +34,10 @@ from rattn_jax.interop.safetensors import DTYPES, export_folder
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes what the command line asks for."""
-    parser = Parser("rattn export", __doc__)
-    add_workdir(parser)
+    add_workdir(parser := Parser("rattn export", __doc__))
     parser.add_argument("--out", required=True, metavar="FILE", help="the file to write")
     formats = ["stablehlo", "onnx", "safetensors"]
-    parser.add_argument("--format", choices=formats, default="stablehlo")
+    parser.add_argument("--format", choices=formats, default=formats[0])
     parser.add_argument("--masks", action="store_true", help="the modules' masks as outputs, too")
     folder = parser.add_argument_group("safetensors")
     folder.add_argument("--dtype", choices=DTYPES, help="what parameters are stored in (float32)")
@@ -50,38 +47,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse(arguments)
     if options.format == "safetensors" and options.masks:
         parser.error("--masks is for the other formats: safetensors holds weights alone")
-    if options.format != "safetensors" and (
-        options.dtype or options.evaluate or options.data_dir or options.note
-    ):
+    of_folder = options.dtype or options.evaluate or options.data_dir or options.note
+    if options.format != "safetensors" and of_folder:
         parser.error("--dtype, --evaluate, --data-dir and --note need --format=safetensors")
     path = epath.Path(options.out)
-    with errors_on_one_line(parser.prog):
-        with working("reading the run"):
-            network = load(options.workdir, options.step)
+    with errors_on_one_line(parser.prog), working("reading the run") as console:
+        network = load(options.workdir, options.step)
         if options.format == "safetensors":
+            console.enter("evaluating test" if options.evaluate else "writing the folder")
             _export_folder(network, path, options)
             return
-        with working(f"exporting and comparing {options.format}"):
-            found = export_network(network, path, kind=options.format, masks=options.masks)
-        size, nodes = network.image_size, f"{found.num_nodes:,} nodes, " if found.num_nodes else ""
-        print(
-            f"{path}: {path.stat().length / 1e6:,.1f} MB, {nodes}images uint8 [B, {size}, {size}, "
-            f"3], differs from the network by {found.difference:.1g} of the largest output; one "
-            f"image takes {found.milliseconds:.2f} ms, the network {found.network_milliseconds:.2f}"
-        )
+        console.enter(f"exporting and comparing {options.format}")
+        found = export_network(network, path, kind=options.format, masks=options.masks)
+        size, megabytes = network.image_size, path.stat().length / 1e6
+        print(f"{path}: {megabytes:,.1f} MB, images uint8 [B, {size}, {size}, 3], {found}")
 
 
 def _export_folder(network: Classifier, path: epath.Path, options: argparse.Namespace) -> None:
-    with working("evaluating test" if options.evaluate else "writing the folder"):
-        evaluation = export_folder(
-            network.with_data_dir(options.data_dir),
-            path,
-            dtype=options.dtype or "float32",
-            evaluate=options.evaluate,
-            note=options.note,
-        )
-    size = sum(file.stat().length for file in path.iterdir())
-    print(f"{path}: {size / 1e6:,.1f} MB, test error {error_text(evaluation)}")
+    evaluation = export_folder(
+        network.with_data_dir(options.data_dir),
+        path,
+        dtype=options.dtype or "float32",
+        evaluate=options.evaluate,
+        note=options.note,
+    )
+    megabytes = sum(file.stat().length for file in path.iterdir()) / 1e6
+    print(f"{path}: {megabytes:,.1f} MB, test error {error_text(evaluation)}")
 
 
 if __name__ == "__main__":

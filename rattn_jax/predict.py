@@ -34,8 +34,7 @@ from rattn_jax.inference.stream import predict_each
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Predicts what the command line names."""
-    parser = Parser("rattn predict", __doc__)
-    add_workdir(parser)
+    add_workdir(parser := Parser("rattn predict", __doc__))
     parser.add_argument("image", nargs="+", help="files, folders, patterns, URLs, or -")
     parser.add_argument("--top", type=positive, default=5, help="classes to name (5)")
     parser.add_argument("--format", choices=list(FORMATS), default="text", help="(text)")
@@ -52,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         left_out = LeftOut()
         seconds = options.url_seconds if options.urls else None
-        inputs = find_inputs(options.image, left_out, stdin=sys.stdin.buffer, url_seconds=seconds)
+        inputs = find_inputs(options.image, left_out, stdin=sys.stdin, url_seconds=seconds)
+        but = f", {left_out}" if left_out else ""
         if [image.name for image in inputs] != options.image:
-            but = f", {left_out}" if left_out else ""
             console.say(f"{parser.prog}: {len(inputs):,} images{but}")
         console.enter("reading the run")
         network = load(options.workdir, options.step)

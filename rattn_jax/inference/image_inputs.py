@@ -1,6 +1,6 @@
 """The images that a command line names: files, folders, patterns, URLs, and standard input.
 
-inputs = find_inputs(["photos/", "more/*.jpg", "-"], LeftOut(), stdin=sys.stdin.buffer)
+inputs = find_inputs(["photos/", "more/*.jpg", "-"], LeftOut(), stdin=sys.stdin)
 inputs[0].read()                 # bytes, for `Classifier.decode`
 """
 
@@ -8,8 +8,9 @@ import dataclasses
 import glob
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import TextIO
 
 from etils import epath
 from PIL import Image
@@ -60,7 +61,7 @@ def find_inputs(
     arguments: Sequence[str],
     left_out: LeftOut,
     *,
-    stdin: BinaryIO,
+    stdin: TextIO | None,
     url_seconds: float | None = None,
 ) -> list[ImageInput]:
     """Lists images in the order of the arguments, and in alphabetical order below each.
@@ -71,7 +72,7 @@ def find_inputs(
     Args:
         arguments: files, folders, patterns such as "a/*.jpg" and "**/*.png", URLs, or "-".
         left_out: counts what is left out of folders and patterns.
-        stdin: standard input.
+        stdin: standard input; None if it is closed.
         url_seconds: that each download may take; None refuses URLs.
 
     Raises:
@@ -90,7 +91,7 @@ def find_inputs(
 
     def listed(data: bytes) -> Iterator[ImageInput]:
         text = os.fsdecode(data)
-        for line in text.split("\0") if "\0" in text else text.splitlines():
+        for line in text.split("\0") if "\0" in text else re.split(r"\r?\n", text):
             if is_url(line) or os.path.isdir(line):
                 yield from found(line)
             elif line:  # a missing one is reported when its turn comes
@@ -101,7 +102,7 @@ def find_inputs(
         if argument != STANDARD_INPUT:
             inputs += found(argument)
             continue
-        data = stdin.read()
+        data = stdin.buffer.read() if stdin else b""
         new = [ImageInput(STANDARD_INPUT, data)] if _is_image(data) else [*listed(data)]
         if not new:
             raise UsageError("- names no image: give an image or a list of paths on standard input")

@@ -50,6 +50,13 @@ class Exported:
     milliseconds: float
     network_milliseconds: float
 
+    def __str__(self) -> str:
+        nodes = "" if self.num_nodes is None else f"{self.num_nodes:,} nodes, "
+        return (
+            f"{nodes}differs from the network by {self.difference:.1g} of the largest output; one "
+            f"image takes {self.milliseconds:.2f} ms, the network {self.network_milliseconds:.2f}"
+        )
+
 
 def export_network(
     network: Classifier, path: epath.Path, *, kind: str = "stablehlo", masks: bool = False

@@ -112,7 +112,7 @@ def test_an_image_on_standard_input(network, run):
     assert row["predictions"][0]["index"] == int(network.predict([data]).argmax())
 
 
-@pytest.mark.parametrize("end", ["\n", "\0"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
 def test_a_list_on_standard_input(photos, run, end):
     (photos / "below").mkdir()
     (photos / "0.png").rename(photos / "below" / "a b.png")

@@ -76,6 +76,7 @@ def test_onnx_file_computes_what_the_network_computes(network, images, tmp_path,
 
     operators = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert operators.total() == found.num_nodes
+    assert str(found).startswith(f"{found.num_nodes} nodes, differs from the network by ")
     # Those batch norms that follow a convolution are in it; the others follow a sum.
     assert (operators["Conv"], operators["BatchNormalization"]) == (28, 9)
     assert operators["MaxPool"] == 1
