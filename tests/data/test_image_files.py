@@ -10,8 +10,8 @@ from rattn_jax.data.images import FORMATS
 from rattn_jax.errors import UsageError
 
 
-def test_readme_names_every_format_and_suffix():
-    lines = (Path(__file__).parents[2] / "README.md").read_text().splitlines()
+def test_documentation_names_every_format_and_suffix():
+    lines = (Path(__file__).parents[2] / "docs/own-images.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("- **Formats:**"))
     text = " ".join(lines[start : start + 4])
     for name, suffixes in FORMATS.items():
