@@ -74,13 +74,6 @@ def write(kind: str, rows: Iterable[Row], stream: TextIO, top: int) -> None:
 
 
 def _check_parquet(path: str | None) -> None:
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            "--format=parquet needs pyarrow, which is not installed: pip install "
-            "'rattn_jax[tables]', or choose --format=csv"
-        ) from error
     if path is None and sys.stdout.isatty():
         raise UsageError("--format=parquet is not for a terminal: give --out=FILE")
 
