@@ -252,7 +252,7 @@ def test_digits_take_the_place_of_cifar10_alone(tmp_path, trained, capsys):
     noisy = plan(tmp_path, "table5", "digits")[2].config
     assert noisy.dataset.label_noise.clean_ratio == 0.7
     assert noisy.model.widths is None  # the paper's network
-    assert noisy.validation_examples + 400 == 1_437
+    assert noisy.validation_examples + 200 == 1_437
 
 
 def test_several_tables_train_what_they_share_once(tmp_path, trained, capsys):
