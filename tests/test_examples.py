@@ -24,7 +24,7 @@ def test_outputs_are_those_of_one_execution_without_errors(notebook):
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert outputs
     assert not [output for output in outputs if output["output_type"] == "error"]
-    assert "/work/" not in notebook.read_text()
+    assert str(ROOT) not in notebook.read_text()
     assert os.path.getsize(notebook) < 500_000
 
 

@@ -1,6 +1,7 @@
 """Image files and prepared datasets for tests, made on the spot."""
 
 import io
+import tarfile
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,6 +23,17 @@ def encode(image, kind="JPEG", mode="RGB", **options):
     stream = io.BytesIO()
     Image.fromarray(image).convert(mode).save(stream, kind, **options)
     return stream.getvalue()
+
+
+def write_tar(file, members):
+    """Writes a tar file of {name: bytes}, and returns its path."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return file
 
 
 def prepare(root, name="tiny", version="1.0.0", *, label=True, square=None, **splits):

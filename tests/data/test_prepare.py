@@ -2,7 +2,6 @@
 
 import io
 import os
-import tarfile
 
 import numpy as np
 import pytest
@@ -13,19 +12,9 @@ from rattn_jax.data import imagenet_archives, open_dataset, prepare
 from rattn_jax.data.dataset import ArraySource, Example
 from rattn_jax.data.images import BadImageError, decode_image
 from rattn_jax.data.prepare import stored_image
-from tests.data.images import encode, pixels
+from tests.data.images import encode, pixels, write_tar
 
 CLASSES = ("n01440764", "n01443537", "n15075141")  # numbers 0, 1 and 999
-
-
-def as_tar(path, files):
-    """Writes a tar file of {name: bytes}."""
-    with tarfile.open(path, "w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture
@@ -34,15 +23,15 @@ def archives(tmp_path):
     inner = {}
     for number, name in enumerate(CLASSES):
         images = {f"{name}_{i}.JPEG": encode(pixels(seed=10 * number + i)) for i in (1, 2)}
-        inner[f"{name}.tar"] = as_tar(tmp_path / name, images).read_bytes()
+        inner[f"{name}.tar"] = write_tar(tmp_path / name, images).read_bytes()
     damaged = {"n15075141_1.JPEG": encode(pixels(seed=3), mode="CMYK"), "n15075141_2.JPEG": b"no"}
-    inner["n15075141.tar"] = as_tar(tmp_path / "damaged", damaged).read_bytes()
+    inner["n15075141.tar"] = write_tar(tmp_path / "damaged", damaged).read_bytes()
     validation = {
         f"ILSVRC2012_val_0000000{number}.JPEG": encode(pixels(seed=number)) for number in (2, 1)
     }
     return {
-        "train": as_tar(tmp_path / "ILSVRC2012_img_train.tar", inner),
-        "validation": as_tar(tmp_path / "ILSVRC2012_img_val.tar", validation),
+        "train": write_tar(tmp_path / "ILSVRC2012_img_train.tar", inner),
+        "validation": write_tar(tmp_path / "ILSVRC2012_img_val.tar", validation),
     }
 
 
@@ -94,7 +83,7 @@ def test_imagenet_from_its_archives(tmp_path, archives, capsys):
 )
 def test_another_archive_is_refused(tmp_path, archives, capsys, files, message):
     for name, content in files.items():
-        archives[name] = as_tar(tmp_path / "other.tar", content)
+        archives[name] = write_tar(tmp_path / "other.tar", content)
     assert run("imagenet", tmp_path / "tfds", **archives) == 2
     assert message in capsys.readouterr().err
 

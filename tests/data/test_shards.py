@@ -1,9 +1,7 @@
 """One's own images in tar files of WebDataset."""
 
 import gzip
-import io
 import json
-import tarfile
 
 import numpy as np
 import pytest
@@ -11,21 +9,11 @@ import pytest
 from rattn_jax.data import open_dataset
 from rattn_jax.data.contents import changes, read_contents
 from rattn_jax.errors import UsageError
-from tests.data.images import encode, pixels
+from tests.data.images import encode, pixels, write_tar
 
 
 def image(number):
     return encode(pixels(8, 8, seed=number), "PNG")
-
-
-def write_shard(file, members):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(file, "w") as tar:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return file
 
 
 def samples(numbers, label=lambda n: {"cls": str(n % 3)}):
@@ -39,8 +27,8 @@ def samples(numbers, label=lambda n: {"cls": str(n % 3)}):
 
 def put_shards(folder, **options):
     for i in range(3):
-        write_shard(folder / f"train-{i:03d}.tar", samples(range(4 * i, 4 * i + 4), **options))
-    write_shard(folder / "test-000.tar", samples(range(12, 15), **options))
+        write_tar(folder / f"train-{i:03d}.tar", samples(range(4 * i, 4 * i + 4), **options))
+    write_tar(folder / "test-000.tar", samples(range(12, 15), **options))
     return folder
 
 
@@ -92,8 +80,8 @@ def test_a_few_shards_of_some(tmp_path):
 
 
 def test_shards_in_several_folders(tmp_path):
-    write_shard(tmp_path / "a/0.tar", samples(range(10)))
-    write_shard(tmp_path / "b/0.tar", samples(range(10, 20)))
+    write_tar(tmp_path / "a/0.tar", samples(range(10)))
+    write_tar(tmp_path / "b/0.tar", samples(range(10, 20)))
     dataset = open_dataset(f"shards:{tmp_path}/{{a,b}}/0.tar")
     assert len(dataset.train) + len(dataset.test) == 20
     assert [*dataset.containers] == ["a/0.tar", "b/0.tar"]
@@ -102,7 +90,7 @@ def test_shards_in_several_folders(tmp_path):
 def test_examples_are_held_out_by_their_keys(tmp_path):
     def held_out(*shards):
         for i, numbers in enumerate(shards):
-            write_shard(tmp_path / f"{i}.tar", samples(numbers))
+            write_tar(tmp_path / f"{i}.tar", samples(numbers))
         dataset = open_dataset(f"shards:{tmp_path}", test_fraction=0.3)
         return {example.image for example in dataset.test}
 
@@ -115,14 +103,14 @@ def test_contents_are_bytes_and_labels(tmp_path):
     before = read_contents(open_dataset(f"shards:{tmp_path}/a"))
     (tmp_path / "a").rename(tmp_path / "b")
     assert read_contents(open_dataset(f"shards:{tmp_path}/b")) == before
-    write_shard(tmp_path / "b/train-001.tar", samples(range(5, 9)))
+    write_tar(tmp_path / "b/train-001.tar", samples(range(5, 9)))
     now = read_contents(open_dataset(f"shards:{tmp_path}/b"))
     assert changes(before, now) == "file train-001.tar changed, split train changed"
 
 
 def test_what_is_left_out_is_counted(tmp_path):
     members = {".DS_Store": b"", "9.cls": b"1", "0000.txt": b"", "0001.seg.png": image(1)}
-    write_shard(tmp_path / "a.tar", samples(range(6)) | members)
+    write_tar(tmp_path / "a.tar", samples(range(6)) | members)
     (note,) = open_dataset(f"shards:{tmp_path}/a.tar").notes
     assert sorted(note.removeprefix("left out 4: ").split(", ")) == [
         "1 .seg.png (such as 0001.seg.png)",
@@ -142,13 +130,13 @@ def test_what_is_left_out_is_counted(tmp_path):
     ],
 )
 def test_samples_that_are_wrong(tmp_path, changes, message):
-    write_shard(tmp_path / "a.tar", samples(range(6)) | changes)
+    write_tar(tmp_path / "a.tar", samples(range(6)) | changes)
     with pytest.raises(UsageError, match=message):
         open_dataset(f"shards:{tmp_path}/a.tar")
 
 
 def test_shards_that_are_damaged(tmp_path):
-    file = write_shard(tmp_path / "a.tar", samples(range(6)))
+    file = write_tar(tmp_path / "a.tar", samples(range(6)))
     whole = file.read_bytes()
     middle = whole.index(b"0003.png")
     for damaged in (
@@ -159,7 +147,7 @@ def test_shards_that_are_damaged(tmp_path):
     ):
         file.write_bytes(damaged)
         assert f"shard {file} is damaged, or compressed" in refuse(file)
-    write_shard(file, {"a.txt": b""})
+    write_tar(file, {"a.txt": b""})
     assert "a.tar has no images: must hold files as 1.jpg and 1.cls" in refuse(file)
     file.unlink()
     assert f"{tmp_path} has no shard: must hold files .tar; correct the path" in refuse(tmp_path)
