@@ -21,7 +21,7 @@ from rattn_jax.data.prepare import Content
 from rattn_jax.errors import UsageError
 
 NUM_IMAGES = {"train": 1_281_167, "validation": 50_000}
-# MD5 of the published files (torchvision 0.28, torchvision/datasets/imagenet.py).
+# MD5 of the published files (pytorch/vision, commit 0476162, torchvision/datasets/imagenet.py).
 MD5 = {
     "train": "1d675b47d978889d74fa0da5fadfb00e",
     "validation": "29b22e2961454d5413ddabcf34fc5622",
