@@ -7,7 +7,14 @@ import sys
 
 import pytest
 
-from experiments import benchmark_input, benchmark_predict, plan_pod, recipe, show_batch
+from experiments import (
+    benchmark_input,
+    benchmark_predict,
+    draw_masks,
+    plan_pod,
+    recipe,
+    show_batch,
+)
 from experiments.accelerator import __main__ as accelerator
 from experiments.benchmark import __main__ as benchmark
 from experiments.reproduce import __main__ as reproduce
@@ -48,6 +55,7 @@ PROGRAMS = {
     "experiments.benchmark": benchmark.main,
     "experiments.benchmark_input": benchmark_input.main,
     "experiments.benchmark_predict": benchmark_predict.main,
+    "experiments.draw_masks": draw_masks.main,
     "experiments.plan_pod": plan_pod.main,
     "experiments.recipe": recipe.main,
     "experiments.reproduce": reproduce.main,

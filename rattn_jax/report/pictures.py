@@ -47,7 +47,7 @@ def color_range(masks: np.ndarray) -> ColorRange:
 
 def color_bar() -> Image.Image:
     """The colors from the lowest to the highest value."""
-    return Image.fromarray(_heat(np.tile(np.linspace(0, 1, 120), (10, 1))))
+    return Image.fromarray(heat(np.tile(np.linspace(0, 1, 120), (10, 1))))
 
 
 def overlay(
@@ -69,12 +69,12 @@ def overlay(
     smooth = Image.fromarray(level.astype(np.float32)).resize(
         (side, side), Image.Resampling.BILINEAR
     )
-    mixed = _OVERLAY * _heat(np.asarray(smooth)) + (1 - _OVERLAY) * ground
+    mixed = _OVERLAY * heat(np.asarray(smooth)) + (1 - _OVERLAY) * ground
     # 64 colors: a third of the size, without visible difference.
     return Image.fromarray(mixed.round().astype(np.uint8)).quantize(64)
 
 
-def _heat(values: np.ndarray) -> np.ndarray:
+def heat(values: np.ndarray) -> np.ndarray:
     """Colors of values [H, W] from 0 to 1, uint8 [H, W, 3]."""
     place = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(place, _HEAT), cv2.COLOR_BGR2RGB)

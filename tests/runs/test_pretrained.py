@@ -19,6 +19,7 @@ from PIL import Image
 
 import rattn_jax
 from rattn_jax import export, predict
+from rattn_jax.data.tfds import tfds_root
 from rattn_jax.errors import UsageError
 from rattn_jax.inference import attention_sheet
 from rattn_jax.inference.examples import split_logits
@@ -57,18 +58,18 @@ def usage_error(capsys, main, arguments):
 @pytest.mark.parametrize("name", rattn_jax.list_pretrained())
 def test_network_has_the_error_of_its_card(name):
     network = rattn_jax.load(name)
-    try:
-        logits, labels = split_logits(network, "test")
-    except UsageError as error:
-        if network.config.dataset.name == "digits":
-            raise
-        pytest.skip(f"its data is not at hand: {error}")
+    dataset = network.config.dataset.name
+    if dataset != "digits" and not (tfds_root(None) / dataset).exists():
+        pytest.skip(f"{dataset} is not at hand")
+    logits, labels = split_logits(network, "test")
     folder = find_folder(name)
     stated = json.loads((folder / "config.json").read_text())["evaluation"]
     assert stated["num_examples"] == len(labels)
     num_errors = int((logits.argmax(axis=-1) != labels).sum())
-    # Another program: of two classes that are about as likely, either may be the answer.
-    assert abs(num_errors - stated["num_errors"]) <= 1
+    # Another program: of two classes that are about as likely, either may be the answer. Sets of
+    # TFDS may hold the same images in another encoding.
+    tolerance = 1 if dataset == "digits" else 0.01 * len(labels)
+    assert abs(num_errors - stated["num_errors"]) <= tolerance
     assert f"| error | {100 * stated['error_top1']:.2f} % of" in (folder / "README.md").read_text()
 
 
