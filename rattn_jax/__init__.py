@@ -6,10 +6,18 @@ from rattn_jax.errors import UsageError
 
 if TYPE_CHECKING:
     from rattn_jax.inference.network import Classifier
-    from rattn_jax.models import create_model, list_models
+    from rattn_jax.models import create_model, init_variables, list_models
 
 __version__ = "0.1.0"
-__all__ = ["UsageError", "__version__", "create_model", "list_models", "list_pretrained", "load"]
+__all__ = [
+    "UsageError",
+    "__version__",
+    "create_model",
+    "init_variables",
+    "list_models",
+    "list_pretrained",
+    "load",
+]
 
 
 def load(workdir: str, step: int | str = "last") -> "Classifier":
@@ -31,7 +39,7 @@ def list_pretrained() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Imports the networks, and with them JAX, on first use."""
-    if name in ("create_model", "list_models"):
+    if name in ("create_model", "init_variables", "list_models"):
         from rattn_jax import models
 
         return getattr(models, name)

@@ -15,7 +15,7 @@ from experiments.benchmark.task import FLAX, INFERENCE, Ready, Run, Task
 from experiments.flax_twin import FlaxTwin
 from rattn_jax.config.schema import AugmentationConfig, OptimizerConfig, RegularizationConfig
 from rattn_jax.data.batches import Normalization, ResidentData
-from rattn_jax.models import create_model
+from rattn_jax.models import create_model, init_variables
 from rattn_jax.models.summary import describe
 from rattn_jax.parallel.data_parallel import data_parallel
 from rattn_jax.parallel.mesh import DATA_AXIS, make_mesh, replicate
@@ -89,7 +89,7 @@ def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
 def _inference(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
     shape = (task.batch_size, task.image_size, task.image_size, 3)
     images = jnp.asarray(np.random.RandomState(0).normal(size=shape), jnp.float32)
-    variables = ours.lazy_init(jax.random.key(0), images, train=False)
+    variables = init_variables(ours, jax.random.key(0), shape[1:])
 
     function = jax.jit(partial(model.apply, train=False))
     forward, seconds = compile_for(function, variables, images)

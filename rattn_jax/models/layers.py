@@ -35,8 +35,14 @@ def he_normal(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Arr
     size, drawn = math.prod(shape), 2**16
     while drawn < size:
         drawn *= 4
-    values = jax.random.normal(key, (drawn,), dtype)[:size].reshape(shape)
-    return values * jnp.asarray(math.sqrt(2 / math.prod(shape[:-1])), dtype)
+    return _kernel_of(jax.random.normal(key, (drawn,), dtype), tuple(shape))
+
+
+@partial(jax.jit, static_argnames="shape")
+def _kernel_of(values: Array, shape: tuple[int, ...]) -> Array:
+    """He's kernel of numbers drawn from the standard normal distribution, as one small function."""
+    deviation = jnp.asarray(math.sqrt(2 / math.prod(shape[:-1])), values.dtype)
+    return values[: math.prod(shape)].reshape(shape) * deviation
 
 
 class Conv(nn.Module):

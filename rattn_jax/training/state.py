@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rattn_jax.models import init_variables
 from rattn_jax.training.metrics import Metrics, empty
 
 
@@ -110,10 +111,7 @@ def create_train_state(
         image_shape: height, width, channels.
         with_averages: whether to keep an EMA of parameters and batch statistics.
     """
-    # Not compiled as a whole: on CPU that takes minutes (hundreds of random kernels). lazy_init
-    # computes the parameters only, without the forward pass.
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = model.lazy_init(rng, images, train=False)
+    variables = init_variables(model, rng, image_shape)
     params, batch_stats = variables["params"], variables["batch_stats"]
     ema = {"params": params, "batch_stats": batch_stats} if with_averages else None
     return TrainState(

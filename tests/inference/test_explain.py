@@ -18,7 +18,7 @@ from rattn_jax.errors import UsageError
 from rattn_jax.inference import ablation
 from rattn_jax.inference import examples as examples_module
 from rattn_jax.inference.network import Classifier
-from rattn_jax.models import create_model
+from rattn_jax.models import create_model, init_variables
 from rattn_jax.models.attention import ModuleMaps, SoftMask
 from rattn_jax.report import mask_sheet
 from rattn_jax.report.mask_sheet import draw_sheet, strongest_channels
@@ -52,8 +52,7 @@ def network(images):
     """A network with random parameters whose answers differ from image to image."""
     keywords = KEYWORDS | {"modules_per_stage": (2,)}
     model = create_model("attention56_cifar", 10, **keywords)
-    shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-    variables = model.lazy_init(jax.random.key(0), shape, train=False)
+    variables = init_variables(model, jax.random.key(0), (8, 8, 3))
     # Masks that vary: kernels many times as large before the sigmoid.
     for module in variables["params"]["stage1"].values():
         if "mask" in module:

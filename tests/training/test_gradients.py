@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from rattn_jax.models import init_variables
 from tests.tiny import make_model
 
 _HAS_FAULT = jax.__version__ == "0.10.2" and jax.default_backend() == "cpu"
@@ -31,9 +32,7 @@ def test_gradients_against_float64():
     generator = np.random.RandomState(0)
     images, labels = generator.randn(8, 8, 8, 3), np.arange(8)
     model = make_model()
-    variables = jax.device_get(
-        model.init(jax.random.key(0), images.astype(np.float32), train=False)
-    )
+    variables = jax.device_get(init_variables(model, jax.random.key(0), (8, 8, 3)))
 
     @jax.jit
     @jax.grad
