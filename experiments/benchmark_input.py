@@ -17,8 +17,8 @@ from PIL import Image
 
 from rattn_jax.cli import Parser, errors_on_one_line, positive, working
 from rattn_jax.data import open_dataset
+from rattn_jax.data.boxes import random_box
 from rattn_jax.data.dataset import Dataset, Source
-from rattn_jax.data.images import random_box
 from rattn_jax.data.sampling import training_index
 from rattn_jax.data.stream import StreamOptions, training_batches
 

@@ -192,7 +192,7 @@ def _set_up_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None if it was closed when Python started
             stream.reconfigure(errors="backslashreplace")
-    # Of Pillow, about files that `data/images.py` then refuses.
+    # Of Pillow, about files that `data/decoding.py` then refuses.
     warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     logging.basicConfig(format="%(message)s")
     absl_logging.set_verbosity(absl_logging.WARNING)

@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from etils import epath
 
-from rattn_jax.data.images import FORMATS
+from rattn_jax.data.decoding import FORMATS
 from rattn_jax.errors import UsageError
 
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)

@@ -24,7 +24,7 @@ from PIL import Image
 from tensorflow_datasets.core import example_serializer, file_adapters
 
 from rattn_jax.data.dataset import Example, Source
-from rattn_jax.data.images import BadImageError, decode_image, decode_upright, read_header
+from rattn_jax.data.decoding import BadImageError, decode_image, decode_upright, read_header
 from rattn_jax.data.tfds import FILE_FORMAT, one_line
 from rattn_jax.errors import UsageError
 

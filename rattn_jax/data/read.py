@@ -14,8 +14,9 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from rattn_jax.data.boxes import ChooseBox, center_box
+from rattn_jax.data.crops import load_crop
 from rattn_jax.data.dataset import Source, Subset
-from rattn_jax.data.images import ChooseBox, center_box, load_crop
 from rattn_jax.errors import DataError, UsageError
 
 _CHUNK = 100  # examples that a thread loads at a time

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
+from rattn_jax.data.boxes import center_box, random_box
 from rattn_jax.data.dataset import Source
-from rattn_jax.data.images import center_box, random_box
 from rattn_jax.data.read import BadExample, Loaded, bad_test_example, load
 from rattn_jax.data.sampling import Members, training_index
 from rattn_jax.parallel.mesh import WHOLE, ProcessShard

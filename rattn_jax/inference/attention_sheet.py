@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from rattn_jax.data.images import BadImageError
+from rattn_jax.data.decoding import BadImageError
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.inference.network import Classifier
 from rattn_jax.models.attention import ModuleMaps

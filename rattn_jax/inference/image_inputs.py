@@ -15,8 +15,8 @@ from typing import TextIO
 from etils import epath
 from PIL import Image
 
+from rattn_jax.data.decoding import FORMATS
 from rattn_jax.data.image_files import LeftOut, find_images, images_below, is_image
-from rattn_jax.data.images import FORMATS
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.download import download, is_url
 

@@ -18,7 +18,9 @@ from PIL import Image
 
 from rattn_jax.config.schema import SIGMOID, split_place
 from rattn_jax.data.batches import normalize
-from rattn_jax.data.images import center_box, load_crop, to_rgb, to_upright_rgb
+from rattn_jax.data.boxes import center_box
+from rattn_jax.data.crops import load_crop
+from rattn_jax.data.decoding import to_rgb, to_upright_rgb
 from rattn_jax.errors import UsageError
 from rattn_jax.models.attention import ModuleMaps, in_order, read_maps
 from rattn_jax.parallel.mesh import find_devices

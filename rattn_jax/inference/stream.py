@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rattn_jax.data.images import BadImageError
+from rattn_jax.data.decoding import BadImageError
 from rattn_jax.inference.image_inputs import ImageInput
 from rattn_jax.inference.network import Classifier
 

@@ -7,7 +7,7 @@ import io
 
 from PIL import Image, UnidentifiedImageError
 
-from rattn_jax.data.images import BadImageError
+from rattn_jax.data.decoding import BadImageError
 
 # Pillow's decoders with the shortest record of vulnerabilities; no other sees such a file.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
-from rattn_jax.data.images import BadImageError
+from rattn_jax.data.decoding import BadImageError
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.network import Classifier
 from rattn_jax.inference.untrusted import (

@@ -10,7 +10,7 @@ from PIL import Image
 from rattn_jax.config.schema import DatasetConfig, RunConfig
 from rattn_jax.data import open_dataset
 from rattn_jax.data.catalog import build_dataset, build_spec
-from rattn_jax.data.images import FORMATS
+from rattn_jax.data.decoding import FORMATS
 from rattn_jax.data.read import load_split
 from rattn_jax.errors import UsageError
 from tests.data.images import encode, pixels

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from etils import epath
 
+from rattn_jax.data.decoding import FORMATS
 from rattn_jax.data.image_files import LeftOut, find_images, images_below
-from rattn_jax.data.images import FORMATS
 from rattn_jax.errors import UsageError
 
 

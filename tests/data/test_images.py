@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from rattn_jax.data.images import (
-    BadImageError,
-    Box,
-    center_box,
-    decode_image,
-    load_crop,
-    random_box,
-    to_upright_rgb,
-)
+from rattn_jax.data.boxes import Box, center_box, random_box
+from rattn_jax.data.crops import load_crop
+from rattn_jax.data.decoding import BadImageError, decode_image, to_upright_rgb
 from tests.data.images import encode, pixels
 
 IMAGE = pixels()
@@ -160,7 +154,7 @@ def test_bad_files(data, reason):
 
 
 def test_too_many_pixels(monkeypatch):
-    monkeypatch.setattr("rattn_jax.data.images.MAX_PIXELS", 2399)
+    monkeypatch.setattr("rattn_jax.data.decoding.MAX_PIXELS", 2399)
     for kind in ("PNG", "JPEG"):
         with pytest.raises(BadImageError, match="60x40 pixels: at most 2399 are decoded"):
             decode_image(encode(IMAGE, kind))
@@ -268,7 +262,7 @@ def test_jpeg_is_decoded_at_a_fraction_where_that_is_enough(monkeypatch):
         sizes.append(at_least)
         return decode_image(data, at_least, fast=fast)
 
-    monkeypatch.setattr("rattn_jax.data.images.decode_image", decode)
+    monkeypatch.setattr("rattn_jax.data.crops.decode_image", decode)
     for size in (20, 27, 54, 107):
         load_crop(encode(pixels(427, 641)), center_box(1.0), size)
     assert sizes == [(54, 81), (107, 161), (214, 321), (427, 641)]

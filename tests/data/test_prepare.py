@@ -10,7 +10,7 @@ from PIL import Image
 from rattn_jax import prepare as command
 from rattn_jax.data import imagenet_archives, open_dataset, prepare
 from rattn_jax.data.dataset import ArraySource, Example
-from rattn_jax.data.images import BadImageError, decode_image
+from rattn_jax.data.decoding import BadImageError, decode_image
 from rattn_jax.data.prepare import stored_image
 from tests.data.images import encode, pixels, write_tar
 

@@ -12,7 +12,8 @@ import rattn_jax
 from rattn_jax import predict
 from rattn_jax.data import open_dataset
 from rattn_jax.data.batches import normalize
-from rattn_jax.data.images import center_box, load_crop
+from rattn_jax.data.boxes import center_box
+from rattn_jax.data.crops import load_crop
 from rattn_jax.errors import UsageError
 from rattn_jax.train import train_and_evaluate
 from tests.tiny import make_config

@@ -17,7 +17,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from rattn_jax import predict
-from rattn_jax.data.images import BadImageError
+from rattn_jax.data.decoding import BadImageError
 from rattn_jax.inference import download as downloads
 from rattn_jax.inference.download import download
 from rattn_jax.inference.image_inputs import ImageInput

@@ -1,0 +1,120 @@
+"""Crops a part of an image, and resizes it to uint8 of one size, on the host.
+
+image = load_crop(example.image, center_box(0.875), size=224)    # uint8 [224, 224, 3]
+
+A JPEG file is decoded at a fraction of its size where that is at least twice what is needed. The
+part is then resized as Pillow does it, so that a picture gives the same pixels whatever file it
+lies in (`experiments/benchmark_input.py` measures the speed).
+"""
+
+import math
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from rattn_jax.data.boxes import Box, ChooseBox
+from rattn_jax.data.decoding import decode_image, measure, orientation_in
+from rattn_jax.data.orientation import AS_STORED
+
+cv2.setNumThreads(1)  # images are decoded on several threads already
+
+
+def load_crop(
+    image: bytes | np.ndarray,
+    choose_box: ChooseBox,
+    size: int,
+    *,
+    fast: bool = False,
+    exact: bool = True,
+    upright: bool = False,
+) -> np.ndarray:
+    """Crops a part of an image and resizes it to a square.
+
+    Args:
+        image: encoded file, or uint8 [H, W, 3].
+        choose_box: chooses the part.
+        size: height and width of the result.
+        fast: see `decode_image`.
+        exact: resize as Pillow's `resize` with linear interpolation does. False: as before there
+            was a choice, where a JPEG may be shifted by half a pixel.
+        upright: apply the rotation in the file's metadata (EXIF).
+
+    Returns:
+        uint8 [size, size, 3], RGB. A part that has this size already is not resized.
+
+    Raises:
+        BadImageError: the file is damaged, no image, or too large.
+    """
+    if not exact:
+        return _load_crop_as_before(image, choose_box, size, fast=fast)
+    rows, columns = image.shape[:2] if isinstance(image, np.ndarray) else measure(image)
+    orientation = orientation_in(image) if upright and isinstance(image, bytes) else AS_STORED
+    height, width = orientation.stored_size(rows, columns)
+    box = orientation.stored_box(choose_box(height, width), height, width)
+    if isinstance(image, np.ndarray):
+        pixels, eighths = image, 8
+    else:
+        eighths = _enough_eighths(box, size)
+        pixels = decode_image(image, at_least=_reduced(rows, columns, eighths), fast=fast)
+        if pixels.shape[:2] == (rows, columns):  # no JPEG, or one that Pillow has decoded
+            eighths = 8
+    return orientation.upright(_resize(pixels, box, eighths / 8, size))
+
+
+def _enough_eighths(box: Box, size: int) -> int:
+    """The smallest part of a JPEG's size, in eighths, at which a box is twice what is needed.
+
+    Below twice, the mean difference from decoding all of it exceeds 2 levels.
+    """
+    for eighths in (1, 2, 4):
+        if min(box.height, box.width) * eighths >= 2 * size * 8:
+            return eighths
+    return 8
+
+
+def _reduced(height: int, width: int, eighths: int) -> tuple[int, int]:
+    """The size at which libjpeg decodes: it rounds up, while it scales by exactly so many."""
+    return -(-height * eighths // 8), -(-width * eighths // 8)
+
+
+def _resize(pixels: np.ndarray, box: Box, scale: float, size: int) -> np.ndarray:
+    """A box, whose numbers are multiplied by `scale`, resized with Pillow's anti-aliasing."""
+    top, left, height, width = (side * scale for side in box)
+    first_row, first_column = math.floor(top), math.floor(left)
+    part = pixels[first_row : math.ceil(top + height), first_column : math.ceil(left + width)]
+    if part.shape[:2] == (size, size) == (height, width):
+        return part
+    top, left = top - first_row, left - first_column
+    exact = (left, top, left + width, top + height)
+    linear = Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(part).resize((size, size), linear, box=exact))
+
+
+def _load_crop_as_before(
+    image: bytes | np.ndarray, choose_box: ChooseBox, size: int, *, fast: bool
+) -> np.ndarray:
+    """`load_crop` for runs that have learned from its pixels: `dataset.exact_pixels=False`."""
+    if isinstance(image, np.ndarray):
+        pixels, box = image, choose_box(*image.shape[:2])
+    else:
+        height, width = measure(image)
+        box = choose_box(height, width)
+        enough = (math.ceil(height * size / box.height), math.ceil(width * size / box.width))
+        pixels = decode_image(image, at_least=enough, fast=fast)
+        if pixels.shape[:2] != (height, width):  # decoded at a fraction of its size
+            box = _scale(box, pixels.shape[0] / height, pixels.shape[1] / width)
+    part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+    if part.shape[:2] == (size, size):
+        return part
+    # Linear interpolation skips pixels when it shrinks below one half.
+    halves = box.height >= 2 * size and box.width >= 2 * size
+    method = cv2.INTER_AREA if halves else cv2.INTER_LINEAR
+    resized = cv2.resize(part, (size, size), interpolation=method)
+    return np.asarray(resized, np.uint8)
+
+
+def _scale(box: Box, vertical: float, horizontal: float) -> Box:
+    top, left = round(box.top * vertical), round(box.left * horizontal)
+    height, width = round(box.height * vertical), round(box.width * horizontal)
+    return Box(top, left, max(height, 1), max(width, 1))
