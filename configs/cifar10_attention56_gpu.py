@@ -9,7 +9,7 @@ straight line to 0; mild mixup and a small cutout; weight decay on kernels only.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from rattn_jax.configs import default
 
 _STEPS_PER_EPOCH = 98  # 50,000 images in batches of 512
 

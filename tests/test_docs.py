@@ -1,31 +1,21 @@
-"""The documentation: links, the page of all keys, and every command in it."""
+"""The documentation: links, the page of all keys, and that every name in it is one.
+
+What runs the commands and the Python is in test_page_commands.py.
+"""
 
 import re
 import runpy
-import shlex
-from pathlib import Path
+import tomllib
 
 import pytest
 
 from rattn_jax import cli
-from rattn_jax.config.load import load_config, parse_config
+from rattn_jax.config.load import flatten, load_config, parse_config
+from rattn_jax.configs import default
+from tests.pages import PAGES, ROOT, commands
 from tests.test_cli import PROGRAMS
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
-COMMAND = re.compile(r"(rattn|python main\.py|python -m experiments\.\w+)( .*)?")
-
-
-def commands():
-    """Every command in a block of code, as (page, line)."""
-    found = []
-    for page in PAGES:
-        text = page.read_text().replace("\\\n", " ")
-        for line in re.findall(r"^    +(.*)$", text, re.MULTILINE):
-            command = " ".join(line.partition("  #")[0].split())
-            if COMMAND.fullmatch(command) and "..." not in command:
-                found.append((page.name, command))
-    return list(dict.fromkeys(found))
+TEXT = {page.name: page.read_text() for page in PAGES}
 
 
 class Parsed(BaseException):
@@ -45,19 +35,15 @@ def only_parse(monkeypatch):
 
 
 def test_there_are_commands():
-    assert len(commands()) > 30
+    assert len(commands()) > 40
 
 
-@pytest.mark.parametrize(("page", "command"), commands())
-def test_commands_are_understood(only_parse, page, command):
-    words = shlex.split(command)
-    if words[:2] == ["python", "main.py"]:
-        words = ["rattn", "train", *words[2:]]
-    program, arguments = (
-        (words[2], words[3:]) if words[0] == "python" else (" ".join(words[:2]), words[2:])
-    )
+@pytest.mark.parametrize("command", commands(), ids=lambda command: command.line)
+def test_commands_are_understood(only_parse, command):
+    if "--help" in command.arguments:
+        return
     with pytest.raises(Parsed) as parsed:
-        PROGRAMS[program](arguments)
+        PROGRAMS[command.program](command.arguments)
     (result,) = parsed.value.args
     options, overrides = result if isinstance(result, tuple) else (result, [])
     if getattr(options, "config", None):
@@ -66,12 +52,38 @@ def test_commands_are_understood(only_parse, page, command):
         parse_config(load_config(options.config, overrides))
 
 
+def named(pattern):
+    """What the pages name so."""
+    return {name for text in TEXT.values() for name in re.findall(pattern, text, re.MULTILINE)}
+
+
+def test_every_flag_is_one_of_a_program(capsys):
+    for main in PROGRAMS.values():
+        with pytest.raises(SystemExit):
+            main(["--help"])
+    known = {*re.findall(r"--[a-z][\w-]*", capsys.readouterr().out), "--data-binary", "--logdir"}
+    assert named(r"(?<![\w-])--[a-z][\w-]*(?![\w.-])") - known == set()
+
+
+def test_every_key_is_one_of_the_config():
+    known = flatten(default.get_config().to_dict())
+    assert named(r"--config\.([a-z]\w*(?:\.\w+)*)") - {*known} == set()
+
+
+def test_every_extra_and_target_exists():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = ",".join(named(r"pip install -e '\.\[([\w,]+)\]'")).split(",")
+    assert {*extras} - {*project["optional-dependencies"]} == set()
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert named(r"(?:`|^    )make ([\w-]+)") - {*targets} == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXT[page.name])
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_the_page_of_all_keys_is_that_of_the_config():
     written = runpy.run_path(str(ROOT / "docs/make_configuration.py"))["configuration"]()
-    assert (ROOT / "docs/configuration.md").read_text() == written
+    assert TEXT["configuration.md"] == written

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rattn_jax import __version__
+
 ROOT = Path(__file__).parents[1]
 PYTHON = r"\b3\.\d\d\b"
 
@@ -20,6 +22,14 @@ def test_supported_pythons_are_the_same_everywhere():
     assert re.findall(PYTHON, re.search(r"python: \[(.*)\]", workflow)[1]) == supported
     (sentence,) = re.findall(r"Needs Python .*?,", (ROOT / "README.md").read_text())
     assert re.findall(PYTHON, sentence) == [supported[0], supported[-1]]
+
+
+def test_the_newest_section_of_the_changelog_is_that_of_the_version():
+    coming, newest, *_ = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert coming == "Unreleased"
+    version, _, day = newest.partition(" - ")
+    assert version == __version__
+    assert re.fullmatch(r"Unreleased|\d{4}-\d\d-\d\d", day)
 
 
 @pytest.mark.parametrize("folder", ["rattn_jax", "experiments", "docs"])

@@ -45,7 +45,8 @@ class _Run:
             "--config.keep_checkpoints=1",
             "--config.report=False",
         ]
-        self.process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
+        with log.open("w") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of training metrics with a speed."""

@@ -3,6 +3,7 @@ import importlib
 import json
 import pkgutil
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,13 @@ def test_every_paper_network_has_a_config():
         for network in ("attention92", "resnet164")
     }
     assert expected | {"default", "digits", "imagenet"} <= set(NAMES)
+
+
+def test_configs_need_no_checkout():
+    (folder,) = configs.__path__
+    text = "".join(file.read_text() for file in Path(folder).glob("*.py"))
+    imported = re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)
+    assert {*imported} == {"ml_collections", "rattn_jax"}
 
 
 @pytest.mark.parametrize("name", NAMES)

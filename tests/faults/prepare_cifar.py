@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.conftest import _cifar_archive
+from tests.data.cifar_archives import cifar_archive
 from tests.data.images import load_dataset
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    archive = _cifar_archive("cifar10", pytest.MonkeyPatch())
+    archive = cifar_archive("cifar10", pytest.MonkeyPatch())
     if not (folder / "downloads").exists():
         archive.put(folder / "downloads")
     print("ready", flush=True)
