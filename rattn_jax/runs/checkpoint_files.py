@@ -21,6 +21,7 @@ from rattn_jax.errors import DataError
 from rattn_jax.runs.files import absolute
 
 STATE_ITEM, RECORD_ITEM = "state", "record"
+DAMAGED = "damaged-"  # how the name of a checkpoint begins that was moved out of the way
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -41,6 +42,12 @@ def is_unfinished(path: epath.Path) -> bool:
     # In gs:// Orbax marks a finished folder with a file instead of renaming it.
     in_place = str(path).startswith("gs://") and path.name.isdecimal()
     return _UNFINISHED in path.name or (in_place and not ocp.utils.is_checkpoint_finalized(path))
+
+
+def damaged_checkpoints(directory: epath.Path) -> list[epath.Path]:
+    """Folders of the checkpoints that were found damaged, and renamed."""
+    paths = directory.iterdir() if directory.is_dir() else ()
+    return [path for path in paths if path.name.startswith(DAMAGED)]
 
 
 def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:

@@ -29,7 +29,7 @@ from rattn_jax.data.contents import Contents, changes
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.best import read_rows
-from rattn_jax.runs.checkpoint_files import all_steps, is_unfinished
+from rattn_jax.runs.checkpoint_files import all_steps, damaged_checkpoints
 from rattn_jax.runs.files import absolute, check_can_hold_checkpoints, replace_text
 from rattn_jax.runs.identity import check_same_config, check_same_run, difference, no_run, places
 from rattn_jax.runs.weights_folder import is_weights_folder
@@ -87,20 +87,29 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
 
 
 def holds_run(folder: epath.Path) -> bool:
-    """Whether the folder belongs to the run in it, which has saved a checkpoint.
+    """Whether the folder belongs to the run in it, which has a checkpoint to go on from.
 
-    The checkpoints may be damaged or gone: the run's metrics then reach beyond the first, or hold
-    the evaluation before it. A run that ended before it saved anything holds no folder.
+    Nothing else binds a folder: neither lines of metrics, which a run writes before it saves, nor
+    saves that failed, nor checkpoints that were found damaged and renamed.
 
     Raises:
         UsageError: the folder's record is damaged.
     """
-    record, checkpoints = folder / RECORD, folder / "checkpoints"
+    record = folder / RECORD
     if not record.exists():
         return False
-    config = read_config(_read(record, "config"))
-    if checkpoints.is_dir() and not all(map(is_unfinished, checkpoints.iterdir())):
+    _read(record, "config")
+    return bool(all_steps(folder / "checkpoints"))
+
+
+def _has_trained(folder: epath.Path) -> bool:
+    """Whether the run in the folder has, or had, more than a start writes once more.
+
+    That is a checkpoint that was found damaged, or metrics that reach to the first one or beyond.
+    """
+    if damaged_checkpoints(folder / "checkpoints"):
         return True
+    config = read_config(_read(folder / RECORD, "config"))
     first = min(config.checkpoint_every_steps, config.num_train_steps)
     return any((row["step"], row["split"] != "train") > (first, False) for row in read_rows(folder))
 
@@ -180,7 +189,7 @@ def claim_run_folder(
     record = folder / RECORD
     if record.exists() and not all_steps(folder / "checkpoints"):
         before = _read_record(record)
-        if holds_run(folder) or difference(before, run):
+        if _has_trained(folder) or difference(before, run):
             _set_aside(folder, say)
     if record.exists():
         description = json.loads(record.read_text())
@@ -202,6 +211,9 @@ def _set_aside(folder: epath.Path, say: Callable[[str], None]) -> None:
     numbered = (folder / f"earlier-{number}" for number in itertools.count(1))
     place = next(path for path in numbered if not path.exists())
     place.mkdir()
+    for path in damaged_checkpoints(folder / "checkpoints"):
+        (place / "checkpoints").mkdir(exist_ok=True)
+        path.rename(place / "checkpoints" / path.name)
     for name in (*_WRITTEN, RECORD):  # so that a killed process leaves what is left to the next
         if (folder / name).exists():
             (folder / name).rename(place / name)

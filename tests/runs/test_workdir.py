@@ -147,24 +147,27 @@ def test_what_never_saved_a_checkpoint_does_not_bind(tmp_path):
     assert "earlier-2" in said, "other data is another run, too"
 
 
+# Left by a run that failed between an evaluation and the save after it; that went on past a failed
+# save, or whose checkpoints were removed; and whose first checkpoint could not be read back.
 @pytest.mark.parametrize("left", [(5, "test"), (6, "train"), "damaged-5"])
-def test_a_run_whose_checkpoints_are_gone_or_damaged_keeps_its_folder(tmp_path, left):
+@pytest.mark.parametrize("changes", [{}, {"seed": 1}])
+def test_only_a_checkpoint_binds_and_nothing_is_lost(tmp_path, left, changes):
     config = CONFIG | {"checkpoint_every_steps": 5}
     attempt(tmp_path, config)
     (tmp_path / "metrics.jsonl").write_text(LINES)
     if isinstance(left, str):
-        (tmp_path / "checkpoints" / left).mkdir(parents=True)
+        (tmp_path / "checkpoints" / left / "state").mkdir(parents=True)
     else:
         row = json.dumps(dict(zip(("step", "split"), left, strict=True)))
         (tmp_path / "metrics.jsonl").write_text(f"{LINES}{row}\n")
-    with pytest.raises(UsageError, match="seed=0, and this config has seed=1: use another"):
-        attempt(tmp_path, config | {"seed": 1})
-    with pytest.raises(UsageError, match="num_train=7, which now has 8"):
-        attempt(tmp_path, config, DATASET | {"num_train": 8})
     metrics = (tmp_path / "metrics.jsonl").read_text()
-    (said,) = attempt(tmp_path, config)
-    assert "has no checkpoint" in said
+    (said,) = attempt(tmp_path, config | changes, DATASET | {"num_train": 8})
+    assert f"has no checkpoint: what it wrote is in {tmp_path}/earlier-1, and a new" in said
     assert (tmp_path / "earlier-1/metrics.jsonl").read_text() == metrics
+    if isinstance(left, str):
+        assert (tmp_path / "earlier-1/checkpoints" / left / "state").is_dir()
+        assert not list(tmp_path.glob("checkpoints/*"))
+    assert attempt(tmp_path, config | changes, DATASET | {"num_train": 8}) == []
 
 
 def on_folder(path, **changes):
