@@ -45,12 +45,14 @@ FREE_KEYS = frozenset(
     }
 )
 
-# Keys that say where something of the data lies, and what the record of the data has of it. With
-# that in the record, the place is free.
+# Keys that say where something of the data, or what a run began from, lies, and what the record of
+# the data has of it. With that in the record, the place is free.
+SOURCE = "init_from"
 PLACES = {
     "dataset.name": "contents",
     "dataset.test_exclude_file": "test_exclude_file",
     "dataset.label_noise.matrix": "label_noise_matrix",
+    "init_from": SOURCE,
 }
 
 
@@ -72,7 +74,7 @@ def check_same_config(folder: epath.Path, old: Any, new: Any, data: Any) -> None
         folder: the run's folder, for the message.
         old: its config, as in config.json.
         new: the config to resume with, nested.
-        data: what config.json has of its data.
+        data: what config.json has of its data, which is compared later.
     """
     if "imported" in old:
         raise no_run("imported", folder)
@@ -82,7 +84,9 @@ def check_same_config(folder: epath.Path, old: Any, new: Any, data: Any) -> None
 
 def difference(before: Any, now: Any) -> str:
     """What makes two results of `describe_run` different runs, and the remedy; "" if nothing."""
-    text = _difference_of_configs(before["config"], now["config"], before["dataset"])
+    # A place is free only if what lies there is compared.
+    compared = before["dataset"].keys() & now["dataset"].keys()
+    text = _difference_of_configs(before["config"], now["config"], compared)
     return text or _difference_of_data(before["dataset"], now["dataset"])
 
 
@@ -96,7 +100,7 @@ def no_run(kind: str, folder: epath.Path) -> UsageError:
 
 def places(config: Any) -> dict[str, str]:
     """Where the data of a run and what it starts from lie: absolute paths, by their keys."""
-    found = {key: flatten(config).get(key) for key in (*PLACES, "init_from")}
+    found = {key: flatten(config).get(key) for key in PLACES}
     return {key: absolute_place(key, value) for key, value in found.items() if value}
 
 
@@ -127,6 +131,11 @@ def _difference_of_configs(old: Any, new: Any, data: Any) -> str:
 def _difference_of_data(before: Any, now: Any) -> str:
     for key, value in now.items():
         if key in before and before[key] != value:
+            if key == SOURCE:
+                return (
+                    "that began from other weights than those of init_from: use another workdir, "
+                    "or what it began from"
+                )
             return (
                 f"on a dataset with {key}={_short(before[key])}, which now has "
                 f"{_short(value)}: use another workdir, or the dataset as it was"

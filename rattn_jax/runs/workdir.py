@@ -16,14 +16,14 @@ import itertools
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import jax
 from etils import epath
 
-from rattn_jax.config.load import as_before, read_config, with_new_names
+from rattn_jax.config.load import as_before, flatten, read_config, with_new_names
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.contents import Contents, changes
 from rattn_jax.errors import UsageError
@@ -31,7 +31,14 @@ from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.best import read_rows
 from rattn_jax.runs.checkpoint_files import all_steps, damaged_checkpoints
 from rattn_jax.runs.files import absolute, check_can_hold_checkpoints, replace_text
-from rattn_jax.runs.identity import check_same_config, check_same_run, difference, no_run, places
+from rattn_jax.runs.identity import (
+    PLACES,
+    check_same_config,
+    check_same_run,
+    difference,
+    no_run,
+    places,
+)
 from rattn_jax.runs.weights_folder import is_weights_folder
 
 RECORD, CONTENTS = "config.json", "data.json"
@@ -172,7 +179,7 @@ def claim_run_folder(
     devices: Sequence[jax.Device],
     say: Callable[[str], None],
 ) -> None:
-    """Writes config.json, of a run that goes on only the places of its data that have changed.
+    """Writes config.json, of a run that goes on only the places that have changed.
 
     Without a checkpoint to go on from, nothing of an earlier run may mix with this one: what it
     wrote is moved to a folder of its own. A run of the same config writes the same once more.
@@ -194,7 +201,7 @@ def claim_run_folder(
     if record.exists():
         description = json.loads(record.read_text())
         if places(with_new_names(description["config"])) != places(run["config"]):
-            description["config"]["dataset"] = run["config"]["dataset"]
+            _set(description["config"], PLACES, run["config"])
             replace_text(record, json.dumps(description, indent=2) + "\n")
         return
     replace_text(folder / CONTENTS, json.dumps(contents))
@@ -205,6 +212,17 @@ def claim_run_folder(
         "git_commit": _git_commit(),
     }
     replace_text(record, json.dumps(description, indent=2) + "\n")
+
+
+def _set(config: dict[str, Any], keys: Iterable[str], source: Mapping[str, Any]) -> None:
+    """Sets some keys of a nested config to what another one has there."""
+    values = flatten(source)
+    for key in values.keys() & set(keys):
+        *sections, name = key.split(".")
+        section = config
+        for each in sections:
+            section = section.setdefault(each, {})
+        section[name] = values[key]
 
 
 def _set_aside(folder: epath.Path, say: Callable[[str], None]) -> None:

@@ -46,7 +46,7 @@ from rattn_jax.runs.workdir import (
     open_run_folder,
 )
 from rattn_jax.training.compilation import use_cache
-from rattn_jax.training.init_from import like_source, open_source, start_from
+from rattn_jax.training.init_from import describe_source, like_source, open_source, start_from
 from rattn_jax.training.loop import Job, train
 from rattn_jax.training.page_data import PageProbe
 from rattn_jax.training.profiling import Profiler, Throughput
@@ -103,7 +103,8 @@ def _run(
         source = _source(config, steps, folder)
         dataset = _open_dataset(config, folder, console)
         contents = read_contents(dataset)
-        run = describe_run(config.to_dict(), describe_data(config, dataset, contents))
+        data = describe_data(config, dataset, contents) | describe_source(config, source, folder)
+        run = describe_run(config.to_dict(), data)
         check_run(folder, run, contents)
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
         console.enter(f"reading {config.dataset.name}")
@@ -185,14 +186,12 @@ def _restore(
 
 def _source(config: RunConfig, steps: StepFunctions, folder: epath.Path) -> SavedRun | None:
     """The run to start from, unless there is a checkpoint to go on from."""
-    if all_steps(folder / "checkpoints"):
-        return None
-    if config.num_train_steps == 0:
+    if config.num_train_steps == 0 and not all_steps(folder / "checkpoints"):
         raise UsageError(
             f"num_train_steps=0 evaluates the latest checkpoint, and {folder} has none: "
             "train first, or choose another workdir"
         )
-    return open_source(config, steps.model)
+    return open_source(config, steps.model, folder)
 
 
 def _open_checkpoints(

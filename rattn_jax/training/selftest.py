@@ -125,7 +125,7 @@ def _selftest(
 def _try_memory(trial: _Trial, folder: epath.Path, class_names: Sequence[str]) -> TrainState:
     """Checks memory and disk space; returns the state after the first update."""
     config, steps = trial.config, trial.steps
-    initial, source = steps.initial_state(), open_source(config, steps.model)
+    initial, source = steps.initial_state(), open_source(config, steps.model, folder)
     if source is not None:
         initial = start_from(initial, source, class_names, trial.say)
     state = steps.to_device(initial)
