@@ -60,14 +60,27 @@ def open_dataset(name: str, data_dir: str | None = None, **options: Any) -> Data
     return _open(DatasetConfig(name, **options), data_dir)
 
 
-def build_spec(config: RunConfig) -> DatasetSpec:
+def open_early(config: RunConfig) -> Dataset | None:
+    """Opens the dataset of a run, unless what a run needs of it first is known without reading it.
+
+    Then it is None, so that whatever else is wrong is found before a dataset is fetched.
+    """
+    is_known = config.dataset.name in KNOWN and config.dataset.train_split == "train"
+    return None if is_known and config.class_weights != BALANCED else build_dataset(config)
+
+
+def build_spec(config: RunConfig, opened: Dataset | None = None) -> DatasetSpec:
     """Describes the dataset of a run, without reading it if it is a known one.
 
     It is opened, too, if the config asks for the number of examples of each class.
+
+    Args:
+        config: the run's config.
+        opened: its dataset, if it is open already.
     """
     if config.class_weights != BALANCED:
-        return _describe(config.dataset, config.data_dir)
-    dataset = build_dataset(config)
+        return KNOWN.get(config.dataset.name) or _spec_of(opened or build_dataset(config))
+    dataset = opened or build_dataset(config)
     labels = splits.build_splits(config, dataset)[0].labels()
     counts = np.bincount(labels, minlength=dataset.num_classes)
     spec = KNOWN.get(dataset.name) or _spec_of(dataset)

@@ -3,14 +3,19 @@
 import dataclasses
 
 from rattn_jax.config.schema import RunConfig
-from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.catalog import KNOWN, open_early
+from rattn_jax.data.dataset import Dataset
 
 
-def in_steps(config: RunConfig) -> RunConfig:
+def in_steps(config: RunConfig, opened: Dataset | None = None) -> RunConfig:
     """The config with `num_epochs`, `warmup_epochs` and `eval_every_epochs` as updates.
 
     An epoch has as many updates as the training split, without held-out examples, has whole
     batches, and at least one.
+
+    Args:
+        config: the run's config.
+        opened: its dataset, if it is open already.
 
     Raises:
         UsageError: the dataset cannot be opened.
@@ -18,10 +23,8 @@ def in_steps(config: RunConfig) -> RunConfig:
     optimizer = config.optimizer
     if (config.num_epochs, optimizer.warmup_epochs, config.eval_every_epochs) == (None,) * 3:
         return config
-    if config.dataset.train_split == "train":
-        num_train = build_spec(config).num_train
-    else:
-        num_train = len(build_dataset(config).train)
+    opened = opened or open_early(config)
+    num_train = len(opened.train) if opened else KNOWN[config.dataset.name].num_train
     an_epoch = max((num_train - config.validation_examples) // config.batch_size, 1)
 
     def steps(epochs: float | None, otherwise: int, least: int = 1) -> int:

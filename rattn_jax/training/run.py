@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from rattn_jax.config.load import parse_config, read_config
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
-from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.catalog import build_dataset, build_spec, open_early
 from rattn_jax.data.contents import describe_data, read_contents
 from rattn_jax.data.dataset import Dataset
 from rattn_jax.data.epochs import in_steps
@@ -76,22 +76,28 @@ def train_and_evaluate(
         NonfiniteError: an update gave NaN or infinity.
         Preempted: a signal has ended the run, after saving.
     """
-    parsed = in_steps(like_source(parse_config(config), workdir))
+    given = like_source(parse_config(config), workdir)
     devices = find_devices() if devices is None else devices
-    console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
-    with closing(console):
-        config_then = config_of_run(workdir, parsed, console.say)
-        return _run(config_then, workdir, devices, console)
+    check_loggers(given.loggers)
+    check_batch_size(given.batch_size, len(devices), given.accumulate_steps)
+    with closing(Console(batch_size=given.batch_size, quiet=not is_main_process())) as console:
+        given = config_of_run(workdir, given, console.say)
+        console.enter(f"opening {given.dataset.name}")
+        opened = open_early(given)
+        resolved = in_steps(given, opened)
+        console.ends_at(resolved.num_train_steps)
+        return _run(resolved, opened, workdir, devices, console)
 
 
 def _run(
-    config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device], console: Console
+    config: RunConfig,
+    opened: Dataset | None,
+    workdir: epath.PathLike,
+    devices: Sequence[jax.Device],
+    console: Console,
 ) -> TrainState:
-    """Opens everything, the most likely failures first, and trains."""
-    check_loggers(config.loggers)
-    console.enter(f"opening {config.dataset.name}")
-    check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
-    mesh, spec = make_mesh(devices), build_spec(config)
+    """Opens everything else, the most likely failures first, and trains."""
+    mesh, spec = make_mesh(devices), build_spec(config, opened)
     sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
     folder = open_run_folder(workdir, config.to_dict())
     with ExitStack() as stack:
@@ -101,7 +107,7 @@ def _run(
         console.enter("tracing the network")
         target = steps.abstract_state()
         source = _source(config, steps, folder)
-        dataset = _open_dataset(config, folder, console)
+        dataset = _open_dataset(config, opened, folder, console)
         contents = read_contents(dataset)
         data = describe_data(config, dataset, contents) | describe_source(config, source, folder)
         run = describe_run(config.to_dict(), data)
@@ -147,10 +153,12 @@ def _run(
     return state
 
 
-def _open_dataset(config: RunConfig, folder: epath.Path, console: Console) -> Dataset:
-    """Opens the dataset, and says what it has."""
+def _open_dataset(
+    config: RunConfig, opened: Dataset | None, folder: epath.Path, console: Console
+) -> Dataset:
+    """Opens the dataset, unless it is open already, and says what it has."""
     console.enter(f"opening {config.dataset.name}")
-    dataset = build_dataset(config)
+    dataset = opened or build_dataset(config)
     console.say(dataset.summary())
     if not all_steps(folder / "checkpoints"):
         check_batch_fits(config, dataset)

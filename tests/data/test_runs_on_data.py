@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import rattn_jax
+import rattn_jax.training.run
 from rattn_jax.config.load import parse_config
-from rattn_jax.data import open_dataset
+from rattn_jax.data import image_folder, open_dataset
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import DatasetSpec
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
@@ -129,6 +130,25 @@ def test_a_bad_test_image_ends_the_run(tmp_path, max_resident_bytes):
     ]
     has_trained = max_resident_bytes == 0  # up to the first evaluation
     assert (tmp_path / "run/earlier-1").exists() == has_trained
+
+
+def test_a_folder_is_listed_once(tmp_path, monkeypatch):
+    class Listed(BaseException):
+        pass
+
+    def stop(dataset):
+        raise Listed
+
+    listed, real = [], image_folder.open_folder
+    monkeypatch.setattr(
+        image_folder, "open_folder", lambda *args, **how: listed.append(args) or real(*args, **how)
+    )
+    monkeypatch.setattr(rattn_jax.training.run, "read_contents", stop)
+    folder = make_folder(tmp_path / "images")
+    config = folder_config(folder, num_epochs=1.0, class_weights="balanced")
+    with pytest.raises(Listed):
+        train_and_evaluate(config, tmp_path / "run", ONE)
+    assert len(listed) == 1
 
 
 def test_a_folder_may_move_and_not_change(tmp_path, monkeypatch):
