@@ -16,7 +16,7 @@ from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec, open_early
 from rattn_jax.data.contents import describe_data, read_contents
 from rattn_jax.data.dataset import Dataset
-from rattn_jax.data.epochs import in_steps
+from rattn_jax.data.epochs import in_steps, named_as_given
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import (
@@ -86,7 +86,8 @@ def train_and_evaluate(
         opened = open_early(given)
         resolved = in_steps(given, opened)
         console.ends_at(resolved.num_train_steps)
-        return _run(resolved, opened, workdir, devices, console)
+        with named_as_given(given, resolved):
+            return _run(resolved, opened, workdir, devices, console)
 
 
 def _run(

@@ -19,7 +19,7 @@ from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec, open_early
 from rattn_jax.data.dataset import Dataset
-from rattn_jax.data.epochs import in_steps
+from rattn_jax.data.epochs import in_steps, named_as_given
 from rattn_jax.data.loaders import Loader
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
@@ -64,7 +64,9 @@ def selftest(
         given = config_of_run(workdir, given, console.say)
         console.enter(f"opening {given.dataset.name}")
         opened = open_early(given)
-        _selftest(in_steps(given, opened), opened, workdir, devices, console)
+        resolved = in_steps(given, opened)
+        with named_as_given(given, resolved):
+            _selftest(resolved, opened, workdir, devices, console)
 
 
 @dataclasses.dataclass(frozen=True)

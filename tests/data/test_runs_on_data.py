@@ -368,6 +368,10 @@ def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
         ({"validation_examples": 1420}, "validation_examples=1420 takes 142 of the"),
         ({"accumulate_steps": 3}, "batch_size=16 cannot be split over 1 devices in 3 parts"),
         ({"optimizer__warmup_steps": 6}, "optimizer.warmup_steps=6 must be below num_train_steps"),
+        (
+            {"num_epochs": 0.1, "optimizer__warmup_epochs": 0.1},
+            r"warmup_epochs=0.1 \(9 updates\) must be below num_epochs=0.1 \(9 updates\): shorten",
+        ),
         ({"ema_decay": 1.0}, "config.ema_decay=1.0 is out of range: it must be at least 0 and"),
         ({"dataset__sampling": "even"}, "dataset.sampling='even' is out of range: it must be 'un"),
         ({"class_weights": (1.0, 2.0)}, "class_weights has 2 numbers: must have one for each of"),
