@@ -55,6 +55,12 @@ PLACES = {
     "init_from": SOURCE,
 }
 
+# Free keys that say when a run ends and which checkpoint is its best: of them, as of the places,
+# config.json has the newest values.
+ENDING = frozenset(
+    {"num_train_steps"} | {f"keep_best.{key}" for key in ("metric", "mode", "patience", "split")}
+)
+
 
 def describe_run(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Any:
     """What identifies a run, for JSON: its resolved config, and `data.contents.describe_data`."""

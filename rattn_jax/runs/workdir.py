@@ -23,7 +23,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from rattn_jax.config.load import as_before, flatten, read_config, with_new_names
+from rattn_jax.config.load import as_before, flatten, read_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.contents import Contents, changes
 from rattn_jax.errors import UsageError
@@ -32,12 +32,12 @@ from rattn_jax.runs.best import read_rows
 from rattn_jax.runs.checkpoint_files import all_steps, damaged_checkpoints
 from rattn_jax.runs.files import absolute, check_can_hold_checkpoints, replace_text
 from rattn_jax.runs.identity import (
+    ENDING,
     PLACES,
     check_same_config,
     check_same_run,
     difference,
     no_run,
-    places,
 )
 from rattn_jax.runs.weights_folder import is_weights_folder
 
@@ -179,7 +179,7 @@ def claim_run_folder(
     devices: Sequence[jax.Device],
     say: Callable[[str], None],
 ) -> None:
-    """Writes config.json, of a run that goes on only the places that have changed.
+    """Writes config.json, of a run that goes on only the places and the end that have changed.
 
     Without a checkpoint to go on from, nothing of an earlier run may mix with this one: what it
     wrote is moved to a folder of its own. A run of the same config writes the same once more.
@@ -199,10 +199,11 @@ def claim_run_folder(
         if _has_trained(folder) or difference(before, run):
             _set_aside(folder, say)
     if record.exists():
-        description = json.loads(record.read_text())
-        if places(with_new_names(description["config"])) != places(run["config"]):
-            _set(description["config"], PLACES, run["config"])
-            replace_text(record, json.dumps(description, indent=2) + "\n")
+        before = record.read_text()
+        description = json.loads(before)
+        _set(description["config"], [*PLACES, *ENDING], run["config"])
+        if (now := json.dumps(description, indent=2) + "\n") != before:
+            replace_text(record, now)
         return
     replace_text(folder / CONTENTS, json.dumps(contents))
     description = run | {
@@ -215,9 +216,14 @@ def claim_run_folder(
 
 
 def _set(config: dict[str, Any], keys: Iterable[str], source: Mapping[str, Any]) -> None:
-    """Sets some keys of a nested config to what another one has there."""
+    """Sets some keys of a nested config to what another one has there, but no length of 0.
+
+    A run with num_train_steps=0 only evaluates a checkpoint of one that has another length.
+    """
     values = flatten(source)
-    for key in values.keys() & set(keys):
+    for key in keys:
+        if key not in values or (key, values[key]) == ("num_train_steps", 0):
+            continue
         *sections, name = key.split(".")
         section = config
         for each in sections:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from rattn_jax.config.load import parse_config, read_config
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec, open_early
-from rattn_jax.data.contents import describe_data, read_contents
+from rattn_jax.data.contents import Contents, describe_data, read_contents
 from rattn_jax.data.dataset import Dataset
 from rattn_jax.data.epochs import in_steps, named_as_given
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
@@ -29,7 +29,7 @@ from rattn_jax.parallel.mesh import (
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
-from rattn_jax.runs.best import best_row
+from rattn_jax.runs.best import best_row, is_enough
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
@@ -109,10 +109,7 @@ def _run(
         target = steps.abstract_state()
         source = _source(config, steps, folder)
         dataset = _open_dataset(config, opened, folder, console)
-        contents = read_contents(dataset)
-        data = describe_data(config, dataset, contents) | describe_source(config, source, folder)
-        run = describe_run(config.to_dict(), data)
-        check_run(folder, run, contents)
+        run, contents = _identify(config, dataset, source, folder)
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
         console.enter(f"reading {config.dataset.name}")
         kept = kept_normalization(folder)
@@ -147,7 +144,7 @@ def _run(
             profiler=stack.enter_context(Profiler(folder / "profile", config.profile_steps)),
             throughput=Throughput(config.batch_size),
         )
-        if not job.schedule.is_over(step):
+        if not job.schedule.is_over(step) and not is_enough(writer.history, config.keep_best):
             console.say(f"training on {mesh.size} x {devices[0].device_kind}")
         state = train(job, steps.to_device(state))
         _say_result(writer, config.keep_best, console, folder)
@@ -164,6 +161,17 @@ def _open_dataset(
     if not all_steps(folder / "checkpoints"):
         check_batch_fits(config, dataset)
     return dataset
+
+
+def _identify(
+    config: RunConfig, dataset: Dataset, source: SavedRun | None, folder: epath.Path
+) -> tuple[Any, Contents]:
+    """What identifies the run and what its data holds; checks that the folder is free for it."""
+    contents = read_contents(dataset)
+    data = describe_data(config, dataset, contents) | describe_source(config, source, folder)
+    run = describe_run(config.to_dict(), data)
+    check_run(folder, run, contents)
+    return run, contents
 
 
 def _open_writer(

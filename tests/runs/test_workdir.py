@@ -86,7 +86,10 @@ def test_a_run_of_before_goes_on_with_what_it_had(tmp_path, section, name, befor
 def test_same_config_and_free_keys_go_on(tmp_path):
     start(tmp_path, CONFIG)
     start(tmp_path, CONFIG)
-    start(tmp_path, CONFIG | {"num_train_steps": 20})
+    start(tmp_path, CONFIG | {"num_train_steps": 20, "keep_best": {"metric": "loss"}})
+    start(tmp_path, CONFIG | {"num_train_steps": 0})  # evaluates
+    config = read_run(epath.Path(tmp_path))[0]
+    assert (config.num_train_steps, config.keep_best.metric) == (20, "loss"), "the newest ones"
 
 
 @pytest.mark.parametrize("off", [None, False, 0, ()])
