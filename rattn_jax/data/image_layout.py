@@ -17,6 +17,7 @@ from rattn_jax.data.class_order import CLASSES_FILE
 from rattn_jax.data.image_files import (
     LeftOut,
     entries_of,
+    folders_among,
     images_below,
     is_hidden,
     is_image,
@@ -162,7 +163,8 @@ def _folders_in(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
 def has_folders(folder: epath.Path) -> bool:
     """Whether there are folders in a folder."""
     entries = entries_of(folder)
-    return any(not is_hidden(e) and not is_image(e) and e.is_dir() for e in entries)
+    folders = folders_among(entries)
+    return any(entry.name in folders and not is_hidden(entry) for entry in entries)
 
 
 def _settle_flat_parts(folders: list[epath.Path]) -> list[str]:

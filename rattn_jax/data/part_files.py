@@ -85,7 +85,7 @@ def list_files(folder: epath.Path, suffixes: Collection[str]) -> list[epath.Path
         for entry in entries_of(here):
             if is_hidden(entry) or entry.name.startswith(_CACHED):
                 continue
-            if entry.suffix.lower() in suffixes:
+            if entry.suffix.lower() in suffixes and not entry.is_dir():
                 found.append(entry)
             elif here in (folder, folder / _DATA) and (entry.name == _DATA or part_of(entry.name)):
                 folders += [entry] if entry.is_dir() else []

@@ -6,7 +6,9 @@ import pytest
 from etils import epath
 
 from rattn_jax.data.image_files import LeftOut, find_images, images_below
+from rattn_jax.data.image_layout import has_folders
 from rattn_jax.data.images import FORMATS
+from rattn_jax.data.part_files import list_files
 from rattn_jax.errors import UsageError
 
 
@@ -55,6 +57,23 @@ def test_links_that_go_round_end(tmp_path):
         "left out 5: 4 linked to what is read already, or lies above (such as above), "
         "1 without suffix (such as itself)"
     )
+
+
+def test_folders_called_like_files_are_folders(tmp_path):
+    touch(tmp_path, "1.png", "day.jpg/2.png", "day.jpg/none.PNG/notes.txt")
+    (tmp_path / "linked.jpg").symlink_to(tmp_path / "day.jpg")
+    assert found(tmp_path) == (
+        ["1.png", "day.jpg/2.png"],
+        "left out 2: 1 .txt (such as notes.txt), "
+        "1 linked to what is read already, or lies above (such as linked.jpg)",
+    )
+    assert [image.name for image in find_images([str(tmp_path / "day.jpg")], LeftOut())] == [
+        "2.png"
+    ]
+    assert has_folders(epath.Path(tmp_path / "day.jpg"))
+    touch(tmp_path, "a.csv", "b.csv/part-0.csv")
+    tables = list_files(epath.Path(tmp_path), [".csv"])
+    assert [table.name for table in tables] == ["a.csv"]
 
 
 def test_links_to_images_elsewhere_are_followed(tmp_path):
