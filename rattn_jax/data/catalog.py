@@ -182,7 +182,8 @@ def _open_tfds(config: DatasetConfig, data_dir: str | None) -> Dataset:
         test_split = next((split for split in known if split in builder.info.splits), None)
     test = tfds.TfdsSource(builder, test_split) if test_split else None
     found = Parts(names, train, test, train_names=())
-    return _complete(config, found, image_size=tfds.image_size(builder))
+    complete = _complete(config, found, image_size=tfds.image_size(builder))
+    return dataclasses.replace(complete, version=tfds.version(builder))
 
 
 def _complete(

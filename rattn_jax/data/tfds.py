@@ -154,6 +154,12 @@ def class_names(builder: Any) -> tuple[str, ...]:
     return tuple(label.names)
 
 
+def version(builder: Any) -> str:
+    """The name that opens this version alone, such as "cifar10:3.0.2"."""
+    name, _, number = builder.info.full_name.rpartition("/")
+    return f"{name}:{number}"
+
+
 def image_size(builder: Any) -> int | None:
     """Height and width, where all images are squares of one size."""
     height, width = builder.info.features[_feature_keys(builder)[0]].shape[:2]

@@ -111,8 +111,13 @@ def places(config: Any) -> dict[str, str]:
 
 
 def _is_elsewhere(key: str, before: Any, now: Any, data: Any) -> bool:
-    """Whether a key says only where the same data lies, of which the record has the contents."""
+    """Whether a key says only where the same data lies, of which the record has the contents.
+
+    Of a TFDS set it may also say which version it is, if the record has that.
+    """
     if key == "dataset.name":
+        if "version" in data and str(before).partition(":")[0] == str(now).partition(":")[0]:
+            return True
         before, now = split_place(str(before))[0], split_place(str(now))[0]
     return PLACES.get(key) in data and bool(before and now)
 
@@ -141,6 +146,11 @@ def _difference_of_data(before: Any, now: Any) -> str:
                 return (
                     "that began from other weights than those of init_from: use another workdir, "
                     "or what it began from"
+                )
+            if key == "version":
+                return (
+                    f"on version {before[key]}, and {value} is the one that was found: use another "
+                    f"workdir, or --config.dataset.name={before[key]}"
                 )
             return (
                 f"on a dataset with {key}={_short(before[key])}, which now has "

@@ -127,6 +127,25 @@ def test_a_dataset_that_has_changed_is_refused(tmp_path, change, message):
         start(tmp_path, CONFIG, DATASET | change)
 
 
+def test_another_version_of_a_prepared_set_is_refused_and_can_be_named(tmp_path):
+    def named(name):
+        return RunConfig(dataset=DatasetConfig(name)).to_dict()
+
+    old, new = ({"version": f"flowers/big:1.{i}.0"} for i in range(2))
+    start(tmp_path / "before", named("flowers/big"))
+    start(tmp_path / "before", named("flowers/big"), DATASET | new)  # had no record of the version
+    start(tmp_path, named("flowers/big"), DATASET | old)
+    message = (
+        "on version flowers/big:1.0.0, and flowers/big:1.1.0 is the one that was found: use "
+        "another workdir, or --config.dataset.name=flowers/big:1.0.0"
+    )
+    with pytest.raises(UsageError, match=message):
+        start(tmp_path, named("flowers/big"), DATASET | new)
+    start(tmp_path, named("flowers/big:1.0.0"), DATASET | old)
+    with pytest.raises(UsageError, match=r"name='flowers/big:1\.0\.0', and this config has"):
+        start(tmp_path, named("flowers/small"), DATASET | old)
+
+
 LINES = '{"step": 2, "split": "test"}\n{"step": 5, "split": "train"}\n'
 
 
