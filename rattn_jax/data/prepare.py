@@ -48,6 +48,7 @@ class Content:
             are.
         only_jpeg: whether all images are JPEG files, as in ImageNet.
         description: text for TFDS.
+        contents: a hash that differs where images of the same names do.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Content:
     shorter_side: int | None = None
     only_jpeg: bool = False
     description: str = ""
+    contents: str = ""
 
 
 class _File(NamedTuple):
@@ -141,12 +143,15 @@ def _begin(content: Content, folder: epath.Path, files: Sequence[_File]) -> None
         "class_names": list(content.class_names),
         "shorter_side": content.shorter_side,
         "files": len(files),
+        "contents": content.contents,
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _PLAN
     if not path.exists():
         path.write_text(json.dumps(plan))
-    elif json.loads(path.read_text()) != plan:
+        return
+    before = json.loads(path.read_text())
+    if plan | before != plan:  # one of before has no "contents"
         raise UsageError(
             f"{folder} is half of a preparation of other images, or with another --shorter-side: "
             "remove it, or go on with those"
