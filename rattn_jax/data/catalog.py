@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from etils import epath
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.config.schema import BALANCED, FOLDER, TABLE, DatasetConfig, RunConfig, split_place
 from rattn_jax.data import splits
 from rattn_jax.data.class_order import CLASSES_FILE, are_numbers, in_order, read_classes
@@ -117,7 +117,7 @@ def _open(config: DatasetConfig, data_dir: str | None) -> Dataset:
         return in_order(dataset, config.classes, "dataset.classes")
     if not kind:
         return dataset
-    place = epath.Path(path).expanduser()
+    place = path_of(path)
     folder = place if place.is_dir() else place.parent
     if config.classes is None and (stated := read_classes(folder)) is not None:
         return in_order(dataset, stated, str(folder / CLASSES_FILE))

@@ -61,7 +61,10 @@ def entries_of(folder: epath.Path) -> list[epath.Path]:
         UsageError: it cannot be read.
     """
     try:
-        return sorted(folder.iterdir())
+        if "://" in str(folder):
+            return sorted(folder.iterdir())
+        # epath leaves out names that end in ~.
+        return sorted(folder / name for name in os.listdir(folder))
     except OSError as error:
         raise UsageError(
             f"folder {folder} cannot be read ({error.strerror}): allow it, or move it away"

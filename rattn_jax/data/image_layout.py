@@ -99,13 +99,18 @@ def layout_before(root: epath.Path) -> Layout:
 
     def classes_in(folder: epath.Path) -> Classes:
         entries = entries_of(folder)
-        return {e.name: [e] for e in entries if e.is_dir() and not e.name.startswith(".")}
+        return {e.name: [e] for e in entries if e.is_dir() and was_seen(e)}
 
     train_root = root / "train" if (root / "train").is_dir() else root
     names = ("test", "val", "validation")
     test_root = next((root / name for name in names if (root / name).is_dir()), None)
     test = None if test_root is None else classes_in(test_root)
     return Layout(train_root, classes_in(train_root), test)
+
+
+def was_seen(entry: epath.Path) -> bool:
+    """Whether a name was seen before there was `dataset.all_images`."""
+    return not entry.name.startswith(".") and not entry.name.endswith("~")
 
 
 def count_below(folder: epath.Path, images: Iterable[epath.Path]) -> int:

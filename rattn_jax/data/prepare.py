@@ -23,6 +23,7 @@ from etils import epath
 from PIL import Image
 from tensorflow_datasets.core import example_serializer, file_adapters
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.data.dataset import Example, Source
 from rattn_jax.data.images import BadImageError, decode_image, decode_upright, read_header
 from rattn_jax.data.tfds import FILE_FORMAT, one_line
@@ -98,7 +99,7 @@ def prepare(
             f"--name={content.name}: must be lower-case letters, digits and underscores, and begin "
             "with a letter"
         )
-    root = epath.Path(root).expanduser()
+    root = path_of(root)
     folder = root / content.name / content.version
     if folder.exists():
         raise UsageError(

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from etils import epath
 from markupsafe import Markup
 
 from rattn_jax.config.load import flatten, read_config, with_new_names
+from rattn_jax.config.paths import path_of
 from rattn_jax.errors import UsageError
 from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.confusion import error_text
@@ -55,7 +55,7 @@ def read_run(path: str, name: str) -> Run:
     Raises:
         UsageError: the folder is not that of a run.
     """
-    folder = epath.Path(path).expanduser()
+    folder = path_of(path)
     try:
         record = json.loads((folder / RECORD).read_text())
         record["config"] = with_new_names(record["config"])

@@ -250,6 +250,8 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 
 def test_a_path_that_tensorstore_would_change_is_refused_to_write_and_to_read(tmp_path):
+    with pytest.raises(UsageError, match=r"logs: must be a path without a name that ends in gs:"):
+        open_run_folder(tmp_path / "logs:", CONFIG)
     message = r"runs\\3 must be a path without backslashes, because of TensorStore: choose"
     with pytest.raises(UsageError, match=message):
         open_run_folder(tmp_path / "runs\\3", CONFIG)
