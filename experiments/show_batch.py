@@ -32,9 +32,10 @@ _COLUMNS, _MARGIN, _SMALLEST = 8, 6, 112  # images a row; pixels; side of an ima
 
 def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Images uint8 [B, H, W, 3], targets [B, K] and class names of a training batch."""
-    config = in_steps(like_source(parse_config(keys)))
+    config = like_source(parse_config(keys))
     dataset = build_dataset(config)
-    mesh, spec = make_mesh(find_devices()[:1]), build_spec(config)
+    config = in_steps(config, dataset)
+    mesh, spec = make_mesh(find_devices()[:1]), build_spec(config, dataset)
     loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
     data, rows, _ = loader.train(step, 1)
     loader.close()

@@ -16,6 +16,7 @@ from functools import partial
 
 from rattn_jax.cli import Parser, errors_on_one_line, positive, working
 from rattn_jax.data import open_dataset
+from rattn_jax.data.contents import digest, read_contents
 from rattn_jax.data.imagenet_archives import check_md5, read_archives
 from rattn_jax.data.places import name_of
 from rattn_jax.data.prepare import Content, prepare
@@ -88,7 +89,14 @@ def _images(options: argparse.Namespace, console: Console) -> Content:
             "it as it is"
         )
     splits = {"train": dataset.train, "test": dataset.test}
-    return Content(options.name, "1.0.0", dataset.class_names, splits, options.shorter_side)
+    return Content(
+        options.name,
+        "1.0.0",
+        dataset.class_names,
+        splits,
+        options.shorter_side,
+        contents=digest(read_contents(dataset)),
+    )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ _BEFORE: dict[str, Any] = {
     "optimizer.nesterov": True,
 }
 # Keys in epochs, and those in updates that they stand in for.
-_EPOCHS = {
+EPOCHS = {
     "num_epochs": "num_train_steps",
     "eval_every_epochs": "eval_every_steps",
     "optimizer.warmup_epochs": "optimizer.warmup_steps",
@@ -110,7 +110,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
             raise UsageError(_unknown_key(key, known))
     # Of a tuple that is set twice the library would take both values.
     by_key = {flag.partition("=")[0]: flag for flag in overrides}
-    for key, steps in _EPOCHS.items():
+    for key, steps in EPOCHS.items():
         if f"--config.{steps}" not in by_key:
             continue
         if f"--config.{key}" in by_key:

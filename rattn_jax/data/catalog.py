@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from etils import epath
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.config.schema import BALANCED, FOLDER, TABLE, DatasetConfig, RunConfig, split_place
 from rattn_jax.data import splits
 from rattn_jax.data.class_order import CLASSES_FILE, are_numbers, in_order, read_classes
@@ -60,14 +60,27 @@ def open_dataset(name: str, data_dir: str | None = None, **options: Any) -> Data
     return _open(DatasetConfig(name, **options), data_dir)
 
 
-def build_spec(config: RunConfig) -> DatasetSpec:
+def open_early(config: RunConfig) -> Dataset | None:
+    """Opens the dataset of a run, unless what a run needs of it first is known without reading it.
+
+    Then it is None, so that whatever else is wrong is found before a dataset is fetched.
+    """
+    is_known = config.dataset.name in KNOWN and config.dataset.train_split == "train"
+    return None if is_known and config.class_weights != BALANCED else build_dataset(config)
+
+
+def build_spec(config: RunConfig, opened: Dataset | None = None) -> DatasetSpec:
     """Describes the dataset of a run, without reading it if it is a known one.
 
     It is opened, too, if the config asks for the number of examples of each class.
+
+    Args:
+        config: the run's config.
+        opened: its dataset, if it is open already.
     """
     if config.class_weights != BALANCED:
-        return _describe(config.dataset, config.data_dir)
-    dataset = build_dataset(config)
+        return KNOWN.get(config.dataset.name) or _spec_of(opened or build_dataset(config))
+    dataset = opened or build_dataset(config)
     labels = splits.build_splits(config, dataset)[0].labels()
     counts = np.bincount(labels, minlength=dataset.num_classes)
     spec = KNOWN.get(dataset.name) or _spec_of(dataset)
@@ -104,7 +117,7 @@ def _open(config: DatasetConfig, data_dir: str | None) -> Dataset:
         return in_order(dataset, config.classes, "dataset.classes")
     if not kind:
         return dataset
-    place = epath.Path(path).expanduser()
+    place = path_of(path)
     folder = place if place.is_dir() else place.parent
     if config.classes is None and (stated := read_classes(folder)) is not None:
         return in_order(dataset, stated, str(folder / CLASSES_FILE))
@@ -169,7 +182,8 @@ def _open_tfds(config: DatasetConfig, data_dir: str | None) -> Dataset:
         test_split = next((split for split in known if split in builder.info.splits), None)
     test = tfds.TfdsSource(builder, test_split) if test_split else None
     found = Parts(names, train, test, train_names=())
-    return _complete(config, found, image_size=tfds.image_size(builder))
+    complete = _complete(config, found, image_size=tfds.image_size(builder))
+    return dataclasses.replace(complete, version=tfds.version(builder))
 
 
 def _complete(

@@ -215,6 +215,7 @@ class Dataset:
     containers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name_hashes: np.ndarray | None = None
     label_sets: np.ndarray | None = None
+    version: str | None = None
 
     @property
     def num_classes(self) -> int:
@@ -237,8 +238,9 @@ class Dataset:
         return "\n".join([found, *(f"  {note}" for note in self.notes)])
 
     def describe(self) -> dict[str, Any]:
-        """Class names and sizes, as they are written to a run's config.json."""
-        return {
+        """Class names, sizes and version, as they are written to a run's config.json."""
+        version = {} if self.version is None else {"version": self.version}
+        return version | {
             "class_names": list(self.class_names),
             "num_train": len(self.train),
             "num_test": len(self.test),

@@ -61,17 +61,43 @@ def entries_of(folder: epath.Path) -> list[epath.Path]:
         UsageError: it cannot be read.
     """
     try:
-        return sorted(folder.iterdir())
+        if "://" in str(folder):
+            return sorted(folder.iterdir())
+        # epath leaves out names that end in ~.
+        return sorted(folder / name for name in os.listdir(folder))
     except OSError as error:
         raise UsageError(
             f"folder {folder} cannot be read ({error.strerror}): allow it, or move it away"
         ) from error
 
 
+def folders_among(entries: Sequence[epath.Path]) -> frozenset[str]:
+    """Names of the folders, and of links to folders, among what is in one folder.
+
+    What is called like an image is looked at, too, but not in an object store, where each look is a
+    request.
+
+    Args:
+        entries: from `entries_of`.
+    """
+    if not entries:
+        return frozenset()
+    above = entries[0].parent
+    if "://" in str(above):
+        return frozenset(e.name for e in entries if not is_image(e) and e.is_dir())
+    with os.scandir(above) as found:  # one call of the system for all of them, but for links
+        return frozenset(entry.name for entry in found if _leads_to_folder(entry))
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
+
+
 def images_below(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
     """All images in a folder and in the folders below it, in alphabetical order of their paths.
 
-    Links are followed, but no folder is read twice, and none above `folder`.
+    Links are followed, but no folder is read twice, and none above `folder`. A folder may be called
+    like an image.
 
     Args:
         folder: local, or a URL.
@@ -84,12 +110,14 @@ def images_below(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
     seen = {_real(top)}
 
     def below(folder: epath.Path) -> Iterator[epath.Path]:
-        for entry in entries_of(folder):
+        entries = entries_of(folder)
+        folders = folders_among(entries)
+        for entry in entries:
             if is_hidden(entry):
                 left_out.add("hidden", entry.name)
-            elif is_image(entry):
+            elif entry.name not in folders and is_image(entry):
                 yield entry
-            elif not entry.is_dir():
+            elif entry.name not in folders:
                 left_out.add(entry.suffix.lower() or "without suffix", entry.name)
             elif leads_up(entry, top) or (real := _real(entry)) in seen:
                 left_out.add("linked to what is read already, or lies above", entry.name)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.config.schema import FOLDER
 from rattn_jax.data.dataset import FileSource, Parts
 from rattn_jax.data.image_files import LeftOut, entries_of, images_below, no_image
@@ -24,6 +25,7 @@ from rattn_jax.data.image_layout import (
     has_folders,
     layout_before,
     list_names,
+    was_seen,
 )
 from rattn_jax.errors import UsageError
 
@@ -61,7 +63,7 @@ def open_folder(path: epath.PathLike, *, all_images: bool = True) -> Parts:
         UsageError: no such folder, a layout that can be meant in several ways, no classes, a class
             without training images, or classes that only the test part has.
     """
-    root = epath.Path(path).expanduser()
+    root = path_of(path)
     if not root.is_dir():
         raise UsageError(
             f"dataset.name='{FOLDER}{path}': there is no such folder; correct the path"
@@ -140,4 +142,4 @@ def _without_images(part: _Part, names: Sequence[str]) -> list[str]:
 def _images_before(folder: epath.Path) -> list[epath.Path]:
     """The images of a class as they were listed before there was `dataset.all_images`."""
     entries = entries_of(folder)
-    return [p for p in entries if p.suffix.lower() in _SUFFIXES_BEFORE and p.name[0] != "."]
+    return [p for p in entries if p.suffix.lower() in _SUFFIXES_BEFORE and was_seen(p)]

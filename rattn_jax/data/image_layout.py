@@ -17,6 +17,7 @@ from rattn_jax.data.class_order import CLASSES_FILE
 from rattn_jax.data.image_files import (
     LeftOut,
     entries_of,
+    folders_among,
     images_below,
     is_hidden,
     is_image,
@@ -98,13 +99,18 @@ def layout_before(root: epath.Path) -> Layout:
 
     def classes_in(folder: epath.Path) -> Classes:
         entries = entries_of(folder)
-        return {e.name: [e] for e in entries if e.is_dir() and not e.name.startswith(".")}
+        return {e.name: [e] for e in entries if e.is_dir() and was_seen(e)}
 
     train_root = root / "train" if (root / "train").is_dir() else root
     names = ("test", "val", "validation")
     test_root = next((root / name for name in names if (root / name).is_dir()), None)
     test = None if test_root is None else classes_in(test_root)
     return Layout(train_root, classes_in(train_root), test)
+
+
+def was_seen(entry: epath.Path) -> bool:
+    """Whether a name was seen before there was `dataset.all_images`."""
+    return not entry.name.startswith(".") and not entry.name.endswith("~")
 
 
 def count_below(folder: epath.Path, images: Iterable[epath.Path]) -> int:
@@ -162,7 +168,8 @@ def _folders_in(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
 def has_folders(folder: epath.Path) -> bool:
     """Whether there are folders in a folder."""
     entries = entries_of(folder)
-    return any(not is_hidden(e) and not is_image(e) and e.is_dir() for e in entries)
+    folders = folders_among(entries)
+    return any(entry.name in folders and not is_hidden(entry) for entry in entries)
 
 
 def _settle_flat_parts(folders: list[epath.Path]) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from rattn_jax.data.contents import digest
 from rattn_jax.data.dataset import Example
 from rattn_jax.data.prepare import Content
 from rattn_jax.errors import UsageError
@@ -39,6 +40,9 @@ class TarSource:
         offsets: where their bytes begin in the archive, int64 [N].
         sizes: their numbers of bytes, int64 [N].
         labels: their classes, int32 [N].
+
+    Attributes:
+        sizes: see above.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class TarSource:
         labels: np.ndarray,
     ) -> None:
         self._archive, self._file_names, self._labels = archive, file_names, labels
-        self._offsets, self._sizes = offsets, sizes
+        self._offsets, self.sizes = offsets, sizes
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -58,7 +62,7 @@ class TarSource:
     def __getitem__(self, position: int) -> Example:
         with open(self._archive, "rb") as archive:
             archive.seek(self._offsets[position])
-            data = archive.read(self._sizes[position])
+            data = archive.read(self.sizes[position])
         file_name, label = self._file_names[position], int(self._labels[position])
         return Example(position, self.name(position), file_name, data, label, label)
 
@@ -109,6 +113,7 @@ def read_archives(
         shorter_side=shorter_side,
         only_jpeg=True,
         description=f"ILSVRC 2012, prepared by rattn_jax.{scaled}",
+        contents=digest({split: source.sizes.tolist() for split, source in splits.items()}),
     )
 
 

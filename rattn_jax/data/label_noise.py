@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from etils import epath
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.data.dataset import Example, Source
 from rattn_jax.errors import UsageError
 
@@ -41,7 +42,7 @@ def read_matrix(path: epath.PathLike, num_classes: int) -> np.ndarray:
     Raises:
         UsageError: the file cannot be read, or is no transition matrix of this size.
     """
-    file = epath.Path(path).expanduser()
+    file = path_of(path)
     remedy = "correct the file that dataset.label_noise.matrix names"
     try:
         if file.suffix == ".npy":

@@ -5,13 +5,15 @@ found.train          # [photos/train-000.tar, ...]
 found.tests          # [[photos/test-000.tar, ...]]
 """
 
+import glob
 import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from etils import epath
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.data.image_files import entries_of, is_hidden
 from rattn_jax.data.image_layout import TEST, TRAIN, VALIDATION, list_names, part_of, part_of_file
 from rattn_jax.errors import UsageError
@@ -52,7 +54,7 @@ def find_parts(place: str, suffixes: Collection[str], kind: str) -> PartFiles:
     Raises:
         UsageError: there is no such file, or it is not clear which ones are meant.
     """
-    path = epath.Path(place).expanduser()
+    path = path_of(place)
     if path.is_dir():
         root, given = path, list_files(path, suffixes)
         if not given:
@@ -85,7 +87,7 @@ def list_files(folder: epath.Path, suffixes: Collection[str]) -> list[epath.Path
         for entry in entries_of(here):
             if is_hidden(entry) or entry.name.startswith(_CACHED):
                 continue
-            if entry.suffix.lower() in suffixes:
+            if entry.suffix.lower() in suffixes and not entry.is_dir():
                 found.append(entry)
             elif here in (folder, folder / _DATA) and (entry.name == _DATA or part_of(entry.name)):
                 folders += [entry] if entry.is_dir() else []
@@ -126,15 +128,26 @@ def _expand(path: epath.Path) -> list[epath.Path]:
     """The files that a pattern names."""
     if path.exists():
         return [path]
-    paths = [epath.Path(text) for text in _expand_braces(str(path))]
+    if path.parent.is_dir():  # of which every character means itself
+        paths = [path.parent / name for name in _expand_braces(path.name)]
+    else:
+        paths = [epath.Path(text) for text in _expand_braces(str(path))]
     if any(mark in path.name for mark in "*?["):
-        paths = sorted(file for each in paths for file in each.parent.glob(each.name))
+        paths = sorted(file for each in paths for file in _matching(each))
     lacking = [file for file in paths if not file.exists()]
     if lacking or not paths:
         name = lacking[0] if lacking else path
         of = f" ({len(lacking)} of {len(paths)} are missing)" if len(paths) > 1 else ""
         raise UsageError(f"{name}: there is no such file or folder{of}; correct the path")
     return paths
+
+
+def _matching(path: epath.Path) -> Iterable[epath.Path]:
+    """The files that match a path whose name is a pattern."""
+    if "://" in str(path):
+        return path.parent.glob(path.name)
+    # epath would take those of the folder's name for a pattern, too.
+    return (path.parent / name for name in glob.glob(path.name, root_dir=path.parent))
 
 
 def _expand_braces(text: str) -> list[str]:

@@ -6,6 +6,7 @@ name_of("photos/labels.csv")    # "table:photos/labels.csv"
 
 from etils import epath
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.config.schema import FOLDER, SHARDS, TABLE
 from rattn_jax.data import image_shards, table_files
 from rattn_jax.data.image_files import LeftOut
@@ -22,7 +23,7 @@ def name_of(place: str) -> str:
     folders, if there are two; shards; another table; otherwise class folders, which are then found
     lacking.
     """
-    path = epath.Path(place).expanduser()
+    path = path_of(place)
     suffix = path.suffix.lower()
     if not path.is_dir():
         kind = TABLE if suffix in table_files.SUFFIXES else FOLDER

@@ -23,6 +23,7 @@ from etils import epath
 from PIL import Image
 from tensorflow_datasets.core import example_serializer, file_adapters
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.data.dataset import Example, Source
 from rattn_jax.data.decoding import BadImageError, decode_image, decode_upright, read_header
 from rattn_jax.data.tfds import FILE_FORMAT, one_line
@@ -48,6 +49,7 @@ class Content:
             are.
         only_jpeg: whether all images are JPEG files, as in ImageNet.
         description: text for TFDS.
+        contents: a hash that differs where images of the same names do.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Content:
     shorter_side: int | None = None
     only_jpeg: bool = False
     description: str = ""
+    contents: str = ""
 
 
 class _File(NamedTuple):
@@ -96,7 +99,7 @@ def prepare(
             f"--name={content.name}: must be lower-case letters, digits and underscores, and begin "
             "with a letter"
         )
-    root = epath.Path(root).expanduser()
+    root = path_of(root)
     folder = root / content.name / content.version
     if folder.exists():
         raise UsageError(
@@ -141,12 +144,15 @@ def _begin(content: Content, folder: epath.Path, files: Sequence[_File]) -> None
         "class_names": list(content.class_names),
         "shorter_side": content.shorter_side,
         "files": len(files),
+        "contents": content.contents,
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _PLAN
     if not path.exists():
         path.write_text(json.dumps(plan))
-    elif json.loads(path.read_text()) != plan:
+        return
+    before = json.loads(path.read_text())
+    if plan | before != plan:  # one of before has no "contents"
         raise UsageError(
             f"{folder} is half of a preparation of other images, or with another --shorter-side: "
             "remove it, or go on with those"

@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.data.boxes import ChooseBox, center_box
 from rattn_jax.data.crops import load_crop
 from rattn_jax.data.dataset import Source, Subset
@@ -215,7 +216,7 @@ def read_exclude_file(path: epath.PathLike) -> frozenset[str]:
         UsageError: the file cannot be read.
     """
     try:
-        lines = epath.Path(path).expanduser().read_text().split()
+        lines = path_of(path).read_text().split()
     except (OSError, ValueError) as error:
         raise UsageError(
             f"dataset.test_exclude_file={str(path)!r} cannot be read ({error}): must be a text "

@@ -16,6 +16,7 @@ from absl import logging
 from etils import epath
 from tensorflow_datasets.core import read_only_builder
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.data.dataset import Example
 from rattn_jax.errors import UsageError
 
@@ -25,7 +26,9 @@ _CHUNK = 1_000  # records read at a time where all are
 
 def tfds_root(data_dir: str | None) -> epath.Path:
     """TFDS's folder: `data_dir`, or TFDS's default ($TFDS_DATA_DIR or ~/tensorflow_datasets)."""
-    return epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    root = path_of(data_dir or tfds.core.constants.DATA_DIR)
+    # TFDS expands a `~` at its beginning once more.
+    return root if "://" in str(root) else root.absolute()
 
 
 def open_prepared(name: str, data_dir: str | None, hint: str = "") -> Any:
@@ -152,6 +155,12 @@ def class_names(builder: Any) -> tuple[str, ...]:
     """One name a class, in the order of the labels; numbers where the set has no names."""
     label = builder.info.features[_feature_keys(builder)[1]]
     return tuple(label.names)
+
+
+def version(builder: Any) -> str:
+    """The name that opens this version alone, such as "cifar10:3.0.2"."""
+    name, _, number = builder.info.full_name.rpartition("/")
+    return f"{name}:{number}"
 
 
 def image_size(builder: Any) -> int | None:

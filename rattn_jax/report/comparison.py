@@ -7,15 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from etils import epath
 from markupsafe import Markup
 
-from rattn_jax.config.load import flatten, with_new_names
+from rattn_jax.config.load import flatten, read_config, with_new_names
+from rattn_jax.config.paths import path_of
 from rattn_jax.errors import UsageError
 from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
 from rattn_jax.report.confusion import error_text
 from rattn_jax.report.rendering import render
 from rattn_jax.report.scores import percents
+from rattn_jax.runs.best import early_end
 from rattn_jax.runs.workdir import RECORD
 
 
@@ -54,7 +55,7 @@ def read_run(path: str, name: str) -> Run:
     Raises:
         UsageError: the folder is not that of a run.
     """
-    folder = epath.Path(path).expanduser()
+    folder = path_of(path)
     try:
         record = json.loads((folder / RECORD).read_text())
         record["config"] = with_new_names(record["config"])
@@ -91,7 +92,10 @@ def _results(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
             rows.append((run.name, network, "not evaluated yet"))
             continue
         count = run.examples(row["split"])
-        progress = f"{row['step']:,} of {run.record['config']['num_train_steps']:,}"
+        config = read_config(run.record["config"])
+        ended = early_end(run.rows, config.keep_best, config.num_train_steps)
+        total = f"{row['step']:,} of {config.num_train_steps:,}"
+        progress = f"{row['step']:,}, {ended}" if ended else total
         error = error_text(row["error_top1"], count)
         accuracy, top5 = percents([1 - row["error_top1"], row["error_top5"]])
         loss = f"{row['loss']:.4f}"

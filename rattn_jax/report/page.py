@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rattn_jax.config.load import flatten, read_config
-from rattn_jax.config.schema import FOLDER, KeepBestConfig
+from rattn_jax.config.schema import FOLDER, KeepBestConfig, RunConfig
 from rattn_jax.data.class_names import readable_names
 from rattn_jax.report.calibration import calibration_section
 from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
@@ -24,7 +24,7 @@ from rattn_jax.report.mistakes import Mistaken, mistakes_section
 from rattn_jax.report.rendering import render
 from rattn_jax.report.scores import Calibration, percents
 from rattn_jax.report.unsettled import explain_loss
-from rattn_jax.runs.best import best_row
+from rattn_jax.runs.best import best_row, early_end
 
 PAGE = "report.html"
 _SPLITS = ("train", "validation", "test")  # in this order, so that each split keeps its line style
@@ -113,7 +113,7 @@ def run_page(
         title=title,
         folder=folder,
         update=last["step"],
-        result=_result(rows, counts, split, config["num_train_steps"], epoch),
+        result=_result(rows, counts, split, typed, epoch),
         summary=_summary(rows, split, epoch, num_parameters),
         best=_best(rows, typed.keep_best, epoch),
         early=f"{early[0].upper()}{early[1:]}." if early else "",
@@ -149,13 +149,16 @@ def _result(
     rows: Sequence[Mapping[str, Any]],
     counts: Mapping[str, int],
     split: str,
-    num_train_steps: int,
+    config: RunConfig,
     epoch: float,
 ) -> _Result:
     newest = _newest(rows)
     last = newest[split]
     rate = error_rate(last["error_top1"], counts[split])
-    state = "finished" if last["step"] >= num_train_steps else f"of {num_train_steps:,}"
+    state = early_end(rows, config.keep_best, config.num_train_steps)
+    if state is None:
+        is_over = last["step"] >= config.num_train_steps
+        state = "finished" if is_over else f"of {config.num_train_steps:,}"
     return _Result(
         percents([1 - last["error_top1"]])[0],
         rate.text,

@@ -49,5 +49,25 @@ def is_enough(rows: Sequence[Row], keep_best: KeepBestConfig) -> bool:
     return len(later) >= keep_best.patience
 
 
+def early_end(rows: Sequence[Row], keep_best: KeepBestConfig, num_train_steps: int) -> str | None:
+    """Says why a run has ended before its last update, after "the run has"; None if it has not.
+
+    Args:
+        rows: lines of metrics.jsonl, oldest first.
+        keep_best: section of the config.
+        num_train_steps: updates of the whole run.
+    """
+    best, metric = best_row(rows, keep_best), keep_best.metric
+    if best is None or metric is None:
+        return None
+    if not is_enough(rows, keep_best) or rows[-1]["step"] >= num_train_steps:
+        return None
+    return (
+        f"ended early (of {num_train_steps:,} updates) by keep_best.patience={keep_best.patience}: "
+        f"no {metric} of {keep_best.chosen_split} examples was better than the "
+        f"{best[metric]:.4f} after {best['step']:,}"
+    )
+
+
 def _evaluations(rows: Sequence[Row], keep_best: KeepBestConfig) -> list[Row]:
     return [row for row in rows if row["split"] == keep_best.chosen_split]

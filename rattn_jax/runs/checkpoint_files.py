@@ -19,8 +19,10 @@ from flax.traverse_util import flatten_dict
 
 from rattn_jax.errors import DataError
 from rattn_jax.runs.files import absolute
+from rattn_jax.runs.whole_reads import handlers_that_wait
 
 STATE_ITEM, RECORD_ITEM = "state", "record"
+DAMAGED = "damaged-"  # how the name of a checkpoint begins that was moved out of the way
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -43,6 +45,12 @@ def is_unfinished(path: epath.Path) -> bool:
     return _UNFINISHED in path.name or (in_place and not ocp.utils.is_checkpoint_finalized(path))
 
 
+def damaged_checkpoints(directory: epath.Path) -> list[epath.Path]:
+    """Folders of the checkpoints that were found damaged, and renamed."""
+    paths = directory.iterdir() if directory.is_dir() else ()
+    return [path for path in paths if path.name.startswith(DAMAGED)]
+
+
 def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
     """Reads a checkpoint.
 
@@ -59,7 +67,7 @@ def read_checkpoint(path: epath.PathLike) -> tuple[dict[str, Any], Any]:
     folder = absolute(path)
     saved = json.loads((folder / RECORD_ITEM / "metadata").read_text())
     # Without an Orbax checkpointer around it, the handler does not wait for other processes.
-    handler = ocp.PyTreeCheckpointHandler()
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers_that_wait())
     stored = handler.metadata(folder / STATE_ITEM).tree
     on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
     restore = ocp.args.PyTreeRestore(restore_args=on_host)

@@ -29,6 +29,7 @@ from orbax.checkpoint.checkpoint_managers import (
 from rattn_jax.errors import SaveError, UsageError
 from rattn_jax.parallel.mesh import is_main_process, sum_over_processes
 from rattn_jax.runs.checkpoint_files import (
+    DAMAGED,
     RECORD_ITEM,
     STATE_ITEM,
     all_steps,
@@ -40,7 +41,7 @@ from rattn_jax.runs.checkpoint_files import (
 )
 from rattn_jax.runs.files import absolute
 
-_DAMAGED, _REMOVING = "damaged-", "removing-"
+_REMOVING = "removing-"
 
 State = TypeVar("State")
 
@@ -240,7 +241,7 @@ class Checkpointer:
         return None
 
     def _put_aside(self, step: int) -> None:
-        aside = self.directory / f"{_DAMAGED}{step}"
+        aside = self.directory / f"{DAMAGED}{step}"
         if aside.exists():
             aside.rmtree()
         (self.directory / str(step)).rename(aside)

@@ -53,6 +53,10 @@ class Console:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def ends_at(self, step: int) -> None:
+        """Sets the number of updates of the whole run, which lines of metrics name."""
+        self._num_train_steps = step
+
     def say(self, text: str) -> None:
         """Prints a permanent line."""
         with self._lock:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.errors import UsageError
 
 
@@ -44,7 +45,7 @@ def absolute(path: epath.PathLike) -> epath.Path:
     if "://" in text:
         return place
     if not is_remote(place):
-        place = place.expanduser().absolute()
+        place = path_of(text).absolute()
     if is_remote(place):
         raise UsageError(
             f"{text!r} is taken for {place}: choose a folder that does not begin like that, such "
@@ -57,7 +58,8 @@ def absolute(path: epath.PathLike) -> epath.Path:
 def check_can_hold_checkpoints(folder: epath.Path) -> None:
     """Raises UsageError if TensorStore, which writes and reads the arrays, cannot use the folder.
 
-    It takes text in UTF-8, in which it reads a backslash as a slash.
+    It takes text in UTF-8, in which it reads a backslash as a slash. What has "gs:/" within it is,
+    for Orbax, in an object store.
     """
     text = folder.as_posix()
     try:
@@ -65,9 +67,12 @@ def check_can_hold_checkpoints(folder: epath.Path) -> None:
     except UnicodeEncodeError:
         rule = "a name in UTF-8"
     else:
-        if "\\" not in text:
+        if "\\" in text:
+            rule = "a path without backslashes"
+        elif "gs:/" in f"{text}/" and not is_remote(folder):
+            rule = "a path without a name that ends in gs:"
+        else:
             return
-        rule = "a path without backslashes"
     raise UsageError(
         f"workdir {text} must be {rule}, because of TensorStore: choose another one, or rename it"
     )

@@ -45,13 +45,21 @@ FREE_KEYS = frozenset(
     }
 )
 
-# Keys that say where something of the data lies, and what the record of the data has of it. With
-# that in the record, the place is free.
+# Keys that say where something of the data, or what a run began from, lies, and what the record of
+# the data has of it. With that in the record, the place is free.
+SOURCE = "init_from"
 PLACES = {
     "dataset.name": "contents",
     "dataset.test_exclude_file": "test_exclude_file",
     "dataset.label_noise.matrix": "label_noise_matrix",
+    "init_from": SOURCE,
 }
+
+# Free keys that say when a run ends and which checkpoint is its best: of them, as of the places,
+# config.json has the newest values.
+ENDING = frozenset(
+    {"num_train_steps"} | {f"keep_best.{key}" for key in ("metric", "mode", "patience", "split")}
+)
 
 
 def describe_run(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Any:
@@ -72,7 +80,7 @@ def check_same_config(folder: epath.Path, old: Any, new: Any, data: Any) -> None
         folder: the run's folder, for the message.
         old: its config, as in config.json.
         new: the config to resume with, nested.
-        data: what config.json has of its data.
+        data: what config.json has of its data, which is compared later.
     """
     if "imported" in old:
         raise no_run("imported", folder)
@@ -82,7 +90,9 @@ def check_same_config(folder: epath.Path, old: Any, new: Any, data: Any) -> None
 
 def difference(before: Any, now: Any) -> str:
     """What makes two results of `describe_run` different runs, and the remedy; "" if nothing."""
-    text = _difference_of_configs(before["config"], now["config"], before["dataset"])
+    # A place is free only if what lies there is compared.
+    compared = before["dataset"].keys() & now["dataset"].keys()
+    text = _difference_of_configs(before["config"], now["config"], compared)
     return text or _difference_of_data(before["dataset"], now["dataset"])
 
 
@@ -96,13 +106,18 @@ def no_run(kind: str, folder: epath.Path) -> UsageError:
 
 def places(config: Any) -> dict[str, str]:
     """Where the data of a run and what it starts from lie: absolute paths, by their keys."""
-    found = {key: flatten(config).get(key) for key in (*PLACES, "init_from")}
+    found = {key: flatten(config).get(key) for key in PLACES}
     return {key: absolute_place(key, value) for key, value in found.items() if value}
 
 
 def _is_elsewhere(key: str, before: Any, now: Any, data: Any) -> bool:
-    """Whether a key says only where the same data lies, of which the record has the contents."""
+    """Whether a key says only where the same data lies, of which the record has the contents.
+
+    Of a TFDS set it may also say which version it is, if the record has that.
+    """
     if key == "dataset.name":
+        if "version" in data and str(before).partition(":")[0] == str(now).partition(":")[0]:
+            return True
         before, now = split_place(str(before))[0], split_place(str(now))[0]
     return PLACES.get(key) in data and bool(before and now)
 
@@ -127,6 +142,16 @@ def _difference_of_configs(old: Any, new: Any, data: Any) -> str:
 def _difference_of_data(before: Any, now: Any) -> str:
     for key, value in now.items():
         if key in before and before[key] != value:
+            if key == SOURCE:
+                return (
+                    "that began from other weights than those of init_from: use another workdir, "
+                    "or what it began from"
+                )
+            if key == "version":
+                return (
+                    f"on version {before[key]}, and {value} is the one that was found: use another "
+                    f"workdir, or --config.dataset.name={before[key]}"
+                )
             return (
                 f"on a dataset with {key}={_short(before[key])}, which now has "
                 f"{_short(value)}: use another workdir, or the dataset as it was"

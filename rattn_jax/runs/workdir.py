@@ -16,22 +16,29 @@ import itertools
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import jax
 from etils import epath
 
-from rattn_jax.config.load import as_before, read_config, with_new_names
+from rattn_jax.config.load import as_before, flatten, read_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.contents import Contents, changes
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.best import read_rows
-from rattn_jax.runs.checkpoint_files import all_steps, is_unfinished
+from rattn_jax.runs.checkpoint_files import all_steps, damaged_checkpoints
 from rattn_jax.runs.files import absolute, check_can_hold_checkpoints, replace_text
-from rattn_jax.runs.identity import check_same_config, check_same_run, difference, no_run, places
+from rattn_jax.runs.identity import (
+    ENDING,
+    PLACES,
+    check_same_config,
+    check_same_run,
+    difference,
+    no_run,
+)
 from rattn_jax.runs.weights_folder import is_weights_folder
 
 RECORD, CONTENTS = "config.json", "data.json"
@@ -87,20 +94,29 @@ def open_run_folder(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath
 
 
 def holds_run(folder: epath.Path) -> bool:
-    """Whether the folder belongs to the run in it, which has saved a checkpoint.
+    """Whether the folder belongs to the run in it, which has a checkpoint to go on from.
 
-    The checkpoints may be damaged or gone: the run's metrics then reach beyond the first, or hold
-    the evaluation before it. A run that ended before it saved anything holds no folder.
+    Nothing else binds a folder: neither lines of metrics, which a run writes before it saves, nor
+    saves that failed, nor checkpoints that were found damaged and renamed.
 
     Raises:
         UsageError: the folder's record is damaged.
     """
-    record, checkpoints = folder / RECORD, folder / "checkpoints"
+    record = folder / RECORD
     if not record.exists():
         return False
-    config = read_config(_read(record, "config"))
-    if checkpoints.is_dir() and not all(map(is_unfinished, checkpoints.iterdir())):
+    _read(record, "config")
+    return bool(all_steps(folder / "checkpoints"))
+
+
+def _has_trained(folder: epath.Path) -> bool:
+    """Whether the run in the folder has, or had, more than a start writes once more.
+
+    That is a checkpoint that was found damaged, or metrics that reach to the first one or beyond.
+    """
+    if damaged_checkpoints(folder / "checkpoints"):
         return True
+    config = read_config(_read(folder / RECORD, "config"))
     first = min(config.checkpoint_every_steps, config.num_train_steps)
     return any((row["step"], row["split"] != "train") > (first, False) for row in read_rows(folder))
 
@@ -163,7 +179,7 @@ def claim_run_folder(
     devices: Sequence[jax.Device],
     say: Callable[[str], None],
 ) -> None:
-    """Writes config.json, of a run that goes on only the places of its data that have changed.
+    """Writes config.json, of a run that goes on only the places and the end that have changed.
 
     Without a checkpoint to go on from, nothing of an earlier run may mix with this one: what it
     wrote is moved to a folder of its own. A run of the same config writes the same once more.
@@ -180,13 +196,14 @@ def claim_run_folder(
     record = folder / RECORD
     if record.exists() and not all_steps(folder / "checkpoints"):
         before = _read_record(record)
-        if holds_run(folder) or difference(before, run):
+        if _has_trained(folder) or difference(before, run):
             _set_aside(folder, say)
     if record.exists():
-        description = json.loads(record.read_text())
-        if places(with_new_names(description["config"])) != places(run["config"]):
-            description["config"]["dataset"] = run["config"]["dataset"]
-            replace_text(record, json.dumps(description, indent=2) + "\n")
+        before = record.read_text()
+        description = json.loads(before)
+        _set(description["config"], [*PLACES, *ENDING], run["config"])
+        if (now := json.dumps(description, indent=2) + "\n") != before:
+            replace_text(record, now)
         return
     replace_text(folder / CONTENTS, json.dumps(contents))
     description = run | {
@@ -198,10 +215,29 @@ def claim_run_folder(
     replace_text(record, json.dumps(description, indent=2) + "\n")
 
 
+def _set(config: dict[str, Any], keys: Iterable[str], source: Mapping[str, Any]) -> None:
+    """Sets some keys of a nested config to what another one has there, but no length of 0.
+
+    A run with num_train_steps=0 only evaluates a checkpoint of one that has another length.
+    """
+    values = flatten(source)
+    for key in keys:
+        if key not in values or (key, values[key]) == ("num_train_steps", 0):
+            continue
+        *sections, name = key.split(".")
+        section = config
+        for each in sections:
+            section = section.setdefault(each, {})
+        section[name] = values[key]
+
+
 def _set_aside(folder: epath.Path, say: Callable[[str], None]) -> None:
     numbered = (folder / f"earlier-{number}" for number in itertools.count(1))
     place = next(path for path in numbered if not path.exists())
     place.mkdir()
+    for path in damaged_checkpoints(folder / "checkpoints"):
+        (place / "checkpoints").mkdir(exist_ok=True)
+        path.rename(place / "checkpoints" / path.name)
     for name in (*_WRITTEN, RECORD):  # so that a killed process leaves what is left to the next
         if (folder / name).exists():
             (folder / name).rename(place / name)

@@ -1,6 +1,8 @@
 """Fine-tuning: starts from the weights of another run (`config.init_from`)."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +12,13 @@ import jax.numpy as jnp
 from etils import epath
 
 from rattn_jax.config.schema import RunConfig
-from rattn_jax.errors import UsageError
+from rattn_jax.errors import DataError, UsageError
+from rattn_jax.runs.checkpoint_files import all_steps, checksums
 from rattn_jax.runs.files import absolute
+from rattn_jax.runs.identity import SOURCE
 from rattn_jax.runs.pretrained import find_folder
 from rattn_jax.runs.saved_run import SavedRun, read_inputs, read_saved_run
-from rattn_jax.runs.workdir import holds_run, read_run
+from rattn_jax.runs.workdir import RECORD, holds_run, read_run
 from rattn_jax.training.state import TrainState
 
 _CLASSIFIER = "classifier"
@@ -48,23 +52,63 @@ def like_source(config: RunConfig, workdir: epath.PathLike | None = None) -> Run
     )
 
 
-def open_source(config: RunConfig, model: nn.Module) -> SavedRun | None:
-    """Reads the run that `config.init_from` names; returns None if it is not set.
+def open_source(
+    config: RunConfig, model: nn.Module, folder: epath.Path | None = None
+) -> SavedRun | None:
+    """Reads the run that `config.init_from` names; returns None if it is not set or not needed.
 
     Args:
         config: the run's config.
         model: its network, for any number of classes.
+        folder: the run's folder; with a checkpoint in it the run goes on from that.
 
     Raises:
         UsageError: the folder holds no run, or its network or the normalization of its images
             differs.
         DataError: all its checkpoints are damaged.
     """
-    if not config.init_from:
+    if not config.init_from or (folder and all_steps(folder / "checkpoints")):
         return None
     source = read_saved_run(config.init_from)
     _check_same_network(source, config, model)
     return source
+
+
+def describe_source(
+    config: RunConfig, source: SavedRun | None, folder: epath.Path
+) -> dict[str, object]:
+    """What a run's config.json says of the weights that it began from: a hash, by the key SOURCE.
+
+    A run that goes on needs them no more: they are read only if config.init_from names another
+    place than before, where the same ones must be. A run of before has no hash: its place stays.
+
+    Args:
+        config: the run's config.
+        source: from `open_source`; None of a run that goes on.
+        folder: the run's folder.
+
+    Raises:
+        UsageError: what config.init_from now names cannot be read.
+    """
+    if source is not None:
+        return {SOURCE: _hash(source)}
+    if not config.init_from or not (folder / RECORD).exists():
+        return {}
+    before, data = read_run(folder)
+    if SOURCE not in data or before.init_from == config.init_from:
+        return {SOURCE: data[SOURCE]} if SOURCE in data else {}
+    try:
+        return {SOURCE: _hash(read_saved_run(config.init_from))}
+    except (UsageError, DataError) as error:
+        raise UsageError(
+            f"config.init_from={config.init_from!r} cannot be compared with what the run in "
+            f"{folder} began from ({error}): give {before.init_from!r}, which need not be there"
+        ) from error
+
+
+def _hash(source: SavedRun) -> str:
+    text = json.dumps(checksums(source.variables), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def start_from(

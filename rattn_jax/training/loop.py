@@ -23,7 +23,7 @@ from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.mask_picture import draw_masks
 from rattn_jax.report.page import PAGE
 from rattn_jax.report.unsettled import explain_loss
-from rattn_jax.runs.best import best_row, is_enough
+from rattn_jax.runs.best import best_row, early_end, is_enough
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import MetricWriter
@@ -91,7 +91,7 @@ def train(job: Job, state: TrainState) -> TrainState:
                 job.checkpointer.wait()
                 return state
             if is_last:  # by patience: what is due at the end is due now
-                job.console.say(f"stopping after {step} steps, for no evaluation was better lately")
+                say_early_end(job, step)
                 job = dataclasses.replace(job, schedule=job.schedule.ending_at(step))
                 done = already_done(job, step) if done else due.names(saved=is_best)
                 continue
@@ -142,6 +142,16 @@ def choose(job: Job, step: int) -> tuple[bool, bool]:
     if best is not None:  # in the process that writes the lines, and removes checkpoints
         job.checkpointer.best = best["step"]
     return is_best, enough
+
+
+def say_early_end(job: Job, step: int) -> None:
+    """Says why the run ends after `step` updates, and how it goes on."""
+    reason = early_end(job.writer.history, job.keep_best, job.schedule.num_train_steps)
+    job.console.say(
+        f"after {step} steps the run has {reason}; to go on, run again with a larger "
+        "--config.keep_best.patience, or 0 for no such end"
+    )
+    job.console.ends_at(step)
 
 
 def already_done(job: Job, step: int) -> frozenset[str]:

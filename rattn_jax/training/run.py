@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 from rattn_jax.config.load import parse_config, read_config
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
-from rattn_jax.data.catalog import build_dataset, build_spec
-from rattn_jax.data.contents import describe_data, read_contents
+from rattn_jax.data.catalog import build_dataset, build_spec, open_early
+from rattn_jax.data.contents import Contents, describe_data, read_contents
 from rattn_jax.data.dataset import Dataset
-from rattn_jax.data.epochs import in_steps
+from rattn_jax.data.epochs import in_steps, named_as_given
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import (
@@ -29,7 +29,7 @@ from rattn_jax.parallel.mesh import (
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
-from rattn_jax.runs.best import best_row
+from rattn_jax.runs.best import best_row, is_enough
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
@@ -46,7 +46,7 @@ from rattn_jax.runs.workdir import (
     open_run_folder,
 )
 from rattn_jax.training.compilation import use_cache
-from rattn_jax.training.init_from import like_source, open_source, start_from
+from rattn_jax.training.init_from import describe_source, like_source, open_source, start_from
 from rattn_jax.training.loop import Job, train
 from rattn_jax.training.page_data import PageProbe
 from rattn_jax.training.profiling import Profiler, Throughput
@@ -76,22 +76,29 @@ def train_and_evaluate(
         NonfiniteError: an update gave NaN or infinity.
         Preempted: a signal has ended the run, after saving.
     """
-    parsed = in_steps(like_source(parse_config(config), workdir))
+    given = like_source(parse_config(config), workdir)
     devices = find_devices() if devices is None else devices
-    console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
-    with closing(console):
-        config_then = config_of_run(workdir, parsed, console.say)
-        return _run(config_then, workdir, devices, console)
+    check_loggers(given.loggers)
+    check_batch_size(given.batch_size, len(devices), given.accumulate_steps)
+    with closing(Console(batch_size=given.batch_size, quiet=not is_main_process())) as console:
+        given = config_of_run(workdir, given, console.say)
+        console.enter(f"opening {given.dataset.name}")
+        opened = open_early(given)
+        resolved = in_steps(given, opened)
+        console.ends_at(resolved.num_train_steps)
+        with named_as_given(given, resolved):
+            return _run(resolved, opened, workdir, devices, console)
 
 
 def _run(
-    config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device], console: Console
+    config: RunConfig,
+    opened: Dataset | None,
+    workdir: epath.PathLike,
+    devices: Sequence[jax.Device],
+    console: Console,
 ) -> TrainState:
-    """Opens everything, the most likely failures first, and trains."""
-    check_loggers(config.loggers)
-    console.enter(f"opening {config.dataset.name}")
-    check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
-    mesh, spec = make_mesh(devices), build_spec(config)
+    """Opens everything else, the most likely failures first, and trains."""
+    mesh, spec = make_mesh(devices), build_spec(config, opened)
     sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
     folder = open_run_folder(workdir, config.to_dict())
     with ExitStack() as stack:
@@ -101,10 +108,8 @@ def _run(
         console.enter("tracing the network")
         target = steps.abstract_state()
         source = _source(config, steps, folder)
-        dataset = _open_dataset(config, folder, console)
-        contents = read_contents(dataset)
-        run = describe_run(config.to_dict(), describe_data(config, dataset, contents))
-        check_run(folder, run, contents)
+        dataset = _open_dataset(config, opened, folder, console)
+        run, contents = _identify(config, dataset, source, folder)
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
         console.enter(f"reading {config.dataset.name}")
         kept = kept_normalization(folder)
@@ -139,21 +144,34 @@ def _run(
             profiler=stack.enter_context(Profiler(folder / "profile", config.profile_steps)),
             throughput=Throughput(config.batch_size),
         )
-        if not job.schedule.is_over(step):
+        if not job.schedule.is_over(step) and not is_enough(writer.history, config.keep_best):
             console.say(f"training on {mesh.size} x {devices[0].device_kind}")
         state = train(job, steps.to_device(state))
         _say_result(writer, config.keep_best, console, folder)
     return state
 
 
-def _open_dataset(config: RunConfig, folder: epath.Path, console: Console) -> Dataset:
-    """Opens the dataset, and says what it has."""
+def _open_dataset(
+    config: RunConfig, opened: Dataset | None, folder: epath.Path, console: Console
+) -> Dataset:
+    """Opens the dataset, unless it is open already, and says what it has."""
     console.enter(f"opening {config.dataset.name}")
-    dataset = build_dataset(config)
+    dataset = opened or build_dataset(config)
     console.say(dataset.summary())
     if not all_steps(folder / "checkpoints"):
         check_batch_fits(config, dataset)
     return dataset
+
+
+def _identify(
+    config: RunConfig, dataset: Dataset, source: SavedRun | None, folder: epath.Path
+) -> tuple[Any, Contents]:
+    """What identifies the run and what its data holds; checks that the folder is free for it."""
+    contents = read_contents(dataset)
+    data = describe_data(config, dataset, contents) | describe_source(config, source, folder)
+    run = describe_run(config.to_dict(), data)
+    check_run(folder, run, contents)
+    return run, contents
 
 
 def _open_writer(
@@ -185,14 +203,12 @@ def _restore(
 
 def _source(config: RunConfig, steps: StepFunctions, folder: epath.Path) -> SavedRun | None:
     """The run to start from, unless there is a checkpoint to go on from."""
-    if all_steps(folder / "checkpoints"):
-        return None
-    if config.num_train_steps == 0:
+    if config.num_train_steps == 0 and not all_steps(folder / "checkpoints"):
         raise UsageError(
             f"num_train_steps=0 evaluates the latest checkpoint, and {folder} has none: "
             "train first, or choose another workdir"
         )
-    return open_source(config, steps.model)
+    return open_source(config, steps.model, folder)
 
 
 def _open_checkpoints(

@@ -52,9 +52,10 @@ class ReportWriter:
             page: what it shows.
             rows: the lines of metrics.jsonl.
         """
-        # Keys that a run may change are as they are now, not as at its first start.
-        config = {"config": self._config.to_dict()}
-        record = json.loads((self._folder / RECORD).read_text()) | config
+        record = json.loads((self._folder / RECORD).read_text())
+        # Keys that a run may change are as they are now. A length of 0 only evaluates.
+        total = self._config.num_train_steps or record["config"]["num_train_steps"]
+        record["config"] = self._config.to_dict() | {"num_train_steps": total}
         names = readable_names(record["dataset"]["class_names"])
         replace_text(self._folder / MISTAKES, mistakes_table(page.evaluated.mistaken, names))
         text = run_page(

@@ -17,8 +17,9 @@ from ml_collections import ConfigDict
 
 from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
-from rattn_jax.data.catalog import build_dataset, build_spec
-from rattn_jax.data.epochs import in_steps
+from rattn_jax.data.catalog import build_dataset, build_spec, open_early
+from rattn_jax.data.dataset import Dataset
+from rattn_jax.data.epochs import in_steps, named_as_given
 from rattn_jax.data.loaders import Loader
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
@@ -56,11 +57,16 @@ def selftest(
         SaveError: a checkpoint cannot be written, or reads back differently.
         NonfiniteError: an update gives NaN or infinity.
     """
-    parsed = in_steps(like_source(parse_config(config), workdir))
+    given = like_source(parse_config(config), workdir)
     devices = find_devices() if devices is None else devices
-    console = Console(parsed.num_train_steps, parsed.batch_size, quiet=not is_main_process())
-    with closing(console):
-        _selftest(config_of_run(workdir, parsed, console.say), workdir, devices, console)
+    check_batch_size(given.batch_size, len(devices), given.accumulate_steps)
+    with closing(Console(batch_size=given.batch_size, quiet=not is_main_process())) as console:
+        given = config_of_run(workdir, given, console.say)
+        console.enter(f"opening {given.dataset.name}")
+        opened = open_early(given)
+        resolved = in_steps(given, opened)
+        with named_as_given(given, resolved):
+            _selftest(resolved, opened, workdir, devices, console)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,18 +100,20 @@ class _Trial:
 
 
 def _selftest(
-    config: RunConfig, workdir: epath.PathLike, devices: Sequence[jax.Device], console: Console
+    config: RunConfig,
+    opened: Dataset | None,
+    workdir: epath.PathLike,
+    devices: Sequence[jax.Device],
+    console: Console,
 ) -> None:
-    console.enter(f"opening {config.dataset.name}")
-    check_batch_size(config.batch_size, len(devices), config.accumulate_steps)
-    mesh, spec = make_mesh(devices), build_spec(config)
+    mesh, spec = make_mesh(devices), build_spec(config, opened)
     sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
     folder = open_run_folder(workdir, config.to_dict())
     scratch = folder / ".selftest"
     with lock_run_folder(folder, console.say):
         try:
             console.say(f"ok  {'devices':12}{len(devices)} x {devices[0].device_kind}")
-            dataset = build_dataset(config)
+            dataset = opened or build_dataset(config)
             check_batch_fits(config, dataset)
             console.enter(f"reading {config.dataset.name}")
             with closing(open_loader(config, dataset, sizes, mesh)) as loader:
@@ -125,7 +133,7 @@ def _selftest(
 def _try_memory(trial: _Trial, folder: epath.Path, class_names: Sequence[str]) -> TrainState:
     """Checks memory and disk space; returns the state after the first update."""
     config, steps = trial.config, trial.steps
-    initial, source = steps.initial_state(), open_source(config, steps.model)
+    initial, source = steps.initial_state(), open_source(config, steps.model, folder)
     if source is not None:
         initial = start_from(initial, source, class_names, trial.say)
     state = steps.to_device(initial)

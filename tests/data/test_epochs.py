@@ -2,7 +2,7 @@ import pytest
 
 from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.config.schema import DatasetConfig, OptimizerConfig, RunConfig
-from rattn_jax.data.epochs import in_steps
+from rattn_jax.data.epochs import in_steps, named_as_given
 from rattn_jax.errors import UsageError
 
 DIGITS = DatasetConfig(name="digits")  # 1,437 training examples
@@ -22,6 +22,35 @@ def test_epochs_become_updates():
     assert resolve(batch_size=100, num_epochs=3, validation_examples=38) == (3 * 13, 1_000, 0)
     assert resolve(batch_size=1_000, num_epochs=0.1, eval_every_epochs=2) == (1, 2, 0)
     assert in_steps(RunConfig()) == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "named"),
+    [
+        (
+            {"num_epochs": 3, "optimizer": OptimizerConfig(warmup_epochs=3.5)},
+            "optimizer.warmup_steps=49 must be below num_train_steps=42: shorten",
+            "optimizer.warmup_epochs=3.5 (49 updates) must be below num_epochs=3 (42 updates): sh",
+        ),
+        (
+            {"eval_every_epochs": 1},
+            "a run with eval_every_steps=140, and config.eval_every_steps=14: use num_train_steps",
+            "a run with eval_every_steps=140, and config.eval_every_epochs=1 (14 updates): use num",
+        ),
+    ],
+)
+def test_errors_name_the_key_that_was_given(given, text, named):
+    config = RunConfig(dataset=DIGITS, batch_size=100, **given)
+    with pytest.raises(UsageError) as caught, named_as_given(config, in_steps(config)):
+        raise UsageError(text)
+    assert str(caught.value).startswith(named)
+
+
+def test_too_many_epochs(tmp_path):
+    with pytest.raises(
+        UsageError, match=r"config.num_epochs=1e\+08 \(1,400,000,000 updates\) is out"
+    ):
+        resolve(batch_size=100, num_epochs=1e8)
 
 
 def test_updates_by_hand_take_the_place_of_epochs():

@@ -1,13 +1,21 @@
 """Which files are found below a folder, and what is said of the others."""
 
+import os
 from pathlib import Path
 
 import pytest
 from etils import epath
 
+from rattn_jax.config.paths import path_of
+from rattn_jax.data import open_dataset
+from rattn_jax.data.contents import read_contents
 from rattn_jax.data.decoding import FORMATS
 from rattn_jax.data.image_files import LeftOut, find_images, images_below
+from rattn_jax.data.image_layout import has_folders
+from rattn_jax.data.part_files import find_parts, list_files
+from rattn_jax.data.places import name_of
 from rattn_jax.errors import UsageError
+from tests.data.images import encode, pixels, write_tar
 
 
 def test_documentation_names_every_format_and_suffix():
@@ -57,6 +65,23 @@ def test_links_that_go_round_end(tmp_path):
     )
 
 
+def test_folders_called_like_files_are_folders(tmp_path):
+    touch(tmp_path, "1.png", "day.jpg/2.png", "day.jpg/none.PNG/notes.txt")
+    (tmp_path / "linked.jpg").symlink_to(tmp_path / "day.jpg")
+    assert found(tmp_path) == (
+        ["1.png", "day.jpg/2.png"],
+        "left out 2: 1 .txt (such as notes.txt), "
+        "1 linked to what is read already, or lies above (such as linked.jpg)",
+    )
+    assert [image.name for image in find_images([str(tmp_path / "day.jpg")], LeftOut())] == [
+        "2.png"
+    ]
+    assert has_folders(epath.Path(tmp_path / "day.jpg"))
+    touch(tmp_path, "a.csv", "b.csv/part-0.csv")
+    tables = list_files(epath.Path(tmp_path), [".csv"])
+    assert [table.name for table in tables] == ["a.csv"]
+
+
 def test_links_to_images_elsewhere_are_followed(tmp_path):
     touch(tmp_path, "disk/x/1.png", "disk/2.png")
     (tmp_path / "photos").mkdir()
@@ -72,12 +97,59 @@ def test_many_kinds_are_summed_up(tmp_path):
     assert line.endswith(", 5 of other kinds")
 
 
+# What shells, epath, globbing, URLs or formats of text take for something else.
+ODD = (
+    "cat~",
+    "~",
+    "~root",
+    "$HOME",
+    "%41",
+    "%s",
+    "[x]",
+    "a*",
+    "b?",
+    "{1..3}",
+    "a{b,c}",
+    "gs:",
+    "#1",
+)
+
+
+@pytest.mark.parametrize("above", ["cat~", "~", "~root", "{1..3}", "[x]*"])
+def test_every_name_means_itself(tmp_path, monkeypatch, above):
+    monkeypatch.chdir(tmp_path)
+    image = encode(pixels(8, 8), "PNG")
+    for name in ODD:
+        touch(tmp_path / above, *(f"images/{name}/{file}.png" for file in ODD), f"{name}.png~")
+    for file in Path(above).rglob("*.png"):
+        file.write_bytes(image)
+    for place in (f"./{above}/images", str(tmp_path / above / "images")):
+        dataset = open_dataset(name_of(place), test_fraction=0.5)
+        assert dataset.class_names == tuple(sorted(ODD))
+        assert len(dataset.files) == len(ODD) ** 2
+        assert min(size for size, *_ in read_contents(dataset).values()) > 0
+        assert dataset.train[0].image == image
+    names, line = found(tmp_path / above)
+    assert len(names) == len(ODD) ** 2
+    assert line == f"left out {len(ODD)}: {len(ODD)} .png~ (such as #1.png~)"
+    shards = write_tar(tmp_path / above / "train-0.tar", {"1.png": image, "1.cls": b"1"})
+    assert find_parts(f"./{above}/train-*.tar", [".tar"], "shard").train == [
+        epath.Path(above) / shards.name
+    ]
+
+
+def test_a_tilde_at_the_beginning_is_the_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(path_of("~/photos")) == "/home/me/photos"
+    assert str(path_of("./~/photos")) == "~/photos"
+
+
 def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
-    def iterdir(_):
+    def listdir(_):
         raise PermissionError(13, "Permission denied")
 
     folder = epath.Path(tmp_path)
-    monkeypatch.setattr(type(folder), "iterdir", iterdir)
+    monkeypatch.setattr(os, "listdir", listdir)
     with pytest.raises(UsageError, match=r"cannot be read \(Permission denied\): allow it"):
         images_below(folder, LeftOut())
 

@@ -1,6 +1,7 @@
 """Datasets written in TFDS's format, from folders and from ImageNet's archives."""
 
 import io
+import json
 import os
 
 import numpy as np
@@ -129,6 +130,12 @@ def test_a_stopped_preparation_goes_on(tmp_path, monkeypatch):
     assert not (tmp_path / "tiny/1.0.0").exists()
     with pytest.raises(prepare.UsageError, match="half of a preparation of other images"):
         write(contents(5), tmp_path)
+    with pytest.raises(prepare.UsageError, match="half of a preparation of other images"):
+        write(contents(6, contents="other sizes"), tmp_path)
+    plan = tmp_path / "tiny/incomplete.1.0.0/plan.json"
+    before = json.loads(plan.read_text())
+    del before["contents"]  # as of an earlier version, which goes on
+    plan.write_text(json.dumps(before))
     monkeypatch.setattr(prepare, "_write", lambda *args: (written.append(0), write_one(*args)))
     assert write(contents(6), tmp_path) == tmp_path / "tiny/1.0.0"
     assert len(written) == 6  # each file once
@@ -165,6 +172,26 @@ def test_a_folder(tmp_path, capsys):
     found = open_dataset("photos", str(tmp_path / "tfds"))
     assert (found.class_names, len(found.train), len(found.test)) == (("cat", "dog"), 6, 2)
     assert {decode_image(found.train[i].image).shape for i in range(6)} == {(50, 40, 3)}
+
+
+def test_images_are_known_by_their_sizes_too(tmp_path, archives, monkeypatch):
+    found = []
+
+    def keep(content, *args, **keywords):
+        found.append(content.contents)
+        return tmp_path
+
+    monkeypatch.setattr(command, "prepare", keep)
+    for color in ("red", "green", "green"):
+        for name in ("cat", "dog"):
+            (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+            for number in range(2):
+                image = Image.new("RGB", (8, 8), color)
+                image.save(tmp_path / f"photos/{name}/{number}.png")
+        run("images", tmp_path / "out", data=tmp_path / "photos", name="photos")
+    assert found[0] != found[1] == found[2]
+    run("imagenet", tmp_path / "out", **archives)
+    assert len(found[3]) == len(found[0])
 
 
 def test_several_classes_an_image_are_refused(tmp_path, capsys):

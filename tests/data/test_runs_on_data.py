@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import rattn_jax
+import rattn_jax.training.run
 from rattn_jax.config.load import parse_config
-from rattn_jax.data import open_dataset
+from rattn_jax.data import image_folder, open_dataset
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import DatasetSpec
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
@@ -129,6 +130,25 @@ def test_a_bad_test_image_ends_the_run(tmp_path, max_resident_bytes):
     ]
     has_trained = max_resident_bytes == 0  # up to the first evaluation
     assert (tmp_path / "run/earlier-1").exists() == has_trained
+
+
+def test_a_folder_is_listed_once(tmp_path, monkeypatch):
+    class Listed(BaseException):
+        pass
+
+    def stop(dataset):
+        raise Listed
+
+    listed, real = [], image_folder.open_folder
+    monkeypatch.setattr(
+        image_folder, "open_folder", lambda *args, **how: listed.append(args) or real(*args, **how)
+    )
+    monkeypatch.setattr(rattn_jax.training.run, "read_contents", stop)
+    folder = make_folder(tmp_path / "images")
+    config = folder_config(folder, num_epochs=1.0, class_weights="balanced")
+    with pytest.raises(Listed):
+        train_and_evaluate(config, tmp_path / "run", ONE)
+    assert len(listed) == 1
 
 
 def test_a_folder_may_move_and_not_change(tmp_path, monkeypatch):
@@ -348,6 +368,10 @@ def test_a_recipe_with_everything_trains_and_resumes(tmp_path):
         ({"validation_examples": 1420}, "validation_examples=1420 takes 142 of the"),
         ({"accumulate_steps": 3}, "batch_size=16 cannot be split over 1 devices in 3 parts"),
         ({"optimizer__warmup_steps": 6}, "optimizer.warmup_steps=6 must be below num_train_steps"),
+        (
+            {"num_epochs": 0.1, "optimizer__warmup_epochs": 0.1},
+            r"warmup_epochs=0.1 \(9 updates\) must be below num_epochs=0.1 \(9 updates\): shorten",
+        ),
         ({"ema_decay": 1.0}, "config.ema_decay=1.0 is out of range: it must be at least 0 and"),
         ({"dataset__sampling": "even"}, "dataset.sampling='even' is out of range: it must be 'un"),
         ({"class_weights": (1.0, 2.0)}, "class_weights has 2 numbers: must have one for each of"),

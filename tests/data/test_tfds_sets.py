@@ -33,6 +33,7 @@ def refuse(name, root, **keywords):
 def test_examples_as_they_were_prepared(prepared):
     dataset = open_dataset("tiny:1.0.0", str(prepared))
     assert (dataset.class_names, dataset.image_size) == (("ant", "bee", "cat"), None)
+    assert dataset.describe()["version"] == "tiny:1.0.0"
     assert (len(dataset.train), len(dataset.test)) == (9, 3)
     seen = {}
     for position in range(9):
@@ -49,6 +50,7 @@ def test_newest_version_and_its_validation_split(prepared):
     dataset = open_dataset("tiny", str(prepared))
     assert (len(dataset.train), len(dataset.test)) == (6, 3)
     assert dataset.test[0].name.startswith("tiny/validation[0]")
+    assert dataset.version == "tiny:1.1.0"
     spec = dataset_spec("tiny", str(prepared))
     assert (spec.num_classes, spec.image_size, spec.num_train, spec.num_test) == (3, None, 6, 3)
 

@@ -9,9 +9,10 @@ from rattn_jax.report.comparison import compare_page, read_run
 from tests.report.test_report import Page
 
 
-def make_run(folder, rate=0.1, rows=(), torn="", **dataset):
+def make_run(folder, rate=0.1, rows=(), torn="", patience=0, **dataset):
     config = default.get_config()
     config.optimizer.learning_rate = rate
+    config.keep_best.update({"metric": "loss", "patience": patience} if patience else {})
     record = {
         "config": config.to_dict(),
         "dataset": {"class_names": ["<a>", "b"], "num_train": 20, "num_test": 400} | dataset,
@@ -65,6 +66,16 @@ def test_equal_runs_of_one_name_and_validation(tmp_path):
     assert "Validation error" in page
     main([*paths, f"--out={tmp_path}/page.html"])
     assert all(path in (tmp_path / "page.html").read_text() for path in paths)
+
+
+def test_a_run_that_ended_early_says_so_and_why(tmp_path):
+    rows = [row(5, "validation", 0.2), row(10, "validation", 0.2), row(10, "test", 0.25)]
+    make_run(tmp_path / "run", rows=rows, patience=1)
+    result = text_of(compare_page([read_run(tmp_path / "run", "run")]), "result")
+    assert (
+        "test 10, ended early (of 160,000 updates) by keep_best.patience=1: no loss of validation "
+        "examples was better than the 1.0000 after 5 25.00 %"
+    ) in result
 
 
 @pytest.mark.parametrize("missing", ["config.json", "metrics.jsonl", "."])

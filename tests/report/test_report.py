@@ -229,7 +229,7 @@ def test_stream_of_a_folder_with_odd_names(tmp_path):
     assert read_health(tmp_path / "run<i>")[0]["images"] == 4
 
 
-def synthetic_page(num_classes):
+def synthetic_page(num_classes, **keep_best):
     """A page as after CIFAR, with so many classes."""
     generator = np.random.RandomState(0)
     names = ["n01484850", *(f"class {i} <name>" for i in range(1, num_classes))]
@@ -253,7 +253,7 @@ def synthetic_page(num_classes):
     record = {
         "config": {
             "num_train_steps": 160_000,
-            "keep_best": {"metric": "error_top1", "split": "test"},
+            "keep_best": {"metric": "error_top1", "split": "test"} | keep_best,
             "dataset": {"name": "folder:/data/many"},
             "model": {"name": "attention164", "attention_residual": False},
             "note": "https://example.org/<script>",
@@ -314,6 +314,15 @@ def test_pages_of_many_classes(num_classes):
     assert "mistakes.csv lists 8 of 300 with their names" in page.text
     assert "is great white shark" in page.text
     assert "n01484850" not in page.text
+
+
+def test_page_says_that_a_run_ended_early_and_why():
+    page = Page(synthetic_page(10, mode="max", patience=1))
+    assert (
+        "after 2,000 updates, ended early (of 160,000 updates) by keep_best.patience=1: no "
+        "error_top1 of test examples was better than the 0.0600 after 1,000"
+    ) in page.text
+    assert ", of 160,000" not in page.text
 
 
 def test_page_explains_an_early_loss(monkeypatch):

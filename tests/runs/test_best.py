@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 import rattn_jax
 from rattn_jax import predict
@@ -14,8 +15,9 @@ from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import KeepBestConfig
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.inference.examples import split_logits
-from rattn_jax.runs.best import best_row, is_enough
+from rattn_jax.runs.best import best_row, early_end, is_enough
 from rattn_jax.runs.checkpoint_files import all_steps
+from rattn_jax.runs.workdir import read_run
 from rattn_jax.train import evaluate, train_and_evaluate
 from rattn_jax.training import loop
 from tests.compare import assert_equal, numbers, read_rows
@@ -88,6 +90,13 @@ def test_patience_counts_evaluations_since_the_best():
     assert not is_enough(rows_of([None, None]), KeepBestConfig("loss", patience=1))
 
 
+def test_an_early_end_is_one_by_patience_before_the_last_update():
+    rows = rows_of([3.0, 1.0, 2.0, 2.0])
+    ended = [early_end(rows, KeepBestConfig("loss", patience=n), 9) for n in (0, 2, 3)]
+    assert [bool(text) for text in ended] == [False, True, False]
+    assert early_end(rows, KeepBestConfig("loss", patience=2), 3) is None, "the last update"
+
+
 @pytest.mark.parametrize(
     ("changes", "held_out", "message"),
     [
@@ -133,20 +142,32 @@ def test_resumed_run_knows_its_best(tmp_path, run):
     assert all_steps(folder / "checkpoints") == [4, 8]
 
 
+def assert_said_to_end_early(out):
+    assert (
+        "after 6 steps the run has ended early (of 8 updates) by keep_best.patience=1: no loss of "
+        "validation examples was better than the 0.1000 after 4; to go on, run again with a larger "
+        "--config.keep_best.patience, or 0"
+    ) in out
+    assert "6/8  test" not in out
+
+
 def test_patience_ends_a_run_as_its_schedule_would(tmp_path, capsys):
     folder = tmp_path / "run"
     config = config_with(patience=1)
     config.log_every_steps = 4
     state = train(config, folder)
     assert int(state.step) == 6
-    assert "stopping after 6 steps" in capsys.readouterr().out
+    assert_said_to_end_early(capsys.readouterr().out)
     whole = [(2, "validation"), (4, "validation"), (6, "validation"), (6, "test")]
     assert evaluated(folder) == whole
     assert [row["step"] for row in read_rows(folder) if row["split"] == "train"] == [4, 6]
     assert all_steps(folder / "checkpoints") == [4, 6]
 
     assert int(train(config, folder).step) == 6
-    assert "nothing is left to do" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert_said_to_end_early(out)
+    assert "nothing is left to do" in out
+    assert "training on" not in out
     # As if it had been killed between its two last evaluations, after saving.
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
     assert json.loads(lines[-1])["split"] == "test"
@@ -159,6 +180,7 @@ def test_patience_ends_a_run_as_its_schedule_would(tmp_path, capsys):
     straight = train(longer, tmp_path / "straight")
     assert_equal(train(longer, folder), straight)
     assert int(straight.step) == 8
+    assert read_run(epath.Path(folder))[0].keep_best.patience == 2
 
 
 def test_checkpoint_is_read_by_its_step(run, capsys):

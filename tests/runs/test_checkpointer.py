@@ -1,15 +1,19 @@
+import asyncio
 import dataclasses
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from etils.epath.gpath import PosixGPath
 
 from rattn_jax.errors import DataError, SaveError, UsageError
-from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint, read_newest
+from rattn_jax.runs import whole_reads
+from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint, read_newest, try_to_read
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.files import LocalPath
 from tests.tiny import at_step, make_state
@@ -163,3 +167,42 @@ def test_newest_whole_one_is_read(state, tmp_path):
         read_newest(tmp_path, said.append)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*none"):
         read_newest(tmp_path / "none", said.append)
+
+
+def test_a_failed_read_ends_when_all_that_it_began_has_ended():
+    ended = []
+
+    async def fail():
+        raise ValueError("damaged")
+
+    async def read():
+        await asyncio.sleep(0.01)
+        ended.append(True)
+
+    async def read_all():
+        await asyncio.gather(fail(), read(), read())
+
+    loop = asyncio.new_event_loop()
+    with closing(loop), pytest.raises(ValueError, match="damaged"):
+        loop.run_until_complete(whole_reads.to_the_end(read_all()))
+    assert ended == [True, True]
+
+
+@pytest.mark.parametrize("files", ["d/*", "ocdbt.process_0/d/*"])
+def test_damaged_arrays_are_read_so(state, tmp_path, monkeypatch, files):
+    with Checkpointer(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(at_step(state, 2))
+    for file in (tmp_path / "2/state").glob(files):
+        file.write_bytes(b"")
+    failed, real = [], whole_reads.to_the_end
+
+    async def watched(reading):
+        try:
+            return await real(reading)
+        except ValueError as error:
+            failed.append(error)
+            raise
+
+    monkeypatch.setattr(whole_reads, "to_the_end", watched)
+    assert "is damaged (OUT_OF_RANGE: " in try_to_read(epath.Path(tmp_path / "2"))
+    assert len(failed) == 1

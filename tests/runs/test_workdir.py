@@ -86,7 +86,10 @@ def test_a_run_of_before_goes_on_with_what_it_had(tmp_path, section, name, befor
 def test_same_config_and_free_keys_go_on(tmp_path):
     start(tmp_path, CONFIG)
     start(tmp_path, CONFIG)
-    start(tmp_path, CONFIG | {"num_train_steps": 20})
+    start(tmp_path, CONFIG | {"num_train_steps": 20, "keep_best": {"metric": "loss"}})
+    start(tmp_path, CONFIG | {"num_train_steps": 0})  # evaluates
+    config = read_run(epath.Path(tmp_path))[0]
+    assert (config.num_train_steps, config.keep_best.metric) == (20, "loss"), "the newest ones"
 
 
 @pytest.mark.parametrize("off", [None, False, 0, ()])
@@ -124,6 +127,25 @@ def test_a_dataset_that_has_changed_is_refused(tmp_path, change, message):
         start(tmp_path, CONFIG, DATASET | change)
 
 
+def test_another_version_of_a_prepared_set_is_refused_and_can_be_named(tmp_path):
+    def named(name):
+        return RunConfig(dataset=DatasetConfig(name)).to_dict()
+
+    old, new = ({"version": f"flowers/big:1.{i}.0"} for i in range(2))
+    start(tmp_path / "before", named("flowers/big"))
+    start(tmp_path / "before", named("flowers/big"), DATASET | new)  # had no record of the version
+    start(tmp_path, named("flowers/big"), DATASET | old)
+    message = (
+        "on version flowers/big:1.0.0, and flowers/big:1.1.0 is the one that was found: use "
+        "another workdir, or --config.dataset.name=flowers/big:1.0.0"
+    )
+    with pytest.raises(UsageError, match=message):
+        start(tmp_path, named("flowers/big"), DATASET | new)
+    start(tmp_path, named("flowers/big:1.0.0"), DATASET | old)
+    with pytest.raises(UsageError, match=r"name='flowers/big:1\.0\.0', and this config has"):
+        start(tmp_path, named("flowers/small"), DATASET | old)
+
+
 LINES = '{"step": 2, "split": "test"}\n{"step": 5, "split": "train"}\n'
 
 
@@ -147,24 +169,27 @@ def test_what_never_saved_a_checkpoint_does_not_bind(tmp_path):
     assert "earlier-2" in said, "other data is another run, too"
 
 
+# Left by a run that failed between an evaluation and the save after it; that went on past a failed
+# save, or whose checkpoints were removed; and whose first checkpoint could not be read back.
 @pytest.mark.parametrize("left", [(5, "test"), (6, "train"), "damaged-5"])
-def test_a_run_whose_checkpoints_are_gone_or_damaged_keeps_its_folder(tmp_path, left):
+@pytest.mark.parametrize("changes", [{}, {"seed": 1}])
+def test_only_a_checkpoint_binds_and_nothing_is_lost(tmp_path, left, changes):
     config = CONFIG | {"checkpoint_every_steps": 5}
     attempt(tmp_path, config)
     (tmp_path / "metrics.jsonl").write_text(LINES)
     if isinstance(left, str):
-        (tmp_path / "checkpoints" / left).mkdir(parents=True)
+        (tmp_path / "checkpoints" / left / "state").mkdir(parents=True)
     else:
         row = json.dumps(dict(zip(("step", "split"), left, strict=True)))
         (tmp_path / "metrics.jsonl").write_text(f"{LINES}{row}\n")
-    with pytest.raises(UsageError, match="seed=0, and this config has seed=1: use another"):
-        attempt(tmp_path, config | {"seed": 1})
-    with pytest.raises(UsageError, match="num_train=7, which now has 8"):
-        attempt(tmp_path, config, DATASET | {"num_train": 8})
     metrics = (tmp_path / "metrics.jsonl").read_text()
-    (said,) = attempt(tmp_path, config)
-    assert "has no checkpoint" in said
+    (said,) = attempt(tmp_path, config | changes, DATASET | {"num_train": 8})
+    assert f"has no checkpoint: what it wrote is in {tmp_path}/earlier-1, and a new" in said
     assert (tmp_path / "earlier-1/metrics.jsonl").read_text() == metrics
+    if isinstance(left, str):
+        assert (tmp_path / "earlier-1/checkpoints" / left / "state").is_dir()
+        assert not list(tmp_path.glob("checkpoints/*"))
+    assert attempt(tmp_path, config | changes, DATASET | {"num_train": 8}) == []
 
 
 def on_folder(path, **changes):
@@ -225,6 +250,8 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 
 def test_a_path_that_tensorstore_would_change_is_refused_to_write_and_to_read(tmp_path):
+    with pytest.raises(UsageError, match=r"logs: must be a path without a name that ends in gs:"):
+        open_run_folder(tmp_path / "logs:", CONFIG)
     message = r"runs\\3 must be a path without backslashes, because of TensorStore: choose"
     with pytest.raises(UsageError, match=message):
         open_run_folder(tmp_path / "runs\\3", CONFIG)

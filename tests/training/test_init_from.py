@@ -1,17 +1,22 @@
+import json
 import shutil
 
 import jax
 import numpy as np
 import optax
 import pytest
+from etils import epath
 
 import rattn_jax
 from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.config.schema import OptimizerConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
+from rattn_jax.runs.identity import describe_run
+from rattn_jax.runs.saved_run import read_saved_run
+from rattn_jax.runs.workdir import check_run, claim_run_folder, open_run_folder, read_run
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.training.init_from import like_source, open_source, start_from
+from rattn_jax.training.init_from import describe_source, like_source, open_source, start_from
 from rattn_jax.training.optimizer import make_optimizer
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.step_functions import build_model
@@ -135,9 +140,41 @@ def test_what_is_frozen_stays(source, tmp_path, scan):
         moved = jax.tree.map(np.array_equal, found["params"][name], learned["params"][name])
         assert not any(jax.tree.leaves(moved)), name
     # From here on the run has checkpoints of its own.
-    shutil.rmtree(kept)
-    config.num_train_steps = 3
+    moved = kept.rename(tmp_path / "moved")
+    config.init_from, config.num_train_steps = str(moved), 3
     assert int(train_and_evaluate(config, tmp_path / "run", ONE).step) == 3
+
+
+def test_a_run_knows_what_it_began_from_by_its_weights(source, tmp_path):
+    folder = epath.Path(tmp_path / "run")
+
+    def go_on(place, found=None):
+        config = parse_config(tune(place))
+        open_run_folder(folder, config.to_dict())
+        run = describe_run(config.to_dict(), describe_source(config, found, folder))
+        check_run(folder, run, {})
+        claim_run_folder(folder, run, {}, [], print)
+        return read_run(folder)[0].init_from
+
+    moved = shutil.copytree(source, tmp_path / "moved")
+    go_on(moved, read_saved_run(moved))
+    (folder / "checkpoints/1").mkdir(parents=True)
+    assert go_on(source) == str(source)
+    shutil.rmtree(moved)
+    assert open_source(parse_config(tune(moved)), None, folder) is None, "goes on without it"
+    message = rf"moved' cannot be compared .*no config.json.*: give '{source}', which need not be"
+    with pytest.raises(UsageError, match=message):
+        go_on(moved)
+    with pytest.raises(UsageError, match="that began from other weights than those of init_from"):
+        go_on("attention56_digits")
+    with pytest.raises(UsageError, match=f"with init_from='{source}', and this config has.*=None"):
+        go_on(None)
+    record = json.loads((folder / "config.json").read_text())
+    del record["dataset"]["init_from"]  # as of a run of before
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=f"with init_from='{source}', and this config has"):
+        go_on(moved)
+    assert go_on(source) == str(source)
 
 
 def test_statistics_move_unless_frozen(source, tmp_path):
