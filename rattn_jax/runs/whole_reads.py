@@ -1,6 +1,6 @@
-"""Handlers with which Orbax reads arrays, that do not leave when one cannot be read.
+"""Reads the arrays of a checkpoint with Orbax, and does not leave when one cannot be read.
 
-handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers_that_wait())
+state = read_arrays(directory / "100" / "state")
 
 Orbax reads all arrays at once, and closes its event loop at the first that fails. TensorStore's
 threads then find it closed when they come with the others, and each prints a traceback.
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 Result = TypeVar("Result")
 
@@ -40,8 +41,22 @@ class _NumpyArrays(ocp.type_handlers.NumpyHandler):
         return await to_the_end(super().deserialize(infos, args))
 
 
-def handlers_that_wait() -> Any:
-    """A registry of handlers for arrays of JAX and of NumPy."""
-    return ocp.type_handlers.create_type_handler_registry(
+def read_arrays(folder: epath.Path) -> dict[str, Any]:
+    """The arrays in a folder of Orbax as nested dictionaries of NumPy arrays.
+
+    Raises:
+        Exception: one of them is damaged; the type depends on the library that notices.
+    """
+    handlers = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, _Arrays()), (np.ndarray, _NumpyArrays())
     )
+    # Without an Orbax checkpointer around it, the handler does not wait for other processes.
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)
+    on_host = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree
+    )
+    state: dict[str, Any] = handler.restore(
+        folder, args=ocp.args.PyTreeRestore(restore_args=on_host)
+    )
+    handler.close()
+    return state
