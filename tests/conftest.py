@@ -1,8 +1,9 @@
-"""Eight devices and quick compilation, in every test and the processes it starts.
+"""Eight devices, quick tracing and compilation, in every test and the processes it starts.
 
 Must come before the first import of JAX, which reads these variables.
 """
 
+import gc
 import os
 import tempfile
 from importlib.metadata import version
@@ -16,6 +17,7 @@ os.environ |= {
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": "8",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # for profiles, which no test reads
     "TINY_COMPILATION_CACHE": _CACHE.name,
 }
 # Tests compile more than they compute. A program in one piece takes a quarter less time than in
@@ -24,6 +26,9 @@ _FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if tuple(map(int, version("jaxlib").split(".")[:3])) < (0, 11, 1):
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")])
+
+# Tracing creates many objects that live on, and little garbage: look for it less often.
+gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture

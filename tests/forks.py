@@ -154,6 +154,7 @@ def _serve(connection):
     for module in IMPORTED:
         importlib.import_module(module)
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # as in conftest.py
     wake, woken = os.pipe2(os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(woken)

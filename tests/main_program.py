@@ -6,6 +6,7 @@ from tests.compare import read_rows
 from tests.forks import start_python
 
 TINY = "--config=tests/tiny.py"
+BARE = "--config=tests/bare.py"  # where any network will do
 
 
 def start(*arguments, **environment):

@@ -36,7 +36,7 @@ from rattn_jax.config.load import shipped_configs
 from rattn_jax.errors import DataError, NonfiniteError, Preempted, UsageError
 from tests.compare import read_rows
 from tests.forks import start_afresh, start_python
-from tests.main_program import TINY, run
+from tests.main_program import BARE, TINY, run
 
 PROGRAMS = {
     "rattn train": train.main,
@@ -225,7 +225,7 @@ def test_without_the_modules_of_posix_networks_are_used_and_training_says_where_
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+@pytest.mark.parametrize("platform", ["cuda", pytest.param("nonsense", marks=pytest.mark.slow)])
 def test_device_that_is_not_there(tmp_path, platform):
     arguments = ["train", TINY, f"--workdir={tmp_path}"]
     process = start_afresh("-m", "rattn_jax", *arguments, JAX_PLATFORMS=platform)
@@ -244,7 +244,7 @@ def test_url_of_an_unknown_kind(capsys):
 
 def test_evaluate_writes_the_line_of_the_newest_checkpoint(tmp_path):
     """A run that ends where no evaluation was due, and then is evaluated with its own config."""
-    arguments = ["train", TINY, "--config.num_train_steps=3", f"--workdir={tmp_path}"]
+    arguments = ["train", BARE, "--config.num_train_steps=3", f"--workdir={tmp_path}"]
     status, out, err = finish(start_python("-m", "rattn_jax", *arguments))
     assert (status, err) == (0, "")
     rows = read_rows(tmp_path)

@@ -9,8 +9,8 @@ from rattn_jax import train
 from tests.compare import numbers, read_rows
 from tests.data.test_folder import make_folder
 from tests.faults.runs import start_placed
-from tests.forks import start_afresh, start_python
-from tests.main_program import TINY, run, wait_for_step
+from tests.forks import ROOT, start_afresh, start_python
+from tests.main_program import BARE, TINY, run, start, wait_for_step
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,14 @@ from tests.main_program import TINY, run, wait_for_step
         ([TINY, "--workdir=/tmp/\udcff"], r"workdir /tmp/\\udcff must be a name in UTF-8"),
     ],
 )
-def test_bad_usage_is_one_line_and_status_2(tmp_path, arguments, message):
+def test_bad_usage_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(ROOT)
     if not any("workdir" in argument for argument in arguments) and "missing" not in message:
         arguments = [*arguments, f"--workdir={tmp_path}"]
-    status, _, err = run(*arguments)
-    assert status == 2, err
+    with pytest.raises(SystemExit) as stopped:
+        train.main(arguments, prog="main.py")
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2, err
     assert err.startswith("main.py: ")
     assert err.count("\n") == 1
     assert re.search(message, err)
@@ -130,8 +133,8 @@ def test_run_again_with_another_config(finished):
 
 def test_run_that_was_stopped_goes_on_as_if_it_was_not(tmp_path):
     """A signal from outside, at any moment of a run with many more updates than it gets."""
-    arguments = [TINY, f"--workdir={tmp_path}/stopped"]
-    process = start_afresh("main.py", *arguments, "--config.num_train_steps=100000")
+    arguments = [BARE, f"--workdir={tmp_path}/stopped"]
+    process = start(*arguments, "--config.num_train_steps=100000")
     wait_for_step(tmp_path / "stopped", 3)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=200)
@@ -140,23 +143,32 @@ def test_run_that_was_stopped_goes_on_as_if_it_was_not(tmp_path):
     assert (tmp_path / "stopped/checkpoints" / str(step)).is_dir()
     for name in ("stopped", "straight"):
         total = f"--config.num_train_steps={step + 3}"
-        status, _, err = run(TINY, f"--workdir={tmp_path / name}", total)
+        status, _, err = run(BARE, f"--workdir={tmp_path / name}", total)
         assert status == 0, err
     stopped, straight = (read_rows(tmp_path / name) for name in ("stopped", "straight"))
     assert numbers(stopped) == numbers(straight)
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """What a run without attention has written that was left alone."""
+    workdir = tmp_path_factory.mktemp("straight")
+    status, _, err = run(BARE, f"--workdir={workdir}")
+    assert status == 0, err
+    return numbers(read_rows(workdir))
+
+
 @pytest.mark.parametrize(("fault", "status"), [("int", 75), ("kill", -signal.SIGKILL)])
-def test_run_that_was_stopped_in_its_fifth_update_goes_on(finished, tmp_path, fault, status):
+def test_run_that_was_stopped_in_its_fifth_update_goes_on(straight, tmp_path, fault, status):
     process = start_placed(fault, "stepping", 5, f"--workdir={tmp_path}")
     _, err = process.communicate(timeout=200)
     assert process.returncode == status, err
     saved = [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     # Ctrl-C lets the update end, and saves; when it is killed, the save of step 4 may be under way.
     assert ("5" in saved) == (fault == "int")
-    status, _, err = run(TINY, f"--workdir={tmp_path}")
+    status, _, err = run(BARE, f"--workdir={tmp_path}")
     assert status == 0, err
-    assert numbers(read_rows(tmp_path)) == numbers(read_rows(finished[0]))
+    assert numbers(read_rows(tmp_path)) == straight
 
 
 @pytest.mark.slow
@@ -174,14 +186,14 @@ def test_stream_that_was_killed_goes_on_with_the_same_batches(tmp_path):
     process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     for workdir in ("run", "straight"):
-        status, _, err = run(TINY, *arguments, f"--workdir={tmp_path / workdir}")
+        status, _, err = run(BARE, *arguments, f"--workdir={tmp_path / workdir}")
         assert status == 0, err
         assert "skipping bad example 1: " in err
     resumed, straight = (read_rows(tmp_path / workdir) for workdir in ("run", "straight"))
     assert numbers(resumed) == numbers(straight)
 
     strict = "--config.dataset.max_bad_examples=0"
-    status, _, err = run(TINY, *arguments, f"--workdir={tmp_path}/strict", strict)
+    status, _, err = run(BARE, *arguments, f"--workdir={tmp_path}/strict", strict)
     assert status == 1
     line = err.splitlines()[-1]
     assert line.startswith("main.py: 1 training examples cannot be used, more than dataset.max_bad")

@@ -22,12 +22,16 @@ from rattn_jax.training.steps import Preprocessing, UpdateRule, train_steps
 KEYWORDS = {"widths": (8,), "modules_per_stage": (1,), "mask_poolings": (1,)}
 
 
-def make_config(**changes):
-    """Six updates on digits, with an evaluation and a checkpoint after every second one."""
+def make_config(*, modules=1, **changes):
+    """Six updates on digits, with an evaluation and a checkpoint after every second one.
+
+    `modules=0` leaves the attention out, for tests of what goes on around a network: it has 2
+    residual units instead of 8, and takes as much less to trace, compile and save.
+    """
     config = default.get_config()
     config.dataset.name = "digits"
     config.model.name = "attention56_cifar"
-    config.model.update(KEYWORDS)
+    config.model.update(KEYWORDS | {"modules_per_stage": (modules,)})
     config.batch_size = 16
     config.num_train_steps = 6
     config.log_every_steps = 1
@@ -47,8 +51,9 @@ def get_config():
     return make_config()
 
 
-def make_model(**keywords):
-    return create_model("attention56_cifar", 10, **KEYWORDS, **keywords)
+def make_model(*, modules=1, **keywords):
+    keywords = KEYWORDS | {"modules_per_stage": (modules,)} | keywords
+    return create_model("attention56_cifar", 10, **keywords)
 
 
 def make_state():
@@ -69,9 +74,9 @@ def make_data(num_examples):
 
 
 @cache
-def _compiled(devices, mode, learning_rate, sync, use_scan, label_smoothing, **changes):
+def _compiled(devices, modules, mode, learning_rate, sync, use_scan, label_smoothing, **changes):
     mesh = make_mesh(jax.devices()[:devices])
-    model = make_model(norm_axis_name=DATA_AXIS if sync else None)
+    model = make_model(modules=modules, norm_axis_name=DATA_AXIS if sync else None)
     config = OptimizerConfig(momentum=0.9, weight_decay=1e-4)
     optimizer = make_optimizer(config, optax.constant_schedule(learning_rate))
     plain = AugmentationConfig(crop_padding=0, flip=False)
@@ -92,6 +97,7 @@ def _compiled(devices, mode, learning_rate, sync, use_scan, label_smoothing, **c
 def compile_steps(
     *,
     devices=1,
+    modules=1,
     mode="shard_map",
     learning_rate=0.05,
     sync=False,
@@ -101,7 +107,7 @@ def compile_steps(
 ):
     """The train step, compiled once for all tests that ask for the same, and a state before it."""
     step, state, mesh = _compiled(
-        devices, mode, learning_rate, sync, use_scan, label_smoothing, **changes
+        devices, modules, mode, learning_rate, sync, use_scan, label_smoothing, **changes
     )
     return step, replicate(state, mesh)
 

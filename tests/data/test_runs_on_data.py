@@ -30,7 +30,7 @@ from tests.tiny import make_config
 
 def changed(**changes):
     """The smallest run, with dotted keys as `dataset__name`."""
-    config = make_config()
+    config = make_config(modules=0)
     for key, value in changes.items():
         config.update_from_flattened_dict({key.replace("__", "."): value})
     return config

@@ -42,7 +42,7 @@ def lowered_text(function, *arguments):
     "changes", [{}, {"ema_decay": 0.9, "accumulate_steps": 2, "on_nonfinite": "skip"}]
 )
 def test_the_planned_step_is_the_one_that_trains(make, changes):
-    config, devices = make(**changes), jax.devices()[:2]
+    config, devices = make(modules=0, **changes), jax.devices()[:2]
     mesh, spec = make_mesh(devices), build_spec(config)
     steps = build_steps(config, spec, mesh)
     loader = open_loader(config, build_dataset(config), image_sizes(config.dataset, spec), mesh)
@@ -62,7 +62,7 @@ def without_shardings(text):
 
 
 def test_memory_work_and_exchange():
-    config = make_config(validation_examples=100)
+    config = make_config(modules=0, validation_examples=100)
     devices, chip = open_topology("cpu:4")
     found = plan(config, devices, chip)
     step = PlannedStep(config, devices)
@@ -237,7 +237,7 @@ def test_configs_that_cannot_be_planned(change, message):
 
 
 def run(*arguments):
-    command = ["-m", "experiments.plan_pod", "--config=tests/tiny.py", *arguments]
+    command = ["-m", "experiments.plan_pod", "--config=tests/bare.py", *arguments]
     process = start_python(*command, JAX_NUM_CPU_DEVICES=None)
     return *process.communicate(timeout=200), process.returncode
 
@@ -260,7 +260,7 @@ def test_command_says_in_a_line_what_is_wrong(arguments):
 
 def test_table_of_a_refusal():
     devices, _ = open_topology("cpu:2")
-    found = plan(make_config(), devices, None)
+    found = plan(make_config(modules=0), devices, None)
     chip = CHIPS["v5e"]
     refused = dataclasses.replace(found, memory=None, costs=None, refusal="too much", fits=False)
     assert "does not fit" in table(refused, "v5e:1x2", chip)

@@ -8,12 +8,12 @@ import numpy as np
 from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint
 from tests.compare import numbers, read_rows
 from tests.forks import start_python
-from tests.main_program import TINY
+from tests.main_program import BARE
 
 
 def start_placed(fault, place, count, *arguments, **environment):
     """main.py with a fault at a place; see `placed.py`."""
-    command = ["-m", "tests.faults.placed", fault, place, count, TINY]
+    command = ["-m", "tests.faults.placed", fault, place, count, BARE]
     return start_python(*command, *arguments, **environment)
 
 

@@ -12,7 +12,7 @@ from rattn_jax.train import train_and_evaluate
 from tests.compare import read_rows
 from tests.devices import ONE
 from tests.forks import ENVIRONMENT, ROOT
-from tests.main_program import TINY, run
+from tests.main_program import BARE, TINY, run
 from tests.tiny import make_config
 
 NUMBERS = (-1, 0, 1, 2, 3, 7, 2**31, 2**70)
@@ -110,7 +110,7 @@ SURROUNDINGS = ["stdout closed", "stdout nobody reads", "no terminal", "path", "
 def test_surroundings(tmp_path, case, outcome):
     kind = SURROUNDINGS[case]
     workdir = tmp_path / ("a b'é\"$x" if kind == "path" else "run")
-    command = [sys.executable, "main.py", TINY, f"--workdir={workdir}"]
+    command = [sys.executable, "main.py", BARE, f"--workdir={workdir}"]
     shell = {
         "stdout closed": '"$@" >&-',
         "stdout nobody reads": '"$@" | true; exit ${PIPESTATUS[0]}',

@@ -12,7 +12,6 @@ from tests.compare import read_rows
 from tests.main_program import TINY, run, start
 
 LONG = "--config.num_train_steps=20"
-NO_CACHE = "--config.compilation_cache_dir=/nonexistent/cache"
 
 
 @contextlib.contextmanager
@@ -49,7 +48,7 @@ def assert_whole(workdir):
 def test_full_at_start(tmp_path, case, outcome):
     with small_disk(tmp_path / "disk", 64):
         fill(tmp_path / "disk", case * 4096)
-        status, _, err = run(TINY, LONG, NO_CACHE, f"--workdir={tmp_path}/disk/run")
+        status, _, err = run(TINY, LONG, f"--workdir={tmp_path}/disk/run")
     assert status in (1, 2), err
     assert "No space left" in err.splitlines()[-1]
     assert "Traceback" not in err
@@ -61,7 +60,7 @@ def test_full_in_a_save(tmp_path, case, outcome):
     """The disk has room for none, one, two, ... checkpoints and a part of another."""
     workdir = tmp_path / "disk"
     with small_disk(workdir, 420 + 70 * case):
-        status, _, err = run(TINY, LONG, NO_CACHE, f"--workdir={workdir}")
+        status, _, err = run(TINY, LONG, f"--workdir={workdir}")
         if status == 0:
             outcome("there was room enough")
             return
@@ -81,7 +80,7 @@ def test_going_on(tmp_path, case, outcome):
     more = "--config.num_train_steps=300"
     going_on = "--config.on_save_error=continue"
     with small_disk(workdir, 4096):
-        process = start(TINY, more, going_on, NO_CACHE, f"--workdir={workdir}")
+        process = start(TINY, more, going_on, f"--workdir={workdir}")
         try:
             while not (workdir / "checkpoints/4").exists():
                 assert process.poll() is None
@@ -103,9 +102,7 @@ def test_going_on(tmp_path, case, outcome):
 def test_final_save_fails(tmp_path, case, outcome):
     workdir = tmp_path / "disk"
     with small_disk(workdir, 420 + 20 * case):
-        status, _, err = run(
-            TINY, LONG, "--config.on_save_error=continue", NO_CACHE, f"--workdir={workdir}"
-        )
+        status, _, err = run(TINY, LONG, "--config.on_save_error=continue", f"--workdir={workdir}")
         assert status == 1, err
         assert "could not be written" in err.splitlines()[-1]
         assert_whole(workdir)

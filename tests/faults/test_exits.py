@@ -7,7 +7,7 @@ import pytest
 
 from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint
 from tests.faults.runs import start_placed
-from tests.main_program import TINY, run, start
+from tests.main_program import BARE, run, start
 
 LONG = "--config.num_train_steps=14"
 LIKE_NAN = "--config.optimizer.learning_rate=1e30"
@@ -30,7 +30,7 @@ def newest(workdir):
 
 @pytest.mark.fault("exit: finished", fast=0, counted=8)
 def test_finished(tmp_path, case, outcome):
-    status, _, err = run(TINY, f"--workdir={tmp_path}", f"--config.num_train_steps={case + 1}")
+    status, _, err = run(BARE, f"--workdir={tmp_path}", f"--config.num_train_steps={case + 1}")
     assert (status, newest(tmp_path)) == (0, case + 1), err
     outcome("status 0, last step saved")
 
@@ -50,7 +50,7 @@ def test_exception(tmp_path, case, outcome):
 def test_nan(tmp_path, case, outcome):
     """The learning rate is kept for a later step, so that there is something to lose."""
     late = f"--config.optimizer.warmup_steps={2 + case}"
-    status, _, err = run(TINY, LONG, LIKE_NAN, late, f"--workdir={tmp_path}")
+    status, _, err = run(BARE, LONG, LIKE_NAN, late, f"--workdir={tmp_path}")
     assert status == 1
     assert "gave NaN or infinity; its batch is in" in err.splitlines()[-1]
     assert len(list((tmp_path / "nonfinite").iterdir())) == 1
@@ -67,7 +67,7 @@ def test_signal_at_a_place(tmp_path, case, outcome):
     assert process.returncode == 75, err
     assert "run again" in err.splitlines()[-1]
     saved = newest(tmp_path)
-    status, out, err = run(TINY, LONG, f"--workdir={tmp_path}")
+    status, out, err = run(BARE, LONG, f"--workdir={tmp_path}")
     assert status == 0, err
     assert not saved or f"resuming from the checkpoint of step {saved}" in out
     outcome("status 75, saved, resumed")
@@ -75,7 +75,7 @@ def test_signal_at_a_place(tmp_path, case, outcome):
 
 @pytest.mark.fault("exit: SIGTERM or Ctrl-C at a random moment", fast=0, counted=12)
 def test_signal_at_a_random_moment(tmp_path, case, outcome):
-    process = start(TINY, "--config.num_train_steps=100000", f"--workdir={tmp_path}")
+    process = start(BARE, "--config.num_train_steps=100000", f"--workdir={tmp_path}")
     while not (tmp_path / "config.json").exists():
         assert process.poll() is None
         time.sleep(0.05)

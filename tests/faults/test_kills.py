@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from tests.faults.runs import assert_same, finished, start_placed
-from tests.main_program import TINY, run, start
+from tests.main_program import BARE, run, start
 
 
 def long(num_train_steps):
@@ -22,7 +22,7 @@ def straight(tmp_path_factory):
     @cache
     def run_to(num_train_steps):
         workdir = tmp_path_factory.mktemp("straight")
-        status, _, err = run(TINY, long(num_train_steps), f"--workdir={workdir}")
+        status, _, err = run(BARE, long(num_train_steps), f"--workdir={workdir}")
         assert status == 0, err
         return finished(workdir)
 
@@ -40,14 +40,14 @@ def test_random_kills(straight, tmp_path, case, outcome):
     chance = random.Random(case)
     for _ in range(5):
         before = newest_saved(tmp_path)
-        process = start(TINY, long(40), f"--workdir={tmp_path}")
+        process = start(BARE, long(40), f"--workdir={tmp_path}")
         time.sleep(chance.uniform(0.5, 12))
         process.kill()
         out, _ = process.communicate()
         if before:
             assert "resuming" in out or "nothing is left" in out or "step" not in out
         assert newest_saved(tmp_path) >= before
-    status, _, err = run(TINY, long(40), f"--workdir={tmp_path}")
+    status, _, err = run(BARE, long(40), f"--workdir={tmp_path}")
     assert status == 0, err
     assert_same(finished(tmp_path), straight(40))
     outcome("resumed, bit for bit")
@@ -66,7 +66,7 @@ def test_placed_kills(straight, tmp_path, case, outcome):
     place, count = PLACED[(case * 7 + 1) % len(PLACED)]
     steps = 10 if count <= 2 else 40
     if place == "restoring":
-        process = start(TINY, long(steps), f"--workdir={tmp_path}")
+        process = start(BARE, long(steps), f"--workdir={tmp_path}")
         while newest_saved(tmp_path) < 4 and process.poll() is None:
             time.sleep(0.05)
         process.kill()
@@ -74,7 +74,7 @@ def test_placed_kills(straight, tmp_path, case, outcome):
     process = start_placed("kill", place, count, long(steps), f"--workdir={tmp_path}")
     _, err = process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL, err
-    status, _, err = run(TINY, long(steps), f"--workdir={tmp_path}")
+    status, _, err = run(BARE, long(steps), f"--workdir={tmp_path}")
     assert status == 0, err
     assert_same(finished(tmp_path), straight(steps))
     outcome("resumed, bit for bit")

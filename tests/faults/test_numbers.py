@@ -57,8 +57,8 @@ KINDS = [(where, v) for where in ("data", "gradient", "loss") for v in (np.nan, 
 @pytest.mark.fault("NaN or infinity: stop", fast=1, counted=len(KINDS))
 def test_stop(monkeypatch, tmp_path, case, outcome):
     poison(monkeypatch, *KINDS[(case * 5 + 2) % len(KINDS)])
-    config = make_config(num_train_steps=8, steps_per_call=2, checkpoint_every_steps=1)
-    config.log_every_steps = 4
+    config = make_config(modules=0, num_train_steps=8, steps_per_call=2, log_every_steps=4)
+    config.checkpoint_every_steps = 1
     with pytest.raises(NonfiniteError, match=f"the update after step {BAD} gave NaN or infinity"):
         train_and_evaluate(config, tmp_path, ONE)
     assert all_steps(tmp_path / "checkpoints") == [2, 3], "nothing after the bad update"
@@ -81,7 +81,8 @@ def test_signal_after_the_bad_update_saves_nothing(monkeypatch, tmp_path):
             raise Preempted
 
     monkeypatch.setattr(PreemptionGuard, "check", check)
-    config = make_config(log_every_steps=100, eval_every_steps=100, checkpoint_every_steps=100)
+    config = make_config(modules=0, log_every_steps=100, eval_every_steps=100)
+    config.checkpoint_every_steps = 100
     with pytest.raises(NonfiniteError, match=f"the update after step {BAD} gave NaN"):
         train_and_evaluate(config, tmp_path, ONE)
     assert all_steps(tmp_path / "checkpoints") == []
@@ -91,15 +92,16 @@ def test_signal_after_the_bad_update_saves_nothing(monkeypatch, tmp_path):
 def test_skip(monkeypatch, tmp_path, case, outcome):
     """State 5 with one update left out is what remains when only that update does nothing."""
     poison(monkeypatch, *KINDS[case])
-    config = make_config(on_nonfinite="skip", log_every_steps=6)
-    before = train_and_evaluate(make_config(num_train_steps=BAD), tmp_path / "before", ONE)
-    state = train_and_evaluate(
-        make_config(num_train_steps=BAD + 1, on_nonfinite="skip"), tmp_path / "one", ONE
-    )
+
+    def train(name, **changes):
+        return train_and_evaluate(make_config(modules=0, **changes), tmp_path / name, ONE)
+
+    before = train("before", num_train_steps=BAD)
+    state = train("one", num_train_steps=BAD + 1, on_nonfinite="skip")
     for name in ("params", "batch_stats", "opt_state"):
         jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(before, name))
     assert (int(state.step), int(state.num_nonfinite)) == (BAD + 1, 1)
-    final = train_and_evaluate(config, tmp_path / "run", ONE)
+    final = train("run", on_nonfinite="skip", log_every_steps=6)
     assert all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(final.params))
     (line,) = [row for row in read_rows(tmp_path / "run") if row["split"] == "train"]
     assert line["skipped_updates"] == 1

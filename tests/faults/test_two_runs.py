@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.main_program import TINY, run, start, wait_for_step
+from tests.main_program import BARE, run, start, wait_for_step
 
 
 @pytest.mark.fault("a second run in the same folder", fast=1, counted=3)
 def test_second_run(tmp_path, case, outcome):
-    arguments = (TINY, f"--workdir={tmp_path}", "--config.num_train_steps=100000")
+    arguments = (BARE, f"--workdir={tmp_path}", "--config.num_train_steps=100000")
     first = start(*arguments)
     wait_for_step(tmp_path, 1)
     status, _, err = run(*arguments)
@@ -18,6 +18,6 @@ def test_second_run(tmp_path, case, outcome):
     )
     first.kill()  # no stale lock
     first.communicate()
-    status, _, err = run(TINY, f"--workdir={tmp_path}", "--config.num_train_steps=1")
+    status, _, err = run(BARE, f"--workdir={tmp_path}", "--config.num_train_steps=1")
     assert status == 0, err
     outcome("refused; none after a crash")

@@ -25,9 +25,9 @@ def data():
     return make_data(48)
 
 
-def train(data, rows, *, devices=8, **options):
+def train(data, rows, *, devices=8, modules=0, **options):
     """State after the updates, each in a call of its own."""
-    step, state = compile_steps(devices=devices, learning_rate=0.01, **options)
+    step, state = compile_steps(devices=devices, modules=modules, learning_rate=0.01, **options)
     mesh = make_mesh(jax.devices()[:devices])
     data = replicate(data, mesh)
     for row in rows:
@@ -51,8 +51,9 @@ def test_pmap_and_shard_map_give_the_same_numbers(data):
     assert_same_numbers(train(data, INDICES, mode="pmap"), train(data, INDICES))
 
 
-def test_synchronised_batch_norm_makes_devices_invisible(data, in_sync):
-    assert_same_numbers(in_sync, train(data, INDICES, devices=1))
+def test_synchronised_batch_norm_makes_devices_invisible(data):
+    in_sync = train(data, INDICES, sync=True, modules=1)
+    assert_same_numbers(in_sync, train(data, INDICES, devices=1, modules=1))
     assert count_examples(in_sync.metrics) == 80
 
 
@@ -72,7 +73,7 @@ def test_streams_feed_eight_devices(data, mode, in_sync):
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatch, devices):
     mesh = make_mesh(jax.devices()[:devices])
-    step, state = compile_steps(devices=devices)
+    step, state = compile_steps(devices=devices, modules=0)
     state = wait_on_cpu(step(state, replicate(data, mesh), INDICES[:1]), mesh)
     assert all(leaf.is_ready() for leaf in jax.tree.leaves(state))
 
@@ -82,7 +83,7 @@ def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatc
 
     waited = []
     monkeypatch.setattr(rattn_jax.training.step_functions, "wait_on_cpu", wait)
-    config = make_config(num_train_steps=4, eval_every_steps=4)
+    config = make_config(modules=0, num_train_steps=4, eval_every_steps=4)
     train_and_evaluate(config, tmp_path, jax.devices()[:devices])
     assert waited[:4] == ["TrainState"] * 4
     assert set(waited[4:]) == {"EvalSums"}
@@ -90,7 +91,7 @@ def test_calls_on_the_devices_of_a_cpu_are_waited_for(data, tmp_path, monkeypatc
 
 def all_reduces(data, **options):
     """Numbers of arrays in each all-reduce of the compiled step, in ascending order."""
-    step, state = compile_steps(devices=8, **options)
+    step, state = compile_steps(devices=8, modules=0, **options)
     text = step.lower(state, data, INDICES[:1]).compile().as_text()
     lines = [line for line in text.splitlines() if re.search(r" all-reduce(-start)?\(", line)]
     assert not re.search(r" (all-gather|all-to-all|collective-permute|reduce-scatter)", text)
@@ -98,15 +99,14 @@ def all_reduces(data, **options):
 
 
 def test_an_update_has_one_all_reduce_of_everything_and_one_of_a_count(data):
-    step, state = compile_steps(devices=8)
-    del step
+    _, state = compile_steps(devices=8, modules=0)
     arrays = len(jax.tree.leaves(state.params)) + len(jax.tree.leaves(state.batch_stats))
     # Gradients, statistics and the three sums of the metrics; they share their count of examples.
     assert all_reduces(data) == [1, arrays + 3]
 
 
 def test_synchronised_batch_norm_adds_three_all_reduces_for_each_layer_at_most(data):
-    _, state = compile_steps(devices=8, sync=True)
+    _, state = compile_steps(devices=8, modules=0, sync=True)
     norms = len(jax.tree.leaves(state.batch_stats)) // 2
     found = all_reduces(data, sync=True)
     assert len(found) <= 3 * norms + 2

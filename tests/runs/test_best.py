@@ -26,8 +26,8 @@ from tests.tiny import make_config
 LOSSES = {2: 0.3, 4: 0.1, 6: 0.4, 8: 0.2}  # of the held-out examples, by step
 
 
-@pytest.fixture(autouse=True)
-def scripted_losses(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def scripted_losses():
     """Evaluations of the held-out examples find LOSSES."""
     real = loop.evaluate
 
@@ -38,11 +38,13 @@ def scripted_losses(monkeypatch):
         scripted = {**result.averages, "loss": LOSSES[int(state.step)]}
         return dataclasses.replace(result, averages=scripted)
 
-    monkeypatch.setattr(loop, "evaluate", find)
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(loop, "evaluate", find)
+        yield
 
 
 def config_with(**keep_best):
-    config = make_config(validation_examples=100, num_train_steps=8, keep_checkpoints=1)
+    config = make_config(modules=0, validation_examples=100, num_train_steps=8, keep_checkpoints=1)
     config.checkpoint_every_steps = 8
     config.keep_best.metric = "loss"
     config.keep_best.update(keep_best)
@@ -53,10 +55,11 @@ def train(config, folder):
     return train_and_evaluate(config, folder, jax.devices()[:1])
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, scripted_losses):
     """Folder and final state of a run whose fourth update was its best."""
-    return tmp_path / "run", train(config_with(), tmp_path / "run")
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train(config_with(), folder)
 
 
 def evaluated(folder):

@@ -127,7 +127,7 @@ def test_commands_print_readable_names(network, tmp_path, capsys, monkeypatch):
 
 def test_exported_run_is_the_run(tmp_path, capsys, network):
     run = tmp_path / "run"
-    config = make_config(ema_decay=0.9, num_train_steps=2, data_dir=str(tmp_path))
+    config = make_config(modules=0, ema_decay=0.9, num_train_steps=2, data_dir=str(tmp_path))
     train_and_evaluate(config, run, jax.devices()[:1])
     trained = rattn_jax.load(run)
     out = tmp_path / "weights"
@@ -147,7 +147,7 @@ def test_exported_run_is_the_run(tmp_path, capsys, network):
     )
     assert str(tmp_path) not in (out / "config.json").read_text()
 
-    changed = make_config(init_from=str(out), num_train_steps=1, eval_every_steps=1)
+    changed = make_config(modules=0, init_from=str(out), num_train_steps=1, eval_every_steps=1)
     train_and_evaluate(changed, tmp_path / "next", jax.devices()[:1])
     with pytest.raises(UsageError, match="weights holds exported weights, and no run to go on wi"):
         train_and_evaluate(config, out, jax.devices()[:1])

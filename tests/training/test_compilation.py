@@ -32,7 +32,7 @@ def hits(events):
 
 
 def test_second_start_reads_what_the_first_has_compiled(tmp_path, events, capsys):
-    config = make_config(num_train_steps=2, log_every_steps=1)
+    config = make_config(modules=0, num_train_steps=2, log_every_steps=1)
     rows = []
     for workdir in ("first", "second"):  # the second with another folder, for the same numbers
         config.compilation_cache_dir = str(tmp_path / "cache")
@@ -52,7 +52,9 @@ def test_second_start_reads_what_the_first_has_compiled(tmp_path, events, capsys
 @pytest.mark.slow
 def test_cache_is_in_the_workdir_by_default(tmp_path, events):
     jax.clear_caches()
-    train_and_evaluate(make_config(num_train_steps=1, compilation_cache_dir=None), tmp_path, ONE)
+    train_and_evaluate(
+        make_config(modules=0, num_train_steps=1, compilation_cache_dir=None), tmp_path, ONE
+    )
     assert any((tmp_path / "compilation_cache").iterdir())
 
 

@@ -110,7 +110,9 @@ def make_table(folder):
 
 
 def make_run(folder, **changes):
-    config = make_config(loss="sigmoid", num_train_steps=2, normalization="imagenet", batch_size=8)
+    config = make_config(
+        modules=0, loss="sigmoid", num_train_steps=2, normalization="imagenet", batch_size=8
+    )
     config.dataset.name, config.dataset.image_size = f"table:{folder}", 8
     for key, value in changes.items():
         config.update_from_flattened_dict({key.replace("__", "."): value})

@@ -88,9 +88,9 @@ def test_unknown_way_to_map():
 
 def test_parts_of_a_batch_are_accumulated_into_one_update(data):
     rate = 0.05
-    found = run_steps(INDICES[:1], data, accumulate_steps=2)
+    found = run_steps(INDICES[:1], data, modules=0, accumulate_steps=2)
     assert count_examples(found.metrics) == 16
-    model = make_model()
+    model = make_model(modules=0)
     start = create_train_state(jax.random.key(0), model, optax.identity(), (8, 8, 3))
     start = jax.device_get(start)
     images = (data.images - data.normalization.mean).astype(np.float32)
@@ -124,15 +124,15 @@ def test_parts_of_a_batch_are_accumulated_into_one_update(data):
 @pytest.mark.slow
 def test_parts_of_a_batch_are_accumulated_in_a_loop(data):
     found, looped = (
-        run_steps(INDICES[:1], data, accumulate_steps=2, use_scan=use_scan)
+        run_steps(INDICES[:1], data, modules=0, accumulate_steps=2, use_scan=use_scan)
         for use_scan in (False, True)
     )
     assert_close(learned(looped), learned(found), rtol=1e-3, atol=1e-5)
 
 
 def test_averages_follow_the_parameters_and_are_what_is_evaluated(data):
-    assert run_steps(INDICES[:1], data).ema is None
-    states = [run_steps(INDICES[:1], data, calls=n, ema_decay=0.15) for n in range(4)]
+    assert run_steps(INDICES[:1], data, modules=0).ema is None
+    states = [run_steps(INDICES[:1], data, modules=0, calls=n, ema_decay=0.15) for n in range(4)]
     expected = jax.device_get(learned(states[0]))
     for done, state in enumerate(states[1:]):
         weight = min(0.15, (1 + done) / (10 + done))  # 0.1, 0.15, 0.15
@@ -148,11 +148,13 @@ def test_averages_follow_the_parameters_and_are_what_is_evaluated(data):
 
 def test_loss_is_that_of_the_targets(data):
     losses = {
-        smoothing: compute(run_steps(INDICES[:1], data, label_smoothing=smoothing).metrics)
+        smoothing: compute(
+            run_steps(INDICES[:1], data, modules=0, label_smoothing=smoothing).metrics
+        )
         for smoothing in (0.0, 1.0)
     }
     assert losses[0.0]["error_top1"] == losses[1.0]["error_top1"]
-    model = make_model()
+    model = make_model(modules=0)
     start = create_train_state(jax.random.key(0), model, optax.identity(), (8, 8, 3))
     images = (data.images[:16] - data.normalization.mean).astype(np.float32)
     apply = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
@@ -169,7 +171,8 @@ def test_images_are_regularized_with_their_targets(data, monkeypatch):
         return 0 * images, 0 * targets
 
     monkeypatch.setattr(steps, "regularize", regularize)
-    state = run_steps(INDICES[:1], data, label_smoothing=0.5)  # which no other test compiles
+    # No other test compiles this one.
+    state = run_steps(INDICES[:1], data, modules=0, label_smoothing=0.5)
     assert seen[0] == ((16,), (16, 8, 8, 3), jnp.float32, (16, 10))
     assert compute(state.metrics)["loss"] == 0
 
