@@ -26,6 +26,7 @@ from rattn_jax.training.init_from import open_source, start_from
 from rattn_jax.training.state import create_train_state
 from rattn_jax.training.step_functions import build_model
 from tests import port_state
+from tests.variables import zeros
 
 TINY = {"widths": (16, 24, 32), "num_classes": 3}
 NETWORKS = {  # names here, sides of the images
@@ -228,7 +229,7 @@ def test_a_run_starts_from_it_in_another_folder(file, state, tmp_path, capsys):
     model = build_model(config, 3)
     before = convert(state, model)[0]
     said = []
-    start = create_train_state(jax.random.key(0), model, optax.sgd(1), (8, 8, 3))
+    start = zeros(partial(create_train_state, jax.random.key(0), model, optax.sgd(1), (8, 8, 3)))
     found = start_from(start, open_source(config, model), ("0", "1", "2"), said.append)
     jax.tree.map(np.testing.assert_array_equal, found.params, before["params"])
     assert said == [f"starting from {workdir}, step 0: classifier included"]

@@ -41,16 +41,18 @@ def test_every_network_is_in_a_table():
 # Deeper ones differ from these by the number of equal modules.
 DEEPER = {
     "attention128_cifar",
+    "attention164_cifar",
     "attention236_cifar",
     "attention128",
+    "attention164",
     "attention200",
     "attention236",
     "resnet1001_cifar",
 }
 
 
-def each(table):
-    return [pytest.param(n, marks=[pytest.mark.slow] if n in DEEPER else []) for n in table]
+def each(table, slow=DEEPER):
+    return [pytest.param(n, marks=[pytest.mark.slow] if n in slow else []) for n in table]
 
 
 @pytest.mark.parametrize("name", each(CIFAR_PARAMETERS))
@@ -77,7 +79,7 @@ def test_parameters_of_imagenet_networks(name):
     assert count(variables["params"]) == IMAGENET_PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", IMAGENET_MULTIPLY_ADDS)
+@pytest.mark.parametrize("name", each(IMAGENET_MULTIPLY_ADDS, {"attention92", "attentionnext92"}))
 def test_multiply_adds_of_imagenet_networks(name):
     _, products = traced(name)
     in_masks = [layer for layer in products if "/mask/" in layer.name]
