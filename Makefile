@@ -1,4 +1,5 @@
 # Needs Python >= 3.11 with venv, and make. Everything else goes into .venv.
+#   make install   everything that the commands need, into .venv
 #   make demo      train a small attention network on handwritten digits
 #   make test      formatting, lint, types, and the tests of everything
 #   make test-all  the same with the tests that take long, and all faults
@@ -14,7 +15,9 @@ BIN := .venv/bin
 # Python keeps what it compiles, whatever the environment says: processes start a quarter sooner.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test test-all faults docs dist audit lock clean
+.PHONY: install demo check test test-all faults docs dist audit lock clean
+
+install: .venv/installed
 
 demo: .venv/installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits

@@ -1,9 +1,10 @@
 """A trained network on your own images: its weights are where training begins.
 
-    rattn train --config=finetune --data=photos --config.init_from=runs/mine --workdir=runs/photos
+    rattn train --config=finetune --data=photos --workdir=runs/photos
 
-Network, normalization and image size are those of the run or the pretrained network that
-`init_from` names. The recipe is a common one and was not tuned on any dataset. With few images,
+It begins with the package's network for CIFAR-10, which sees images of 32x32 pixels, or with the
+run or the pretrained network that `--config.init_from` names. Network, normalization and image size
+are those of that one. The recipe is a common one and was not tuned on any dataset. With few images,
 --config.freeze="('stem','stage1')" trains less of the network.
 """
 
@@ -15,6 +16,7 @@ from rattn_jax.configs import folder
 def get_config() -> ConfigDict:
     """The run."""
     config = folder.get_config()
+    config.init_from = "attention56_cifar10"
     config.model.name = ""  # that of `init_from`, as the next two
     config.normalization = ""
     config.dataset.image_size = None

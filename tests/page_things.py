@@ -25,7 +25,7 @@ def put_things(line, folder, finished, monkeypatch):
         monkeypatch: of the test.
     """
     monkeypatch.chdir(folder)
-    for name in ("configs", "main.py"):
+    for name in ("configs", "examples", "main.py"):
         Path(name).symlink_to(ROOT / name)
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(folder / "tensorflow_datasets"))
     for name in ("cifar100", "cifar10"):  # a builder of the former takes after one of the latter
@@ -89,7 +89,6 @@ def _put_imagenet(folder):
 
 _THINGS = {
     "images": _put_images,
-    "digit.png": _put_image,
     "photos": _put_photos,
     "folder/": _put_photos,
     "blacklist.txt": lambda file: file.write_text("2\n"),  # ILSVRC2012_val_00000002.JPEG

@@ -189,7 +189,9 @@ def test_config_without_a_dataset_asks_for_one():
 
 def test_config_without_a_network_asks_for_one():
     with pytest.raises(UsageError, match=r"model.name is not set: name a network .* or one to sta"):
-        parse_config(load_config("finetune", ["--config.dataset.name=digits"]))
+        parse_config(
+            load_config("finetune", ["--config.dataset.name=digits", "--config.init_from="])
+        )
 
 
 def test_modern_recipe_is_that_of_its_source():
