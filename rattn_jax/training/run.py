@@ -1,8 +1,8 @@
 """Runs a config: opens, checks and restores everything, then starts the loop."""
 
 import shlex
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -80,14 +80,29 @@ def train_and_evaluate(
     devices = find_devices() if devices is None else devices
     check_loggers(given.loggers)
     check_batch_size(given.batch_size, len(devices), given.accumulate_steps)
-    with closing(Console(batch_size=given.batch_size, quiet=not is_main_process())) as console:
-        given = config_of_run(workdir, given, console.say)
-        console.enter(f"opening {given.dataset.name}")
-        opened = open_early(given)
-        resolved = in_steps(given, opened)
+    console = Console(batch_size=given.batch_size, quiet=not is_main_process())
+    with closing(console), resolve(given, workdir, console) as (resolved, opened):
         console.ends_at(resolved.num_train_steps)
-        with named_as_given(given, resolved):
-            return _run(resolved, opened, workdir, devices, console)
+        return _run(resolved, opened, workdir, devices, console)
+
+
+@contextmanager
+def resolve(
+    given: RunConfig, workdir: epath.PathLike, console: Console
+) -> Generator[tuple[RunConfig, Dataset | None]]:
+    """Gives the config in updates, and its dataset where that had to be opened for it.
+
+    What an earlier start has decided is as then. Inside, errors name keys as the user gave them.
+
+    Raises:
+        UsageError: the dataset cannot be opened, or the folder's record is damaged.
+    """
+    given = config_of_run(workdir, given, console.say)
+    console.enter(f"opening {given.dataset.name}")
+    opened = open_early(given)
+    resolved = in_steps(given, opened)
+    with named_as_given(given, resolved):
+        yield resolved, opened
 
 
 def _run(

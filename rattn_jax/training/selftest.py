@@ -17,9 +17,8 @@ from ml_collections import ConfigDict
 
 from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import RunConfig
-from rattn_jax.data.catalog import build_dataset, build_spec, open_early
+from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.dataset import Dataset
-from rattn_jax.data.epochs import in_steps, named_as_given
 from rattn_jax.data.loaders import Loader
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
@@ -28,9 +27,10 @@ from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import is_remote
 from rattn_jax.runs.lock import lock_run_folder
-from rattn_jax.runs.workdir import config_of_run, open_run_folder
+from rattn_jax.runs.workdir import open_run_folder
 from rattn_jax.training.init_from import like_source, open_source, start_from
 from rattn_jax.training.profiling import Throughput
+from rattn_jax.training.run import resolve
 from rattn_jax.training.state import TrainState
 from rattn_jax.training.step_functions import StepFunctions, build_steps
 
@@ -60,13 +60,9 @@ def selftest(
     given = like_source(parse_config(config), workdir)
     devices = find_devices() if devices is None else devices
     check_batch_size(given.batch_size, len(devices), given.accumulate_steps)
-    with closing(Console(batch_size=given.batch_size, quiet=not is_main_process())) as console:
-        given = config_of_run(workdir, given, console.say)
-        console.enter(f"opening {given.dataset.name}")
-        opened = open_early(given)
-        resolved = in_steps(given, opened)
-        with named_as_given(given, resolved):
-            _selftest(resolved, opened, workdir, devices, console)
+    console = Console(batch_size=given.batch_size, quiet=not is_main_process())
+    with closing(console), resolve(given, workdir, console) as (resolved, opened):
+        _selftest(resolved, opened, workdir, devices, console)
 
 
 @dataclasses.dataclass(frozen=True)
