@@ -7,11 +7,10 @@ the command line: --config.batch_size=256. Exit status: 0 finished or nothing le
 failed, 2 bad usage or config, 75 stopped by a signal after saving (run again).
 """
 
-from rattn_jax.cli import hide_warnings_of_xla, leave_out_triton
+from rattn_jax.cli import set_up_process
 from rattn_jax.train import main, use_huge_pages
 
 if __name__ == "__main__":
     use_huge_pages()
-    hide_warnings_of_xla()
-    leave_out_triton()
+    set_up_process()
     main(prog="main.py")

@@ -20,14 +20,14 @@ __all__ = [
 ]
 
 
-def load(workdir: str, step: int | str = "last") -> "Classifier":
+def load(workdir: str, step: int | str = "last", *, fold_batch_norm: bool = False) -> "Classifier":
     """Reads a trained network from the folder of a run, or a pretrained one by its name.
 
     See `rattn_jax.inference.network.load`.
     """
     from rattn_jax.inference import network
 
-    return network.load(workdir, step)
+    return network.load(workdir, step, fold_batch_norm=fold_batch_norm)
 
 
 def list_pretrained() -> list[str]:

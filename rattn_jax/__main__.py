@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from rattn_jax import __version__
-from rattn_jax.cli import Parser, errors_on_one_line, hide_warnings_of_xla, leave_out_triton
+from rattn_jax.cli import Parser, errors_on_one_line, set_up_process
 from rattn_jax.config.load import SHIPPED, did_you_mean, shipped_configs
 from rattn_jax.errors import UsageError
 
@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = given[0] if given else "--help"
     if command in COMMANDS:
         if arguments is None:
-            hide_warnings_of_xla()
-            leave_out_triton()
+            set_up_process()
         module_name, function, _ = COMMANDS[command]
         module = importlib.import_module(f"rattn_jax.{module_name}")
         if arguments is None and module_name == "train":

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             answer_seconds=options.answer_seconds,
         )
         with working("reading the run") as console:
-            network = load(options.workdir, options.step)
+            network = load(options.workdir, options.step, fold_batch_norm=True)
             sizes = ", ".join(map(str, limits.batch_sizes))
             console.enter(f"compiling for batches of {sizes}")
             app = create_app(network, limits)

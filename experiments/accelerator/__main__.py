@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rattn_jax.cli import Parser, errors_on_one_line, leave_out_triton, positive
+from rattn_jax.cli import Parser, errors_on_one_line, positive, set_up_process
 
 _COMMANDS = ("check", "speed", "train", "bundle")
 _PROG = "experiments.accelerator"
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{options.command} needs --config")
     if options.command == "bundle" and options.data_dir is None:
         parser.error("bundle needs --data-dir")
-    leave_out_triton()
+    set_up_process()
     with errors_on_one_line(_PROG, options.out):
         if options.command == "bundle":
             from experiments.accelerator.bundle import make_bundle

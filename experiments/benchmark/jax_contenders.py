@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.task import FLAX, INFERENCE, Ready, Run, Task
+from experiments.benchmark.task import FLAX, FOLDED, INFERENCE, Ready, Run, Task
 from experiments.flax_twin import FlaxTwin
 from rattn_jax.config.schema import AugmentationConfig, OptimizerConfig, RegularizationConfig
 from rattn_jax.data.batches import Normalization, ResidentData
 from rattn_jax.models import create_model, init_variables
+from rattn_jax.models.folding import fold_batch_norm
 from rattn_jax.models.summary import describe
 from rattn_jax.parallel.data_parallel import data_parallel
 from rattn_jax.parallel.mesh import DATA_AXIS, make_mesh, replicate
@@ -34,9 +35,10 @@ def prepare(name: str, task: Task) -> tuple[Run, Ready]:
     ours: Any = create_model(task.network, task.num_classes, **keywords)
     # The variables of both networks have the same names: only one needs to be initialised.
     model = FlaxTwin(task.num_classes, ours.modules_per_stage[0]) if name == FLAX else ours
-    run, compiled, seconds = (_inference if task.workload == INFERENCE else _train)(
-        model, ours, task
-    )
+    if task.workload == INFERENCE:
+        run, compiled, seconds = _inference(model, ours, task, name == FOLDED)
+    else:
+        run, compiled, seconds = _train(model, ours, task)
     plan = compiled.memory_analysis()
     planned = plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
     operations = task.operations_per_multiply_add * describe(task.network).multiply_adds
@@ -86,10 +88,12 @@ def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
     return run, step, sum(seconds)
 
 
-def _inference(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
+def _inference(model: Any, ours: Any, task: Task, folded: bool) -> tuple[Run, Any, float]:
     shape = (task.batch_size, task.image_size, task.image_size, 3)
     images = jnp.asarray(np.random.RandomState(0).normal(size=shape), jnp.float32)
     variables = init_variables(ours, jax.random.key(0), shape[1:])
+    if folded:
+        variables = jax.device_put(fold_batch_norm(ours, variables, shape[1:]))
 
     function = jax.jit(partial(model.apply, train=False))
     forward, seconds = compile_for(function, variables, images)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 OURS, FLAX, TORCH, COMPILED_TORCH = "rattn_jax", "idiomatic Flax", "PyTorch", "torch.compile"
+FOLDED, ONNX = "rattn_jax, batch norm folded", "ONNX Runtime"  # in inference
 MATMUL = "matrix product"
 TRAIN, INFERENCE = "train", "inference"
 

@@ -13,7 +13,10 @@ import numpy as np
 from experiments.benchmark.task import (
     COMPILED_TORCH,
     FLAX,
+    FOLDED,
+    INFERENCE,
     MATMUL,
+    ONNX,
     OURS,
     TORCH,
     Ready,
@@ -45,6 +48,8 @@ class Turns:
 def contenders(task: Task, torch_compile: bool) -> tuple[list[str], list[str]]:
     """Names of the contenders that can run the task, and a line about each one that cannot."""
     names, reasons = [OURS], []
+    if task.workload == INFERENCE:
+        names.append(FOLDED)
     if task.network in _FLAX_NETWORKS and task.dtype == "float32":
         names.append(FLAX)
     else:
@@ -53,6 +58,11 @@ def contenders(task: Task, torch_compile: bool) -> tuple[list[str], list[str]]:
         reasons.append(f"{TORCH}: not installed; pip install -e '.[torch]' adds it")
     else:
         names += [TORCH, COMPILED_TORCH] if torch_compile else [TORCH]
+    if task.workload == INFERENCE and task.dtype == "float32":
+        if importlib.util.find_spec("onnxruntime") is None:
+            reasons.append(f"{ONNX}: not installed; pip install -e '.[onnx]' adds it")
+        else:
+            names.append(ONNX)
     return names, reasons
 
 
@@ -116,6 +126,10 @@ def _prepare(name: str, task: Task) -> tuple[Run, Ready]:
         from experiments.benchmark import torch_contender
 
         return torch_contender.prepare(name, task)
+    if name == ONNX:
+        from experiments.benchmark import onnx_contender
+
+        return onnx_contender.prepare(task)
     from experiments.benchmark import jax_contenders
 
     if name == MATMUL:

@@ -22,6 +22,7 @@ from rattn_jax.data.boxes import center_box
 from rattn_jax.data.crops import load_crop
 from rattn_jax.data.decoding import to_rgb, to_upright_rgb
 from rattn_jax.errors import UsageError
+from rattn_jax.models import folding
 from rattn_jax.models.attention import ModuleMaps, in_order, read_maps
 from rattn_jax.parallel.mesh import find_devices
 from rattn_jax.runs.best import LAST
@@ -191,7 +192,9 @@ class Classifier(SavedRun):
         )
 
 
-def load(workdir: epath.PathLike, step: int | str = LAST) -> Classifier:
+def load(
+    workdir: epath.PathLike, step: int | str = LAST, *, fold_batch_norm: bool = False
+) -> Classifier:
     """Reads the network of a checkpoint, without changing the folder.
 
     Args:
@@ -199,6 +202,9 @@ def load(workdir: epath.PathLike, step: int | str = LAST) -> Classifier:
             that `export --format=safetensors` has made; or "hf://owner/name", one on a hub.
         step: number of updates of the checkpoint; "last" is the latest valid one, "best" the one
             that `config.keep_best` has chosen.
+        fold_batch_norm: compute batch norm's vectors once, and let convolutions multiply by them:
+            predictions are the same but for rounding, and sooner; the variables are those of
+            `models.folding.fold_batch_norm`.
 
     Raises:
         UsageError: the folder holds no run, no such checkpoint, or one of an older version; there
@@ -206,4 +212,9 @@ def load(workdir: epath.PathLike, step: int | str = LAST) -> Classifier:
         DataError: all checkpoints are damaged.
     """
     find_devices()  # otherwise the first prediction fails with an unclear error
-    return Classifier(**vars(read_saved_run(workdir, step)))
+    network = Classifier(**vars(read_saved_run(workdir, step)))
+    if not fold_batch_norm:
+        return network
+    shape = (network.image_size, network.image_size, 3)
+    folded = folding.fold_batch_norm(network.model, network.variables, shape)
+    return dataclasses.replace(network, variables=folded)

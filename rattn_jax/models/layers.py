@@ -267,11 +267,16 @@ def _normalize_bwd(
 _normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 
+FOLDED = "folded"  # collection of `folding.fold_batch_norm`
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over batch, height and width; statistics are float32 at least.
 
     Variables have the names of `flax.linen.BatchNorm`: parameters `scale` and `bias`, running
-    averages `batch_stats/mean` and `batch_stats/var` (biased variance).
+    averages `batch_stats/mean` and `batch_stats/var` (biased variance). In inference they may be
+    replaced by `folded/shift` and, unless the convolution before has taken it over,
+    `folded/multiplier`.
 
     Attributes:
         use_running_average: normalise with the running averages and leave them as they are.
@@ -289,6 +294,11 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Normalises x [B, H, W, C]."""
+        if self.use_running_average and self.has_variable(FOLDED, "shift"):
+            scaled = x
+            if self.has_variable(FOLDED, "multiplier"):
+                scaled = x * self.get_variable(FOLDED, "multiplier")
+            return (scaled + self.get_variable(FOLDED, "shift")).astype(x.dtype)
         features = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark.report import figures, table
-from experiments.benchmark.task import FLAX, MATMUL, OURS, TORCH, Ready, Task
+from experiments.benchmark.task import FLAX, FOLDED, MATMUL, ONNX, OURS, TORCH, Ready, Task
 from experiments.benchmark.turns import Turns, contenders
 
 TASK = Task("attention56_cifar", "train", batch_size=64)
@@ -43,11 +43,15 @@ def test_figures():
 
 
 def test_contenders(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "torch")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "torch" or None)
     assert contenders(TASK, torch_compile=False) == ([OURS, FLAX, TORCH], [])
-    names, (flax,) = contenders(Task("attention92", "inference", 1), torch_compile=True)
-    assert names == [OURS, TORCH, "torch.compile"]
+    inference = Task("attention92", "inference", 1)
+    names, (flax, onnx) = contenders(inference, torch_compile=True)
+    assert names == [OURS, FOLDED, TORCH, "torch.compile"]
     assert "attention92" in flax
+    assert ".[onnx]" in onnx
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "onnxruntime" or None)
+    assert contenders(inference, torch_compile=True)[0] == [OURS, FOLDED, ONNX]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     names, (torch,) = contenders(TASK, torch_compile=True)
     assert names == [OURS, FLAX]

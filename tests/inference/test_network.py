@@ -66,6 +66,19 @@ def test_predictions_have_the_error_that_training_has_recorded(run, network, spl
     assert rows[-1]["split"] == "test"
 
 
+def test_folded_batch_norm_predicts_the_same(run, network, split):
+    images = images_of(split, 5)
+    folded = rattn_jax.load(run[0], fold_batch_norm=True)
+    assert folded.variables.keys() == {"params", "folded"}
+    np.testing.assert_allclose(folded.predict(images), network.predict(images), atol=1e-5)
+    (probabilities, maps), (expected, expected_maps) = (
+        loaded.attention(images) for loaded in (folded, network)
+    )
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    for name, found in maps.items():
+        np.testing.assert_allclose(found.mask, expected_maps[name].mask, atol=1e-5)
+
+
 def test_batches_and_padding_change_nothing(network, split):
     images = images_of(split, 5)
     whole = network.predict(images)

@@ -291,7 +291,7 @@ def test_requests_that_have_begun_are_answered(network):
 
 def test_command(network, monkeypatch, capsys):
     served = []
-    monkeypatch.setattr(serve, "load", lambda *_: network)
+    monkeypatch.setattr(serve, "load", lambda *_, **__: network)
     monkeypatch.setattr(server, "serve", lambda *arguments: served.append(arguments))
     serve.main(["--workdir=run", "--port=0", "--batch-size=2"])
     ((_, listening, limits),) = served
