@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from etils import epath
 from etils.epath.gpath import PosixGPath
+from flax.serialization import to_state_dict
 
 from rattn_jax.errors import DataError, SaveError, UsageError
 from rattn_jax.runs import whole_reads
@@ -43,6 +44,16 @@ def test_checkpoint_of_an_earlier_version_is_restored(state, tmp_path):
     with Checkpointer(tmp_path / "checkpoints", keep=1, record={"config": {}}) as checkpoints:
         restored = checkpoints.restore_latest(state)
     jax.tree.map(np.testing.assert_array_equal, restored, numbered(state))
+
+
+# It reads where each array was from the checkpoint, and says that this takes a moment longer.
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+def test_checkpoint_is_read_by_the_orbax_to_come(state, tmp_path):
+    v1 = pytest.importorskip("orbax.checkpoint.experimental.v1")
+    shutil.unpack_archive(GOLDEN, tmp_path, filter="data")
+    found = v1.load(tmp_path / "7", checkpointable_name="state")
+    expected = to_state_dict(numbered(state))
+    jax.tree.map(np.testing.assert_array_equal, found, expected, is_leaf=lambda x: x is None)
 
 
 def test_newest_is_restored(state, tmp_path):
