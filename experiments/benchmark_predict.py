@@ -26,14 +26,20 @@ from rattn_jax.inference.stream import predict_each
 _DIFFERENT = 100  # pictures; the others are copies
 
 
-def write_images(folder: epath.Path, count: int, side: int) -> list[ImageInput]:
-    """Writes JPEG files with smooth content, as photos have it."""
+def encoded_images(side: int) -> list[bytes]:
+    """Different JPEG files with smooth content, as photos have it."""
     generator, encoded = np.random.RandomState(0), []
     for _ in range(_DIFFERENT):
         coarse = Image.fromarray(generator.randint(0, 256, (4, 4, 3)).astype(np.uint8))
         buffer = io.BytesIO()
         coarse.resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
         encoded.append(buffer.getvalue())
+    return encoded
+
+
+def write_images(folder: epath.Path, count: int, side: int) -> list[ImageInput]:
+    """Writes JPEG files."""
+    encoded = encoded_images(side)
     files = [folder / f"{i}.jpg" for i in range(count)]
     for i, file in enumerate(files):
         file.write_bytes(encoded[i % _DIFFERENT])

@@ -17,6 +17,7 @@ from experiments import (
 )
 from experiments.accelerator import __main__ as accelerator
 from experiments.benchmark import __main__ as benchmark
+from experiments.growth import __main__ as growth
 from experiments.reproduce import __main__ as reproduce
 from rattn_jax import __main__ as rattn
 from rattn_jax import (
@@ -56,6 +57,7 @@ PROGRAMS = {
     "experiments.benchmark_input": benchmark_input.main,
     "experiments.benchmark_predict": benchmark_predict.main,
     "experiments.draw_masks": draw_masks.main,
+    "experiments.growth": growth.main,
     "experiments.plan_pod": plan_pod.main,
     "experiments.recipe": recipe.main,
     "experiments.reproduce": reproduce.main,

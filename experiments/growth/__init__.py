@@ -1,0 +1,1 @@
+"""How costs grow with batch, depth, image size, number of images and number of devices."""
