@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+import json
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -217,3 +218,19 @@ def test_damaged_arrays_are_read_so(state, tmp_path, monkeypatch, files):
     monkeypatch.setattr(whole_reads, "to_the_end", watched)
     assert "is damaged (OUT_OF_RANGE: " in try_to_read(epath.Path(tmp_path / "2"))
     assert len(failed) == 1
+
+
+def test_numbers_that_have_changed_are_damage(state, tmp_path):
+    with Checkpointer(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(at_step(state, 2))
+    record = tmp_path / "2/record/metadata"
+    saved = json.loads(record.read_text())
+    first, *_ = saved["checksums"]
+    saved["checksums"][first] += 1
+    record.write_text(json.dumps(saved))
+    assert try_to_read(epath.Path(tmp_path / "2")) == (
+        f"checkpoint {tmp_path}/2 is damaged (checksums differ: {first})"
+    )
+    del saved["checksums"][first]
+    record.write_text(json.dumps(saved))
+    assert "checksums differ: arrays were added" in try_to_read(epath.Path(tmp_path / "2"))
