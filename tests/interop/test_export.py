@@ -104,6 +104,7 @@ PARTS = {"widths": (64,), "modules_per_stage": (1,), "mask_poolings": (2,)}
     [
         ("attention56_cifar", 13, {"mask_activation": "spatial", "unit": "inception", **PARTS}),
         ("attention56", 27, {"mask_activation": "channel", "wiring": "port", **PARTS}),
+        ("resnext101", 16, {"widths": (64,), "units_per_stage": (1,)}),
         # Deeper ones make too much of a rounding error, with weights like these.
         *(
             pytest.param(name, 75 if "inception_resnet" in name else 32, {}, marks=pytest.mark.slow)

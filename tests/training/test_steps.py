@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 
 import jax
@@ -12,10 +13,10 @@ from rattn_jax.parallel.data_parallel import data_parallel
 from rattn_jax.parallel.mesh import check_batch_size, make_mesh
 from rattn_jax.training import steps
 from rattn_jax.training.metrics import compute, count_examples
-from rattn_jax.training.state import create_train_state
+from rattn_jax.training.state import create_train_state, skip_nonfinite_update
 from rattn_jax.training.steps import scan_or_unroll
 from tests.compare import assert_close, assert_equal
-from tests.tiny import make_data, make_model, run_steps
+from tests.tiny import at_step, make_data, make_model, make_state, run_steps
 
 INDICES = np.arange(32, dtype=np.int32).reshape(2, 16)  # two updates of 16 examples
 
@@ -182,3 +183,21 @@ def test_batches_that_stream_give_the_numbers_of_resident_data(data, one_device)
     found = run_steps(rows, StreamedData(data.normalization))
     assert_close(learned(found), learned(one_device), rtol=1e-5, atol=1e-6)
     assert compute(found.metrics) == pytest.approx(compute(one_device.metrics), rel=1e-5)
+
+
+@pytest.mark.parametrize("branch", [False, True])
+@pytest.mark.parametrize("number", [np.nan, -np.inf])
+def test_one_number_that_is_not_finite_leaves_the_update_out(number, branch):
+    old, new = at_step(make_state(), 3), at_step(make_state(), 4)
+    bias = new.params["classifier"]["bias"].at[1].set(number)
+    params = new.params | {"classifier": new.params["classifier"] | {"bias": bias}}
+    broken = dataclasses.replace(new, params=params)
+    for go_on, step in ((True, 4), (False, 3)):
+        found = skip_nonfinite_update(broken, old, go_on=go_on, branch=branch)
+        assert (int(found.step), int(found.num_nonfinite), int(found.nonfinite_step)) == (
+            step,
+            1,
+            3,
+        )
+        assert_equal(found.params, old.params)
+    assert int(skip_nonfinite_update(new, old, go_on=True, branch=branch).num_nonfinite) == 0
