@@ -1,5 +1,7 @@
 """What the train step calls."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from rattn_jax.augment import augment_images, example_rngs, pca_lighting, regularize
 from rattn_jax.augment.color import _EIGENVALUES, _EIGENVECTORS
+from rattn_jax.augment.geometry import random_crop, random_flip
 from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
 from rattn_jax.data.batches import Batch, Normalization
 from rattn_jax.errors import UsageError
@@ -36,6 +39,14 @@ def test_crops_and_flips_treat_images_on_their_own(rng):
         (match,) = [key for key, value in candidates.items() if np.array_equal(value, result)]
         chosen.append(match)
     assert len(set(chosen)) > 12  # of 18
+
+
+def test_crop_and_flip_have_keys_of_their_own(rng):
+    rngs = jax.random.split(rng, 64)
+    out = augment_images(rngs, IMAGES, crop_padding=1, flip=True)
+    for_crop, for_flip = jax.vmap(jax.random.split, out_axes=1)(rngs)
+    cropped = jax.vmap(partial(random_crop, padding=1))(for_crop, IMAGES)
+    np.testing.assert_array_equal(out, jax.vmap(random_flip)(for_flip, cropped))
 
 
 @pytest.mark.parametrize(
