@@ -250,8 +250,9 @@ def align(rows: list[list[str]]) -> str:
 
 def set_up_process() -> None:
     """Sets what a program needs; must come before JAX is imported."""
-    # Importing JAX and tracing a network create some two million objects that stay. At Python's
-    # own thresholds the garbage collector looks at them again and again: 7 % of a prediction.
+    # Importing JAX and tracing a network create many objects, and nearly all of them stay. At
+    # Python's own thresholds the garbage collector looks at them again and again: it takes 7 % of
+    # the time in which `rattn predict` answers for one image.
     gc.set_threshold(50_000, 20, 50)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA logs errors only
     _leave_out_triton()
