@@ -6,7 +6,6 @@ measure("batch", 64, scratch)      # {"work": ..., "compilation": ..., "ms": ...
 import multiprocessing
 import os
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +13,6 @@ from contextlib import closing
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from experiments.benchmark_predict import encoded_images
 from experiments.pod.step import PlannedStep
@@ -80,21 +78,11 @@ def _train_step(name: str, *flags: str) -> Costs:
     """Seconds of compilation and milliseconds of a step on arrays of zeros."""
     config = parse_config(load_config(name, flags))
     step = PlannedStep(config, jax.devices())
-    arguments = (step.state, step.data, step.rows)
-    compiled, seconds = compile_for(step.function, *arguments)
-    state, data, rows = jax.tree.map(
-        lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding), arguments
-    )
-    state = jax.block_until_ready(compiled(state, data, rows))
-    times: list[float] = []
-    while len(times) < _CALLS and sum(times) < _MOST_SECONDS:
-        start = time.perf_counter()
-        state = jax.block_until_ready(compiled(state, data, rows))
-        times.append(time.perf_counter() - start)
+    compiled, seconds = compile_for(step.function, step.state, step.data, step.rows)
     return {
         "work": multiply_adds(config) * config.batch_size,
         "start_s": sum(seconds),
-        "ms": 1e3 * statistics.median(times),
+        "ms": 1e3 * step.median_seconds(compiled, _CALLS, _MOST_SECONDS),
     }
 
 

@@ -6,11 +6,14 @@ step.lower()                               # as the training loop lowers it
 Nothing is read or initialized: the sizes of datasets are those of `dataset_spec`.
 """
 
+import statistics
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rattn_jax.config.schema import RunConfig
@@ -74,6 +77,27 @@ class PlannedStep:
     def lower(self) -> Any:
         """Lowers the step for the devices."""
         return self.function.lower(self.state, self.data, self.rows)
+
+    def median_seconds(self, compiled: Any, most_calls: int, most_seconds: float) -> float:
+        """Median time of the compiled step on arrays of zeros.
+
+        Args:
+            compiled: from `lower`, for devices that are there.
+            most_calls: number of calls that are timed.
+            most_seconds: time after which no other call begins.
+        """
+
+        def zeros(leaf: Any) -> Any:
+            return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+
+        state, data, rows = jax.tree.map(zeros, (self.state, self.data, self.rows))
+        state = jax.block_until_ready(compiled(state, data, rows))
+        seconds: list[float] = []
+        while len(seconds) < most_calls and sum(seconds) < most_seconds:
+            start = time.perf_counter()
+            state = jax.block_until_ready(compiled(state, data, rows))
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds)
 
 
 def num_bytes(tree: Any) -> int:

@@ -4,13 +4,10 @@ import json
 import multiprocessing
 import os
 import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.pod.step import PlannedStep
@@ -72,16 +69,4 @@ def _in_a_process(function: Callable[[ConfigDict], float], config: ConfigDict) -
 def _measure(config: ConfigDict) -> float:
     """Median seconds of a step on arrays of zeros."""
     step = PlannedStep(parse_config(config), jax.devices())
-    compiled = step.lower().compile()
-
-    def zeros(leaf: Any) -> Any:
-        return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
-
-    state, data, rows = jax.tree.map(zeros, (step.state, step.data, step.rows))
-    state = jax.block_until_ready(compiled(state, data, rows))
-    seconds: list[float] = []
-    while len(seconds) < _STEPS and sum(seconds) < _MOST_SECONDS:
-        start = time.perf_counter()
-        state = jax.block_until_ready(compiled(state, data, rows))
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return step.median_seconds(step.lower().compile(), _STEPS, _MOST_SECONDS)
