@@ -9,12 +9,12 @@ which `main.py` requests, and without; "as shipped" compares with a baseline wit
 
 Training has gradients and optimizer (SGD with Nesterov momentum, weight decay), on random images.
 Our step and that of idiomatic Flax also crop and flip them; PyTorch gets images that are ready.
-Inference waits for the logits of each call; batch norm folded (`rattn_jax.load(...,
-fold_batch_norm=True)`) and ONNX Runtime, where it is installed, with the exported file, are
-contenders as well. Peak memory is that of the whole process, including
-compilation. The rate of the machine is that of a product of two square matrices of the same dtype,
-measured in the same turns (2048 x 2048, on accelerators 8192 x 8192). The network counts as 2
-floating-point operations per multiplication of the forward pass and image, 6 in training.
+Inference waits for the logits of each call; other contenders there are our network with batch norm
+folded (`rattn_jax.load(..., fold_batch_norm=True)`) and, where it is installed, ONNX Runtime with
+the exported file. Peak memory is that of the whole process, including compilation. The rate of the
+machine is that of a product of two square matrices of the same dtype, measured in the same turns
+(2048 x 2048, on accelerators 8192 x 8192). The network counts as 2 floating-point operations per
+multiplication of the forward pass and image, 6 in training.
 
 On an accelerator `--dtype=bfloat16` has PyTorch use autocast in training, and bfloat16 parameters
 in inference; `--steps-per-call=100` runs as many updates in one call; `--torch-compile` adds

@@ -102,6 +102,7 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     def _watched(self, kind: type[http.client.HTTPConnection]) -> Any:
         deadline = self._deadline
 
+        # mypy knows no class whose base is a variable.
         class Watched(kind):  # type: ignore[valid-type, misc]
             def connect(self) -> None:
                 super().connect()

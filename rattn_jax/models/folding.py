@@ -21,6 +21,8 @@ from rattn_jax.models.layers import FOLDED, BatchNorm, Conv
 
 Path = tuple[str, ...]
 
+_CONV, _NORM = "conv", "norm"  # what a name in the traced program stands for
+
 
 def fold_batch_norm(
     model: nn.Module, variables: Mapping[str, Any], image_shape: tuple[int, int, int]
@@ -88,6 +90,3 @@ def _find_norms(
         elif kind == _NORM and equation.invars[0] in outputs and reads[equation.invars[0]] == 1:
             convolutions[tuple(path)] = outputs[equation.invars[0]]
     return epsilons, convolutions
-
-
-_CONV, _NORM = "conv", "norm"  # what a name in the traced program stands for

@@ -78,6 +78,9 @@ def test_batch_that_devices_cannot_share():
     check_batch_size(12, 4)
     with pytest.raises(UsageError, match="batch_size=10 cannot be split over 4 devices: use a mul"):
         check_batch_size(10, 4)
+    check_batch_size(16, 4, accumulate_steps=2)
+    with pytest.raises(UsageError, match="over 4 devices in 2 parts each: use a multiple of 8"):
+        check_batch_size(12, 4, accumulate_steps=2)
 
 
 def test_unknown_way_to_map():
@@ -194,10 +197,7 @@ def test_one_number_that_is_not_finite_leaves_the_update_out(number, branch):
     broken = dataclasses.replace(new, params=params)
     for go_on, step in ((True, 4), (False, 3)):
         found = skip_nonfinite_update(broken, old, go_on=go_on, branch=branch)
-        assert (int(found.step), int(found.num_nonfinite), int(found.nonfinite_step)) == (
-            step,
-            1,
-            3,
-        )
+        counts = found.step, found.num_nonfinite, found.nonfinite_step
+        assert [int(count) for count in counts] == [step, 1, 3]
         assert_equal(found.params, old.params)
     assert int(skip_nonfinite_update(new, old, go_on=True, branch=branch).num_nonfinite) == 0
