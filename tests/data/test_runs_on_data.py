@@ -8,36 +8,17 @@ import pytest
 
 import rattn_jax
 import rattn_jax.training.run
-from rattn_jax.config.load import parse_config
-from rattn_jax.data import image_folder, open_dataset
-from rattn_jax.data.catalog import build_dataset
-from rattn_jax.data.dataset import DatasetSpec
-from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
-from rattn_jax.data.open_loader import image_sizes, open_loader
-from rattn_jax.data.read import load_split
+from rattn_jax.data import image_folder
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.inference.examples import open_split
-from rattn_jax.parallel.mesh import make_mesh
 from rattn_jax.train import train_and_evaluate
 from tests.compare import assert_close, assert_equal, assert_rows_close, numbers, read_rows
 from tests.data.images import encode, pixels
+from tests.data.smallest import changed, folder_config, streaming
+from tests.data.test_datasets_tables import put_hugging_face
 from tests.data.test_folder import make_folder
 from tests.data.test_shards import put_shards
-from tests.data.test_table import put_hugging_face
 from tests.devices import FOUR, ONE
-from tests.tiny import make_config
-
-
-def changed(**changes):
-    """The smallest run, with dotted keys as `dataset__name`."""
-    config = make_config(modules=0)
-    for key, value in changes.items():
-        config.update_from_flattened_dict({key.replace("__", "."): value})
-    return config
-
-
-def streaming(**changes):
-    return changed(normalization="imagenet", dataset__max_resident_bytes=0, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +65,6 @@ def test_a_stream_feeds_several_devices(tmp_path):
 def test_a_stream_resumes_bit_for_bit(streamed, tmp_path):
     train_and_evaluate(streaming(num_train_steps=3), tmp_path, ONE)
     assert_equal(train_and_evaluate(streaming(), tmp_path, ONE), streamed[1])
-
-
-def folder_config(folder, **changes):
-    always = {"dataset__name": f"folder:{folder}", "dataset__image_size": 8, "batch_size": 4}
-    return changed(**always | changes)
 
 
 @pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
@@ -212,64 +188,6 @@ def test_what_was_found_is_said_and_a_run_of_before_goes_on_with_its_images(tmp_
     assert f"folder:{folder}: 6 training and 6 test images of 2 classes" in out
 
 
-def loader_of(config):
-    config = parse_config(config)
-    dataset = build_dataset(config)
-    sizes = image_sizes(config.dataset, DatasetSpec(dataset.num_classes, 8, 0, 0))
-    return open_loader(config, dataset, sizes, make_mesh(ONE))
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_noise_reaches_training_labels_only(stream):
-    make = streaming if stream else changed
-    config = make(dataset__label_noise__clean_ratio=0.3, validation_examples=50, seed=3)
-    loader = loader_of(config)
-    digits = open_dataset("digits")
-    noise = LabelNoise(symmetric_matrix(10, 0.3), seed=3)
-    clean = {
-        digits.train[i].image.tobytes(): (digits.train[i].label, noise(i, digits.train[i].label))
-        for i in range(len(digits.train))
-    }
-    data, rows, _ = loader.train(0, 2)
-    if stream:
-        images, labels = (x.reshape(-1, *x.shape[2:]) for x in rows)
-    else:
-        images, labels = (np.asarray(x)[rows.reshape(-1)] for x in data[:2])
-    expected = [clean[image.tobytes()] for image in images]
-    assert list(labels) == [noisy for _, noisy in expected]
-    assert 10 < sum(label != noisy for label, noisy in expected) < 32
-
-    held_out = []
-    for data, rows, mask in loader.eval("validation"):
-        images = rows.images[mask] if stream else np.asarray(data.images)[rows[mask]]
-        labels = rows.labels[mask] if stream else np.asarray(data.labels)[rows[mask]]
-        assert list(labels) == [clean[image.tobytes()][0] for image in images]
-        held_out += labels.tolist()
-    np.testing.assert_array_equal(np.bincount(held_out), [5] * 10)
-    loader.close()
-
-
-def test_a_balanced_order_is_the_same_resident_and_streamed(tmp_path):
-    folder = make_folder(tmp_path / "images", count=12)
-    for number in range(2, 12):
-        (folder / f"train/dog/{number}.{('jpg', 'PNG', 'webp')[number % 3]}").unlink()
-    keys = {"dataset__sampling": "balanced", "normalization": "imagenet", "batch_size": 4}
-    found = []
-    for max_bytes in (0, 2**30):
-        config = folder_config(folder, dataset__max_resident_bytes=max_bytes, **keys)
-        loader = loader_of(config)
-        data, rows, _ = loader.train(3, 3)
-        stream = max_bytes == 0
-        labels = rows.labels if stream else np.asarray(data.labels)[rows]
-        images = rows.images if stream else np.asarray(data.images)[rows]
-        np.testing.assert_array_equal(np.sum(labels, axis=1), [2, 2, 2])
-        np.testing.assert_array_equal(loader.host_batch(4).labels, labels[1])
-        found.append(np.mean(np.asarray(images, float), axis=(2, 3, 4)))
-        loader.close()
-    # A stream decodes JPEG files a little differently.
-    np.testing.assert_allclose(found[0], found[1], atol=1)
-
-
 def test_test_split_is_used_once_where_examples_are_held_out(tmp_path):
     train_and_evaluate(changed(validation_examples=30), tmp_path, ONE)
     splits = [(row["step"], row["split"]) for row in read_rows(tmp_path) if row["split"] != "train"]
@@ -281,36 +199,6 @@ def test_test_split_is_used_once_where_examples_are_held_out(tmp_path):
     for _ in range(2):
         train_and_evaluate(changed(validation_examples=30), tmp_path, ONE)
         assert numbers(read_rows(tmp_path)) == numbers(map(json.loads, lines))
-
-
-def test_what_is_held_out_is_not_trained_on():
-    config = changed(validation_examples=200)
-    loader = loader_of(config)
-    train = {image.tobytes() for image in np.asarray(loader.train(0, 1).data.images)}
-    whole = load_split(open_dataset("digits").train, size=8, num_classes=10)
-    held_out = [
-        image.tobytes()
-        for data, rows, mask in loader.eval("validation")
-        for image in np.asarray(data.images)[rows[mask]]
-    ]
-    assert len(held_out) == 200
-    every = [image.tobytes() for image in whole.images]
-    assert sorted([*held_out, *train]) == sorted({*every})
-
-
-@pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
-def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes):
-    folder = make_folder(tmp_path / "images", count=4)
-    (tmp_path / "list.txt").write_text("0.jpg\n2.webp\n")
-    config = folder_config(
-        folder,
-        dataset__max_resident_bytes=max_resident_bytes,
-        dataset__test_exclude_file=str(tmp_path / "list.txt"),
-        normalization="imagenet",
-    )
-    loader = loader_of(config)
-    masks = [mask for _, _, mask in loader.eval("test")]
-    assert sum(mask.sum() for mask in masks) == loader.num_examples("test") == 4
 
 
 def test_a_recipe_with_everything_trains_and_resumes(tmp_path):

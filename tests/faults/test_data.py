@@ -23,9 +23,9 @@ from rattn_jax.training import eval_sums, metrics
 from rattn_jax.training.steps import eval_steps
 from tests.compare import assert_equal, numbers, read_rows
 from tests.data.images import encode, pixels
+from tests.data.smallest import changed
 from tests.data.test_folder import make_folder
 from tests.data.test_loading import Files
-from tests.data.test_runs_on_data import changed
 from tests.devices import ONE
 from tests.forks import start_python
 
