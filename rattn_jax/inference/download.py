@@ -44,6 +44,8 @@ def download(url: str, seconds: float, max_bytes: int = MAX_BYTES) -> bytes:
         with deadline, opener.open(request, timeout=seconds) as response:
             data = bytes(response.read(max_bytes + 1))
     except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # the page that comes with it
         if deadline.has_passed:
             raise TimeoutError(f"took longer than {seconds:g} s") from error
         code, reason = getattr(error, "code", None), getattr(error, "reason", error)

@@ -256,6 +256,9 @@ def test_limits_of_a_download(server):
     for path in ("/to-ftp", "/to-file"):
         with pytest.raises(OSError, match=r"not HTTP|answers HTTP 302"):
             download(f"{server}{path}", 10)
+    with pytest.raises(OSError, match="answers HTTP 404") as caught:
+        download(f"{server}/none", 10)
+    assert caught.value.__cause__.fp.closed
     with pytest.raises(TimeoutError, match=r"took longer than 0.3 s"):
         download(f"{server}/slow", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
