@@ -72,6 +72,12 @@ def test_an_order_that_does_not_fit(tmp_path, classes, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_of_classes_that_is_no_text(tmp_path):
+    (make_folder(tmp_path) / "classes.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"classes.txt cannot be read \(.* must be a text file"):
+        open_dataset(f"folder:{tmp_path}")
+
+
 def test_classes_that_are_numbers_get_names(tmp_path):
     put_shards(tmp_path)
     (tmp_path / "classes.txt").write_text("zebra\nant\nbee\n")

@@ -94,6 +94,23 @@ def test_sets_without_files_are_known_by_their_labels():
     assert changes(before, read_contents(other)) == "split test changed"
 
 
+def test_a_link_to_nowhere_and_a_damaged_example_do_not_end_it(tmp_path):
+    folder = make_folder(tmp_path)
+    before = contents_of(folder)
+    (folder / "train/cat/lost.png").symlink_to(tmp_path / "nowhere")
+    assert changes(before, contents_of(folder)) == "1 image of train/cat added"
+
+    class Damaged(ArraySource):
+        def __getitem__(self, position):
+            raise OSError(position)
+
+    digits = open_dataset("digits")
+    images = np.zeros((len(digits.test), 8, 8, 3), np.uint8)
+    damaged = Damaged("other", images, digits.test.labels())
+    other = read_contents(dataclasses.replace(digits, test=damaged))
+    assert changes(read_contents(digits), other) == "split test changed"
+
+
 def test_files_that_belong_to_the_data_are_known_by_what_they_say(tmp_path):
     dataset, config = open_dataset("digits"), make_config()
 

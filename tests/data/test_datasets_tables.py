@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc, parquet
 
-from rattn_jax.data import open_dataset
+from rattn_jax.data import open_dataset, table_files
 from rattn_jax.data.contents import changes, read_contents
 from rattn_jax.data.places import name_of
 from rattn_jax.errors import UsageError
@@ -138,3 +138,41 @@ def test_images_of_several_classes_in_parquet(tmp_path):
     dataset = open_dataset(f"table:{tmp_path}/a.parquet")
     assert dataset.class_names == ("cat", "dog")
     assert sorted(dataset.label_sets.tolist()) == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+def test_tables_of_other_programs(tmp_path):
+    """Images without paths, numbers as pandas writes them, Arrow's format of files."""
+    images = [encode(pixels(8, 8, seed=n), "PNG") for n in range(6)]
+    schema = pa.schema(
+        {"image": pa.binary(), "label": pa.float64()}, metadata={"huggingface": "none"}
+    )
+    table = pa.table([images, [0.0, 1.0] * 3], schema=schema)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with ipc.new_file(str(tmp_path / "a.arrow"), schema) as file:
+        file.write_table(table, max_chunksize=4)
+    for name in ("a.parquet", "a.arrow"):
+        dataset = open_dataset(f"table:{tmp_path}/{name}", test_fraction=0.3)
+        assert dataset.class_names == ("0", "1")
+        examples = [*dataset.train, *dataset.test]
+        assert sorted((e.image, e.label) for e in examples) == sorted(
+            (image, n % 2) for n, image in enumerate(images)
+        )
+
+
+def test_a_table_with_images_may_have_paths_instead(tmp_path):
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    paths = [{"bytes": None, "path": file} for file in FILES]
+    table = pa.table([pa.array(paths, kind), ["cat", "dog"] * 3], names=["image", "label"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    put_images(tmp_path, FILES)
+    dataset = open_dataset(f"table:{tmp_path}/a.parquet")
+    for example in (*dataset.train, *dataset.test):
+        assert example.image == (tmp_path / "images" / example.file_name).read_bytes()
+
+
+def test_groups_of_rows_that_are_not_kept_are_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "_CACHE", table_files._Cache(max_bytes=1))
+    put_hugging_face(tmp_path, "parquet")
+    source = open_dataset(f"table:{tmp_path}").train
+    for i in (0, 7, 0, 4, 7, 1):
+        assert source[i].image == encode(pixels(8, 8, seed=i), "PNG")

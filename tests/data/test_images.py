@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from rattn_jax.data.boxes import Box, center_box, random_box
 from rattn_jax.data.crops import load_crop
-from rattn_jax.data.decoding import BadImageError, decode_image, to_upright_rgb
+from rattn_jax.data.decoding import BadImageError, decode_image, read_header, to_upright_rgb
 from tests.data.images import encode, pixels
 
 IMAGE = pixels()
@@ -122,6 +122,21 @@ def test_a_damaged_file_that_raises_anything_is_a_bad_image(monkeypatch):
     monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", load)
     with pytest.raises(BadImageError, match="KeyError"):
         decode_image(data)
+
+
+def test_a_header_that_raises_anything_is_a_bad_image(monkeypatch):
+    monkeypatch.setattr("rattn_jax.data.decoding.orientation_in", lambda data: {}["orientation"])
+    with pytest.raises(BadImageError, match="orientation"):
+        read_header(encode(IMAGE))
+
+
+def test_pillow_reads_what_simplejpeg_does_not(monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("unusual")
+
+    expected = decode_image(encode(IMAGE)).astype(int)
+    monkeypatch.setattr("simplejpeg.decode_jpeg", refuse)
+    assert np.abs(decode_image(encode(IMAGE)) - expected).mean() <= 1
 
 
 def _claims_to_be_huge() -> bytes:

@@ -12,6 +12,7 @@ from rattn_jax.data.places import name_of
         (["train/cat/1.png", "train/dog/1.png", "train.csv"], "folder:"),
         (["cat/1.png", "dog/1.png", "metadata.csv"], "folder:"),
         (["cat/1.png", "dog/1.png", "metadata.jsonl"], "table:"),
+        (["cat/1.png", "dog/1.png", "metadata.tsv"], "table:"),  # which says what is wrong
         (["images/1.png", "labels.csv"], "table:"),
         (["train/1.png", "test/1.png", "train.csv", "test.csv"], "table:"),
         (["train-000.tar", "train-001.tar"], "shards:"),
@@ -23,6 +24,7 @@ def test_what_lies_in_a_folder(tmp_path, files, expected):
     texts = {
         "metadata.jsonl": '{"file_name": "1.png", "label": "a"}',
         "metadata.csv": "file_name,caption",
+        "metadata.tsv": "file_name\tlabel\tclass",
     }
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)

@@ -211,6 +211,21 @@ def test_flags_of_the_other_kind_are_refused(tmp_path, capsys):
     assert "images needs --name" in capsys.readouterr().err
     assert run("images", tmp_path, data=tmp_path, name="x", train="y.tar") == 2
     assert "--train is for imagenet: leave it out" in capsys.readouterr().err
+    given = {"data": tmp_path, "name": "x"}
+    with pytest.raises(SystemExit):
+        command.main(
+            ["images", "--check-md5", f"--out={tmp_path}", *(f"--{k}={given[k]}" for k in given)]
+        )
+    assert "--check-md5 is for imagenet: leave it out" in capsys.readouterr().err
+
+
+def test_a_command_that_is_stopped_says_that_it_goes_on(tmp_path, archives, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "prepare", stop)
+    assert run("imagenet", tmp_path / "tfds", **archives) == 75
+    assert "stopped: run again, and it goes on" in capsys.readouterr().err
 
 
 def stored(image, shorter_side=None, **keywords):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -58,6 +59,7 @@ def test_shards_are_read_in_any_order(tmp_path, place):
     [
         (lambda n: {"json": json.dumps({"label": n % 3, "caption": "x"})}, {}),
         (lambda n: {"json": json.dumps({"kind": n % 3})}, {"label_column": "kind"}),
+        (lambda n: {"json": str(n % 3)}, {}),
         (lambda n: {"json": json.dumps({"caption": "x"}), "cls": f"{n % 3}\n"}, {}),
         (lambda n: {"cls": str(n % 3), "json": json.dumps({"label": "other"})}, {}),
     ],
@@ -111,11 +113,17 @@ def test_contents_are_bytes_and_labels(tmp_path):
 def test_what_is_left_out_is_counted(tmp_path):
     members = {".DS_Store": b"", "9.cls": b"1", "0000.txt": b"", "0001.seg.png": image(1)}
     write_tar(tmp_path / "a.tar", samples(range(6)) | members)
+    with tarfile.open(tmp_path / "a.tar", "a") as tar:
+        for name, kind in (("folder.png", tarfile.DIRTYPE), ("link.png", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "0000.png"
+            tar.addfile(member)
     (note,) = open_dataset(f"shards:{tmp_path}/a.tar").notes
-    assert sorted(note.removeprefix("left out 4: ").split(", ")) == [
+    assert sorted(note.removeprefix("left out 5: ").split(", ")) == [
         "1 .seg.png (such as 0001.seg.png)",
         "1 .txt (such as 0000.txt)",
         "1 hidden (such as .DS_Store)",
+        "1 links (such as link.png)",
         "1 without an image (such as 9)",
     ]
 

@@ -255,3 +255,13 @@ def test_images_of_several_classes(tmp_path, way):
     expected = dataset.label_sets[:, [2, 0, 1]]
     np.testing.assert_array_equal(other.label_sets, expected)
     np.testing.assert_array_equal(other.train.labels(), dataset.train.labels())
+
+
+def test_a_row_that_is_no_object(tmp_path):
+    (tmp_path / "a.jsonl").write_text('\n["images/0.png", "cat"]\n')
+    assert "a.jsonl is damaged (line 2 is no JSON object)" in refuse(tmp_path / "a.jsonl")
+
+
+def test_a_name_that_begins_like_a_list(tmp_path):
+    make_table(tmp_path, [f"{file},{'[cat' if i % 2 else 'dog'}" for i, file in enumerate(FILES)])
+    assert open_dataset(f"table:{tmp_path}/labels.csv").class_names == ("[cat", "dog")

@@ -3,7 +3,9 @@ import json
 import sys
 from collections import Counter
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,7 +13,7 @@ import pytest
 from etils import epath
 
 from rattn_jax import export
-from rattn_jax.errors import DataError
+from rattn_jax.errors import DataError, UsageError
 from rattn_jax.interop import export as interop_export
 from rattn_jax.interop.onnx_graph import to_model
 from rattn_jax.interop.to_onnx import translate
@@ -99,6 +101,14 @@ def test_onnx_file_of_a_network_that_computes_in_bfloat16_is_in_float32(network,
 PARTS = {"widths": (64,), "modules_per_stage": (1,), "mask_poolings": (2,)}
 
 
+def run_onnx(function, images):
+    size = images.shape[1]
+    graph, outputs = translate(function, size)
+    data = to_model(graph, {"found": outputs[0]}, ("batch", size, size, 3), {})
+    (found,) = onnxruntime.InferenceSession(data.SerializeToString()).run(None, {"images": images})
+    return found
+
+
 @pytest.mark.parametrize(
     ("name", "size", "keywords"),
     [
@@ -128,22 +138,82 @@ def test_onnx_graph_of_every_kind_of_layer(name, size, keywords):
     def function(images):
         return model.apply(variables, images.astype(np.float32) / 255, train=False)
 
-    graph, outputs = translate(function, size)
-    data = to_model(graph, {"logits": outputs[0]}, ("batch", size, size, 3), {})
-    session = onnxruntime.InferenceSession(data.SerializeToString())
-    (found,) = session.run(None, {"images": images})
+    found = run_onnx(function, images)
     expected = np.asarray(jax.jit(function)(images))
     assert np.ptp(expected, axis=0).max() > 1e-2 * np.abs(expected).max()  # images matter
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+MATRIX = np.random.RandomState(0).normal(size=(8, 5)).astype(np.float32)
+KERNEL = np.random.RandomState(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
+PADDING = ((0, 0), (1, 1), (0, 1), (0, 0))
+
+
+def convolved(x):
+    return jax.lax.conv_general_dilated(
+        x, KERNEL, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda x: nn.max_pool(x, (3, 3), (2, 2), "SAME"), id="max pooling"),
+        pytest.param(lambda x: nn.avg_pool(x, (3, 3), (1, 1), "SAME"), id="mean pooling"),
+        pytest.param(lambda x: nn.max_pool(nn.max_pool(x, (2, 1)), (2, 1)), id="twice, an axis"),
+        pytest.param(
+            lambda x: nn.max_pool(jnp.pad(x - 0.5, PADDING), (2, 2)), id="zeros, then pooling"
+        ),
+        pytest.param(lambda x: jnp.maximum(x, x * x - 0.1), id="maximum of two values"),
+        pytest.param(
+            lambda x: jax.lax.slice(x, (0, 1, 0, 0), (x.shape[0], 8, 6, 3)), id="part of two axes"
+        ),
+        pytest.param(lambda x: convolved(x) * MATRIX[:, :1], id="a factor for each row"),
+        pytest.param(lambda x: convolved(x) * MATRIX[0, :4] + 1, id="a factor for each channel"),
+        pytest.param(lambda x: jnp.einsum("bhwc,hk->bkwc", x, MATRIX), id="matrix over rows"),
+        pytest.param(lambda x: jnp.einsum("bhwc,wk->bhkc", x, MATRIX), id="matrix over columns"),
+    ],
+)
+def test_onnx_graph_of_an_operation(function, images):
+    def scaled(images):
+        return function(images.astype(np.float32) / 255)
+
+    expected = np.asarray(jax.jit(scaled)(images))
+    np.testing.assert_allclose(run_onnx(scaled, images), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x**3, "powers other than squares"),
+        (lambda x: 1 / (x + 1), "a constant over a value"),
+        (lambda x: jnp.maximum(x, 0.5), "a maximum with constants"),
+        (lambda x: jax.lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), *[(0, 0, 0)] * 2]), "padding betw"),
+        (lambda x: jnp.einsum("bhwc,bhwd->bcd", x, x), "a product of two values"),
+        (lambda x: jnp.sin(x), "the operation sin"),
+    ],
+)
+def test_operations_without_an_onnx_operator_are_refused(function, message):
+    def outputs(images):
+        return {"logits": function(images.astype(np.float32))}
+
+    with pytest.raises(UsageError, match=rf"no ONNX operator is known for {message}.*stablehlo"):
+        interop_export._to_onnx(outputs, 8, {})
 
 
 def test_what_differs_is_not_written(network, tmp_path, monkeypatch):
     def half(data):
         return lambda images: {"logits": np.full((len(images), 10), 0.5, np.float32)}
 
+    def other(data):
+        return lambda images: {"scores": np.zeros((len(images), 10), np.float32)}
+
     monkeypatch.setattr(interop_export, "_from_stablehlo", half)
     monkeypatch.setattr(interop_export, "_to_stablehlo", lambda function, size: b"")
     with pytest.raises(DataError, match=r"differs from the trained one by .* nothing is written"):
+        interop_export.export_network(network, epath.Path(tmp_path / "network"))
+    monkeypatch.setattr(interop_export, "_from_stablehlo", other)
+    with pytest.raises(DataError, match="the exported network has the outputs scores"):
         interop_export.export_network(network, epath.Path(tmp_path / "network"))
     assert not list(tmp_path.iterdir())
 

@@ -121,3 +121,15 @@ def test_network_with_local_masks_costs_the_same(name):
 def test_depth_is_in_the_name(name):
     model = create_model(name, 10)
     assert str(model.depth) in name.replace("_", " ").split("cifar")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        ("inception_resnet_v1", 5 + 1 + (5 + 10 + 5) * (3 + 1) + 3 + 3 + 1),
+        ("inception_resnet_v2", 5 + 3 + (10 + 20 + 10) * (3 + 1) + 3 + 3 + 1 + 1),
+    ],
+)
+def test_depth_is_that_of_the_longest_path(name, depth):
+    """Stem, blocks with the convolution after their branches, reductions, features, classifier."""
+    assert create_model(name, 10).depth == depth

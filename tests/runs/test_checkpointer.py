@@ -181,6 +181,29 @@ def test_newest_whole_one_is_read(state, tmp_path):
         read_newest(tmp_path / "none", said.append)
 
 
+def test_a_save_that_cannot_begin_is_reported(state, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no such device")
+
+    checkpoints = Checkpointer(tmp_path, keep=2)
+    monkeypatch.setattr("orbax.checkpoint.AsyncCheckpointer.save", refuse)
+    with pytest.raises(SaveError, match="no such device"), checkpoints:
+        checkpoints.save(at_step(state, 4))
+    assert all_saved(tmp_path) == []
+
+
+def test_what_is_damaged_again_takes_the_place_of_before(state, tmp_path):
+    for _ in range(2):
+        with Checkpointer(tmp_path, keep=2) as checkpoints:
+            checkpoints.restore_latest(state)
+            for step in (4, 6):
+                checkpoints.save(at_step(state, step))
+        (tmp_path / "6/record/metadata").unlink()
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
+        assert int(checkpoints.restore_latest(state).step) == 4
+    assert all_saved(tmp_path) == ["4", "damaged-6"]
+
+
 def test_a_failed_read_ends_when_all_that_it_began_has_ended():
     ended = []
 

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import time
 from contextlib import closing
 
@@ -7,6 +8,7 @@ import pytest
 from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rattn_jax.errors import SaveError
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import MetricsLog, MetricWriter
 
@@ -58,6 +60,38 @@ def test_line_that_could_not_be_written_comes_with_the_next(folder, monkeypatch)
         half.write('{"step": 2')
     file.append(rows[2])
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows
+
+
+@pytest.mark.parametrize("stop_on_error", [True, False])
+def test_a_line_that_cannot_be_written_ends_the_run_or_is_reported(
+    folder, monkeypatch, stop_on_error
+):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MetricsLog, "append", refuse)
+    message = r"metrics of step 10 could not be written to .* \(No space left on device\): free"
+    stream, went_on = io.StringIO(), []
+
+    def write():
+        console = Console(20, 64, stream)
+        with MetricWriter(folder, 0, console, stop_on_error=stop_on_error) as writer:
+            record(writer, 10)
+            went_on.append(True)  # and the end reports it
+
+    with pytest.raises(SaveError, match=message):
+        write()
+    assert bool(went_on) is not stop_on_error
+    assert ("the next line may succeed" in stream.getvalue()) is bool(went_on)
+
+
+def test_a_reader_that_is_gone_ends_the_output_and_not_the_run():
+    reader, end = os.pipe()
+    os.close(reader)
+    with open(end, "w") as stream:
+        console = Console(20, 64, stream)
+        console.say("one")
+        console.say("two")
 
 
 def test_tensorboard_shows_each_step_once_after_resuming(folder):

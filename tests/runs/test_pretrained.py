@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 import rattn_jax
@@ -222,6 +223,17 @@ def test_weights_that_are_no_weights(network, folder):
         weights_folder.write_weights_folder(folder, files | {name: data})
         with pytest.raises(UsageError, match=r"copy is damaged .*: export or download the folder"):
             rattn_jax.load(folder)
+
+
+def test_a_folder_that_cannot_be_written_or_read(folder, tmp_path):
+    files = {name: (folder / name).read_bytes() for name in weights_folder.CHECKED}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file/x cannot be written \(Not a directory\): choose"):
+        weights_folder.write_weights_folder(epath.Path(tmp_path / "file/x"), files)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(UsageError, match=r"model.safetensors is damaged \(Is a directory\)"):
+        rattn_jax.load(folder)
 
 
 def test_wrong_names(capsys, monkeypatch, tmp_path):

@@ -1,8 +1,10 @@
+import shutil
+
 import jax
 import pytest
 
 import rattn_jax.training.selftest
-from rattn_jax.errors import SaveError, UsageError
+from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.training.selftest import selftest
 from tests.devices import ONE
@@ -25,6 +27,20 @@ def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(rattn_jax.training.selftest, "_memory_limit", lambda devices: 1000)
     with pytest.raises(UsageError, match=r"a step needs 0.0 GB of memory .* smaller batch_size"):
         selftest(make_config(modules=0), tmp_path, ONE)
+
+
+def test_a_disk_without_room_is_refused(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UsageError, match=r"has 0.00 GB left and 3 checkpoints need 0.0.*: free"):
+        selftest(make_config(modules=0), tmp_path, ONE)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    config = make_config(modules=0)
+    config.optimizer.learning_rate = 1e38
+    with pytest.raises(NonfiniteError, match=r"gave NaN or infinity: lower the learning rate"):
+        selftest(config, tmp_path, ONE)
 
 
 def test_a_resumed_run_that_differs_is_refused(tmp_path, monkeypatch):
