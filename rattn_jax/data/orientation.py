@@ -51,5 +51,7 @@ _ORIENTATIONS = {
 
 
 def orientation_of(image: Image.Image) -> Orientation:
-    """The orientation that an image's metadata says."""
+    """The orientation that an image's metadata says, unless Pillow turns it as it is read."""
+    if image.format == "TIFF":
+        return AS_STORED
     return _ORIENTATIONS.get(image.getexif().get(_EXIF_ORIENTATION, 1), AS_STORED)

@@ -284,7 +284,7 @@ def test_jpeg_is_decoded_at_a_fraction_where_that_is_enough(monkeypatch):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_rotation_in_the_metadata_is_applied(kind, orientation):
     stored = pixels(203, 331)
     exif = Image.Exif()
