@@ -178,8 +178,13 @@ def _open_tfds(config: DatasetConfig, data_dir: str | None) -> Dataset:
     names = tfds.class_names(builder)
     train = tfds.TfdsSource(builder, config.train_split)
     if test_split is None:
-        known = ("test", "validation")
+        known = [split for split in ("test", "validation") if split != config.train_split]
         test_split = next((split for split in known if split in builder.info.splits), None)
+    elif test_split == config.train_split:
+        raise UsageError(
+            f"dataset.test_split={test_split!r} is dataset.train_split as well: test images must "
+            "not be trained on; name another split"
+        )
     test = tfds.TfdsSource(builder, test_split) if test_split else None
     found = Parts(names, train, test, train_names=())
     complete = _complete(config, found, image_size=tfds.image_size(builder))

@@ -107,7 +107,7 @@ def images_below(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
         UsageError: a folder cannot be read.
     """
     top = folder
-    seen = {_real(top)}
+    seen = {real_path(top)}
 
     def below(folder: epath.Path) -> Iterator[epath.Path]:
         entries = entries_of(folder)
@@ -119,7 +119,7 @@ def images_below(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
                 yield entry
             elif entry.name not in folders:
                 left_out.add(entry.suffix.lower() or "without suffix", entry.name)
-            elif leads_up(entry, top) or (real := _real(entry)) in seen:
+            elif leads_up(entry, top) or (real := real_path(entry)) in seen:
                 left_out.add("linked to what is read already, or lies above", entry.name)
             else:
                 seen.add(real)
@@ -130,10 +130,10 @@ def images_below(folder: epath.Path, left_out: LeftOut) -> list[epath.Path]:
 
 def leads_up(folder: epath.Path, top: epath.Path) -> bool:
     """Whether a folder is a link to `top` or to a folder above it."""
-    return PurePath(_real(top)).is_relative_to(_real(folder))
+    return PurePath(real_path(top)).is_relative_to(real_path(folder))
 
 
-def _real(folder: epath.Path) -> str:
+def real_path(folder: epath.Path) -> str:
     """The path without links; object stores have none."""
     return str(folder) if "://" in str(folder) else os.path.realpath(folder)
 

@@ -22,6 +22,7 @@ from rattn_jax.data.image_files import (
     is_hidden,
     is_image,
     leads_up,
+    real_path,
 )
 from rattn_jax.errors import UsageError
 
@@ -84,6 +85,11 @@ def find_layout(root: epath.Path, left_out: LeftOut) -> Layout:
         raise UsageError(
             f"{root} has a folder {test_root.name} but none called train: add it, or keep class "
             "folders only"
+        )
+    elif real_path(train_root) == real_path(test_root):
+        raise UsageError(
+            f"{test_root} and {train_root} are one folder: test images must not be trained on; "
+            "remove the link"
         )
     if train_root is None:
         train_root, train = root, _by_class(folders)

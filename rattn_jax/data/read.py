@@ -209,17 +209,18 @@ def read_exclude_file(path: epath.PathLike) -> frozenset[str]:
     """Reads the file names of test examples to exclude.
 
     Args:
-        path: a text file with one name a line or, as in ImageNet's development kit, one number n,
-            which stands for ILSVRC2012_val_0000000n.JPEG.
+        path: a text file in UTF-8 with one name a line, without folders, or, as in ImageNet's
+            development kit, one number n, which stands for ILSVRC2012_val_0000000n.JPEG.
 
     Raises:
         UsageError: the file cannot be read.
     """
     try:
-        lines = path_of(path).read_text().split()
+        text = path_of(path).read_text()
     except (OSError, ValueError) as error:
         raise UsageError(
             f"dataset.test_exclude_file={str(path)!r} cannot be read ({error}): must be a text "
             "file with one file name or number a line; correct the path"
         ) from error
-    return frozenset(f"ILSVRC2012_val_{int(w):08d}.JPEG" if w.isdigit() else w for w in lines)
+    lines = filter(None, map(str.strip, text.removeprefix("\ufeff").splitlines()))
+    return frozenset(f"ILSVRC2012_val_{int(x):08d}.JPEG" if x.isdecimal() else x for x in lines)

@@ -197,6 +197,12 @@ def test_links_to_folders_above_are_no_classes(tmp_path):
     )
 
 
+def test_a_link_that_makes_one_folder_both_parts_is_refused(tmp_path):
+    make_folder(tmp_path, ("train",))
+    (tmp_path / "val").symlink_to("train")
+    assert f"{tmp_path}/val and {tmp_path}/train are one folder: test images" in refuse(tmp_path)
+
+
 def test_a_class_that_is_called_train(tmp_path):
     make_folder(tmp_path, ("",), classes=("bus", "car", "train"))
     dataset = open_dataset(f"folder:{tmp_path}")

@@ -122,6 +122,11 @@ def test_blacklist(tmp_path):
         "ILSVRC2012_val_00000050.JPEG",
         "ILSVRC2012_val_00050000.JPEG",
     }
+    (tmp_path / "list.txt").write_bytes("\ufeff36\r\n my cat.jpg \n\n".encode())
+    assert read_exclude_file(tmp_path / "list.txt") == {
+        "ILSVRC2012_val_00000036.JPEG",
+        "my cat.jpg",
+    }
     with pytest.raises(UsageError, match=r"cannot be read .*: must be a text file"):
         read_exclude_file(tmp_path / "nowhere.txt")
 

@@ -55,6 +55,13 @@ def test_newest_version_and_its_validation_split(prepared):
     assert (spec.num_classes, spec.image_size, spec.num_train, spec.num_test) == (3, None, 6, 3)
 
 
+def test_test_images_are_never_those_of_the_training_split(prepared):
+    message = refuse("tiny", prepared, train_split="validation", test_split="validation")
+    assert message.startswith("dataset.test_split='validation' is dataset.train_split as well: ")
+    message = refuse("tiny", prepared, train_split="validation")  # of whose 3 none can be held out
+    assert "has 3 training and 0 test images" in message
+
+
 def test_set_of_squares_without_a_test_split(prepared):
     dataset = open_dataset("squares", str(prepared), test_fraction=0.25)
     assert (dataset.image_size, len(dataset.train), len(dataset.test)) == (8, 15, 5)
