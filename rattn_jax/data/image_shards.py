@@ -103,7 +103,12 @@ def _read_part(files: Sequence[epath.Path], columns: Columns, left_out: LeftOut)
     samples: list[Sample] = []
     shard: list[int] = []
     for number, file in enumerate(files):
-        found, others = _read_index(file, _version(file), columns.label)
+        try:
+            found, others = _read_index(file, _version(file), columns.label)
+        except OSError as error:
+            raise UsageError(
+                f"shard {file} cannot be read ({error.strerror or error}): allow it, or correct it"
+            ) from error
         for reason, name in others:
             left_out.add(reason, name)
         samples += found

@@ -10,7 +10,8 @@ import csv
 import io
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
 from typing import Any, Protocol
@@ -59,12 +60,19 @@ def read_table(file: epath.Path) -> Table:
         UsageError: the file cannot be read, or is damaged.
     """
     suffix = file.suffix.lower()
-    try:
+    with _reading(file):
         if suffix in (".parquet", ".arrow"):
             return ArrowTable(file)
         return _read_json_lines(file) if suffix in (".jsonl", ".ndjson") else _read_csv(file)
+
+
+@contextmanager
+def _reading(file: epath.Path) -> Iterator[None]:
+    """Has what can go wrong with a file end in a UsageError."""
+    try:
+        yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = error.strerror or " ".join(str(error).split())
         raise UsageError(f"{file} cannot be read ({reason}): allow it, or correct it") from error
     except (ValueError, csv.Error, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
@@ -133,7 +141,8 @@ class ArrowTable:
 
     def values(self, column: str) -> Sequence[Any]:
         """See `Table`."""
-        return self._read(column).to_pylist()
+        with _reading(self.file):
+            return self._read(column).to_pylist()
 
     def place(self, row: int) -> str:
         """See `Table`."""
@@ -160,11 +169,12 @@ class ArrowTable:
         """The paths that images had before they came into the file, without reading the images."""
         if not pa.types.is_struct(self._schema.field(column).type):
             return [None] * len(self)
-        if self._parquet is not None:
-            found = self._parquet.read(columns=[f"{column}.path"]).column(column)
-        else:
-            found = self._read(column)
-        return [value for chunk in found.chunks for value in chunk.field("path").to_pylist()]
+        with _reading(self.file):
+            if self._parquet is not None:
+                found = self._parquet.read(columns=[f"{column}.path"]).column(column)
+            else:
+                found = self._read(column)
+            return [value for chunk in found.chunks for value in chunk.field("path").to_pylist()]
 
     def image(self, column: str, row: int) -> tuple[bytes | None, str | None]:
         """The bytes and the path of an image; either may be None."""

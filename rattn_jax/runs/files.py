@@ -33,19 +33,15 @@ def absolute(path: epath.PathLike) -> epath.Path:
     """The absolute path, with `~` expanded; epath's own `absolute` handles only local paths.
 
     Raises:
-        UsageError: a local path that epath takes for one in an object store.
+        UsageError: a URL of no object store, or a local path that epath takes for one in such a
+            store.
     """
     text = os.fspath(path)
-    try:
-        place = epath.Path(text)
-    except KeyError as error:
-        raise UsageError(
-            f"{text!r} begins like a URL, and {error} is no object store: choose a path without ://"
-        ) from error
+    place = path_of(text)
     if "://" in text:
         return place
     if not is_remote(place):
-        place = path_of(text).absolute()
+        place = place.absolute()
     if is_remote(place):
         raise UsageError(
             f"{text!r} is taken for {place}: choose a folder that does not begin like that, such "

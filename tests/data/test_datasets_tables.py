@@ -176,3 +176,20 @@ def test_groups_of_rows_that_are_not_kept_are_read_again(tmp_path, monkeypatch):
     source = open_dataset(f"table:{tmp_path}").train
     for i in (0, 7, 0, 4, 7, 1):
         assert source[i].image == encode(pixels(8, 8, seed=i), "PNG")
+
+
+def test_a_damaged_column_is_one_line(tmp_path):
+    parquet.write_table(
+        pa.table([FILES, ["cat", "dog"] * 3], names=["file_name", "label"]),
+        tmp_path / "a.parquet",
+        use_dictionary=False,
+        compression="gzip",
+    )
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    start = parquet.read_metadata(tmp_path / "a.parquet").row_group(0).column(1).data_page_offset
+    for i in range(start + 20, start + 40):
+        data[i] ^= 255
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(UsageError, match=r"a.parquet (cannot be read|is damaged) \(") as caught:
+        open_dataset(f"table:{tmp_path}/a.parquet")
+    assert "\n" not in str(caught.value)

@@ -101,6 +101,15 @@ def test_bad_matrix(tmp_path, text, message):
     assert "correct the file that dataset.label_noise.matrix names" in str(caught.value)
 
 
+def test_an_npy_file_that_is_none(tmp_path):
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "several.npz", MATRIX)
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    for name in ("empty", "several"):
+        with pytest.raises(UsageError, match=rf"{name}.npy is not a matrix of numbers"):
+            read_matrix(tmp_path / f"{name}.npy", 3)
+
+
 def test_matrix_file_that_is_not_there_or_would_run_code(tmp_path):
     with pytest.raises(UsageError, match="is not a matrix of numbers"):
         read_matrix(tmp_path / "m.txt", 3)

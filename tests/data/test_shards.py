@@ -143,6 +143,14 @@ def test_samples_that_are_wrong(tmp_path, changes, message):
         open_dataset(f"shards:{tmp_path}/a.tar")
 
 
+def test_a_shard_that_cannot_be_read(tmp_path):
+    put_shards(tmp_path)
+    (tmp_path / "train-001.tar").unlink()
+    (tmp_path / "train-001.tar").mkdir()
+    message = refuse(f"{tmp_path}/train-{{000..002}}.tar")
+    assert f"shard {tmp_path}/train-001.tar cannot be read (Is a directory): allow it" in message
+
+
 def test_shards_that_are_damaged(tmp_path):
     file = write_tar(tmp_path / "a.tar", samples(range(6)))
     whole = file.read_bytes()
