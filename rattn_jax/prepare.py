@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from rattn_jax.cli import Parser, errors_on_one_line, positive, working
-from rattn_jax.data import open_dataset
+from rattn_jax.data import KNOWN, open_dataset
 from rattn_jax.data.contents import digest, read_contents
 from rattn_jax.data.imagenet_archives import check_md5, read_archives
 from rattn_jax.data.places import name_of
@@ -81,6 +81,11 @@ def _imagenet(options: argparse.Namespace, console: Console) -> Content:
 
 
 def _images(options: argparse.Namespace, console: Console) -> Content:
+    if options.name in KNOWN:
+        raise UsageError(
+            f"--name={options.name} is the name of a dataset that rattn_jax knows, and "
+            "dataset.name would mean that one: choose another name"
+        )
     dataset = open_dataset(name_of(options.data))
     console.say(dataset.summary())
     if dataset.label_sets is not None:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from rattn_jax.config.paths import path_of
 from rattn_jax.data.contents import digest
 from rattn_jax.data.dataset import Example
 from rattn_jax.data.prepare import Content
@@ -173,10 +174,13 @@ def check_md5(path: epath.PathLike, split: str) -> None:
     """Reads the whole file, and compares it with the published one.
 
     Raises:
-        UsageError: it differs.
+        UsageError: it differs, or cannot be read.
     """
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "md5").hexdigest()
+    try:
+        with path_of(path).open("rb") as file:
+            digest = hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): correct --{split}") from error
     if digest != MD5[split]:
         raise UsageError(
             f"{path} has the MD5 {digest}, and the published file {MD5[split]}: download it again"

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from tensorflow_datasets.core import example_serializer, file_adapters
 
 from rattn_jax.config.paths import path_of
 from rattn_jax.data.dataset import Example, Source
-from rattn_jax.data.decoding import BadImageError, decode_image, decode_upright, read_header
+from rattn_jax.data.decoding import decode_image, decode_upright, read_header
 from rattn_jax.data.tfds import FILE_FORMAT, one_line
 from rattn_jax.errors import UsageError
 
@@ -99,6 +100,12 @@ def prepare(
             f"--name={content.name}: must be lower-case letters, digits and underscores, and begin "
             "with a letter"
         )
+    for name in content.class_names:
+        if not _is_utf_8(name):
+            raise UsageError(
+                f"the class {os.fsencode(name)!r} has a name that is not UTF-8, as TFDS's must be: "
+                "rename its folder"
+            )
     root = path_of(root)
     folder = root / content.name / content.version
     if folder.exists():
@@ -121,6 +128,14 @@ def prepare(
     return folder
 
 
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # as Python reads other bytes in the name of a file
+        return False
+    return True
+
+
 def _files(content: Content, folder: epath.Path) -> Iterator[_File]:
     """The files of all splits, with equal numbers of examples in an order drawn with seed 0."""
     for split, source in content.splits.items():
@@ -138,7 +153,8 @@ def _begin(content: Content, folder: epath.Path, files: Sequence[_File]) -> None
         digest.update(f"{split} {len(source)}\n".encode())
         digest.update(np.ascontiguousarray(source.labels()).tobytes())
         for position in range(len(source)):
-            digest.update(f"{source.name(position).rpartition('/')[2]}\n".encode())
+            file_name = source.name(position).rpartition("/")[2]
+            digest.update(f"{file_name}\n".encode(errors="surrogateescape"))
     plan = {
         "images": digest.hexdigest(),
         "class_names": list(content.class_names),
@@ -149,7 +165,9 @@ def _begin(content: Content, folder: epath.Path, files: Sequence[_File]) -> None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _PLAN
     if not path.exists():
-        path.write_text(json.dumps(plan))
+        begun = folder / f"writing-{_PLAN}"
+        begun.write_text(json.dumps(plan))
+        begun.rename(path)
         return
     before = json.loads(path.read_text())
     if plan | before != plan:  # one of before has no "contents"
@@ -209,12 +227,13 @@ def _write(
             try:
                 example = source[int(position)]
                 image = stored_image(example, content.shorter_side, only_jpeg=content.only_jpeg)
-            except (BadImageError, OSError) as error:
-                say(f"left out: {source.name(int(position))} ({error})")
+            except Exception as error:  # of many kinds: whatever is found in a file
+                say(f"left out: {source.name(int(position))} ({one_line(error)})")
                 continue
             finally:
                 count()
-            values = {"image": image, "label": example.label, "file_name": example.file_name}
+            file_name = example.file_name.encode(errors="backslashreplace")
+            values = {"image": image, "label": example.label, "file_name": file_name}
             record = serializer.serialize_example(features.encode_example(values))
             digests.append(hashlib.sha256(record).digest())
             yield int(position), record

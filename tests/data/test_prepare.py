@@ -1,11 +1,13 @@
 """Datasets written in TFDS's format, from folders and from ImageNet's archives."""
 
+import dataclasses
 import io
 import json
 import os
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from rattn_jax import prepare as command
@@ -100,6 +102,8 @@ def test_a_download_that_was_cut_off_is_refused(tmp_path, archives, capsys):
 def test_the_checksum_of_the_published_file(archives):
     with pytest.raises(prepare.UsageError, match=r"has the MD5 .* download it again"):
         imagenet_archives.check_md5(archives["train"], "train")
+    with pytest.raises(prepare.UsageError, match=r"none cannot be read \(No such file"):
+        imagenet_archives.check_md5("none", "train")
 
 
 def contents(images=3, split="train", **changes):
@@ -158,6 +162,52 @@ def test_a_file_that_reads_back_otherwise_is_not_taken(tmp_path, monkeypatch):
 def test_names_that_tfds_cannot_take(tmp_path):
     with pytest.raises(prepare.UsageError, match="--name=My photos: must be lower-case letters"):
         write(contents(name="My photos"), tmp_path)
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    with pytest.raises(prepare.UsageError, match=r"the class b'caf\\xe9' has a name that is not"):
+        write(contents(class_names=("ant", name)), tmp_path)
+
+    class Named(ArraySource):
+        def name(self, position):
+            return f"{name}-{position}"
+
+        def __getitem__(self, position):
+            example = super().__getitem__(position)
+            return dataclasses.replace(example, file_name=f"{name}-{position}")
+
+    stack, labels = np.zeros((2, 8, 8, 3), np.uint8), np.arange(2, dtype=np.int32)
+    write(contents(splits=dict.fromkeys(("train", "test"), Named("x", stack, labels))), tmp_path)
+    found = open_dataset("tiny", str(tmp_path))
+    assert found.train[0].file_name.startswith("caf\\udce9-")
+
+
+def test_a_full_disk_at_the_beginning_leaves_nothing_in_the_way(tmp_path, monkeypatch):
+    def fill(path, text):
+        path.write_bytes(b"{")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(type(epath.Path("x")), "write_text", fill)
+        with pytest.raises(prepare.UsageError, match="No space left on device"):
+            write(contents(), tmp_path)
+    assert write(contents(), tmp_path) == tmp_path / "tiny/1.0.0"
+
+
+def test_what_is_no_example_is_left_out(tmp_path, capsys):
+    class Odd(ArraySource):
+        def __getitem__(self, position):
+            return super().__getitem__(position) if position else {}["example"]
+
+    stack, labels = np.zeros((3, 8, 8, 3), np.uint8), np.array([0, 0, 1], np.int32)
+    write(contents(splits={"train": Odd("x", stack, labels)}), tmp_path)
+    assert "left out: x[0] (KeyError: 'example')" in capsys.readouterr().out
+
+
+def test_a_name_that_means_another_dataset_is_refused(tmp_path, capsys):
+    assert run("images", tmp_path, data=tmp_path, name="digits") == 2
+    assert "--name=digits is the name of a dataset that rattn_jax knows" in capsys.readouterr().err
 
 
 def test_a_folder(tmp_path, capsys):
