@@ -31,8 +31,10 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 2  # number of latest checkpoints to keep
     # The checkpoint of the best evaluation is kept in addition, for --step=best.
     config.keep_best = ConfigDict()
-    config.keep_best.metric = config_dict.placeholder(str)  # "error_top1", "error_top5" or "loss"
-    config.keep_best.mode = "min"  # the lowest value is the best; or "max"
+    # "error_top1", "error_top5" or "loss"; with loss="sigmoid" also "mean_average_precision",
+    # "f1_macro" and "f1_micro".
+    config.keep_best.metric = config_dict.placeholder(str)
+    config.keep_best.mode = "min"  # the lowest value is the best; "max" for those of "sigmoid"
     # Split that chooses; None: "validation", see validation_examples. "test" must be asked for:
     # the test error of a checkpoint that was chosen by it is too low.
     config.keep_best.split = config_dict.placeholder(str)

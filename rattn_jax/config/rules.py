@@ -5,7 +5,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from rattn_jax.config.schema import BALANCED, OF_SIGMOID, SIGMOID, SOFTMAX, RunConfig
+from rattn_jax.config.schema import (
+    BALANCED,
+    OF_SIGMOID,
+    SIGMOID,
+    SOFTMAX,
+    KeepBestConfig,
+    RunConfig,
+)
 from rattn_jax.errors import UsageError
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -172,6 +179,7 @@ def check_config(config: RunConfig) -> None:
             raise UsageError(f"config.{key}={value!r} is out of range: it must be {text}")
     _check_keep_best(config)
     _check_sigmoid(config)
+    _check_direction(config.keep_best)
 
 
 def _check_keep_best(config: RunConfig) -> None:
@@ -198,6 +206,20 @@ def _check_keep_best(config: RunConfig) -> None:
             f"config.keep_best.metric={keep_best.metric!r} needs examples to choose by: hold some "
             "out with config.validation_examples, or let the test split choose, whose error is "
             "too low then, with config.keep_best.split=test"
+        )
+
+
+def _check_direction(keep_best: KeepBestConfig) -> None:
+    """Refuses to keep the worst.
+
+    Raises:
+        UsageError: the direction is the wrong one.
+    """
+    right = "max" if keep_best.metric in OF_SIGMOID else "min"
+    if keep_best.metric and keep_best.mode != right:
+        raise UsageError(
+            f"config.keep_best.mode={keep_best.mode!r} would keep the worst "
+            f"{keep_best.metric}: set config.keep_best.mode={right}"
         )
 
 

@@ -108,6 +108,7 @@ def test_an_early_end_is_one_by_patience_before_the_last_update():
         ({"metric": "accuracy"}, 100, r"config\.keep_best\.metric='accuracy' is out of range"),
         ({"metric": "loss", "mode": "least"}, 100, "mode='least' .* must be 'min' or 'max'"),
         ({"metric": "loss", "patience": -1}, 100, r"keep_best\.patience=-1 is out of range"),
+        ({"metric": "loss", "mode": "max"}, 100, r"keep the worst loss: set .*keep_best\.mode=min"),
         ({"patience": 2}, 100, r"waits for a better value of nothing: set config\.keep_best\.m"),
     ],
 )

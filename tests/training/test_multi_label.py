@@ -63,6 +63,10 @@ def test_label_sets_and_the_loss_must_agree():
             "'sigmoid' with class_weights, which su",
         ),
         ({"keep_best": {"metric": "f1_macro", "split": "test"}}, "measured with config.loss='sigm"),
+        (
+            {"keep_best": {"metric": "f1_macro", "split": "test"}, "loss": "sigmoid"},
+            r"would keep the worst f1_macro: set config.keep_best.mode=max",
+        ),
     ],
 )
 def test_configs_that_do_not_fit(changes, message):
@@ -81,12 +85,14 @@ def test_measures_are_of_the_classes_that_occur():
     expected = {
         "mean_average_precision": np.mean(precisions),
         "f1_macro": np.mean(f1),
-        "f1_micro": 6 / 9,
+        "f1_micro": 6 / 10,  # 3 right, 3 wrong, of which one is of the third class, 1 missed
     }
     assert found == pytest.approx(expected)
     bad = measure([Scores(np.full((4, 3), np.nan), targets)])
     assert all(math.isnan(value) for value in bad.values())
     assert measure([]) == {}
+    one = measure([Scores(scores[:, 1:2], targets[:, 1:2])])  # 2 right, 1 wrong, as above
+    assert one["f1_macro"] == one["f1_micro"] == pytest.approx(4 / 5)
 
 
 CLASSES = ("ant", "bee", "cat")
