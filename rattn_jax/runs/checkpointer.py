@@ -82,6 +82,7 @@ class Checkpointer:
         self.directory = absolute(directory)
         self._keep, self._record, self._compare, self._say = keep, record, compare, say
         self.best: int | None = None
+        self._best_saved: list[int] = []
         self.restored: Any = None
         self._stop_on_error = stop_on_error
         self._error: SaveError | None = None  # of the last save
@@ -90,7 +91,10 @@ class Checkpointer:
         self._is_trusted = False  # whether what this process saves there can be read
         if is_main_process():
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._remove_leftovers()
+            try:
+                self._remove_leftovers()
+            except OSError as error:  # the next start tries again
+                self._say(f"leftovers in {self.directory} cannot be removed ({error})")
         self._is_written = threading.Event()  # the save under way
         self._checkpointer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(),
@@ -147,10 +151,13 @@ class Checkpointer:
         self._newest, self._saving, self._error = self._saving, None, None
         if is_main_process():
             for step in self._superfluous():
-                # Renamed first, so that a killed process leaves no checkpoint that looks valid.
-                aside = self.directory / f"{_REMOVING}{step}"
-                (self.directory / str(step)).rename(aside)
-                aside.rmtree()
+                try:
+                    # Renamed first: a killed process leaves no checkpoint that looks valid.
+                    aside = self.directory / f"{_REMOVING}{step}"
+                    (self.directory / str(step)).rename(aside)
+                    aside.rmtree()
+                except OSError as error:  # the next start tries again
+                    self._say(f"checkpoint {step} cannot be removed ({error}): remove {aside}")
 
     def _reads_back(self, step: int) -> bool:
         """Whether the checkpoint can be read as resuming does; if not, it is put aside."""
@@ -168,11 +175,14 @@ class Checkpointer:
         return self._is_trusted
 
     def _superfluous(self) -> list[int]:
-        """Steps of the checkpoints that are neither among the newest nor the best."""
+        """Steps of the checkpoints that are neither among the newest nor the best.
+
+        Until the best is saved, the best of before is kept.
+        """
         steps = all_steps(self.directory)
-        policy = AnyPreservationPolicy(
-            [LatestN(self._keep), CustomSteps([] if self.best is None else [self.best])]
-        )
+        if self.best in steps:
+            self._best_saved = [self.best]
+        policy = AnyPreservationPolicy([LatestN(self._keep), CustomSteps(self._best_saved)])
         now = datetime.datetime.now(datetime.UTC)  # of no account to these policies
         infos = [CheckpointInfo(step=step, time=now, metrics=None) for step in steps]
         kept = policy.should_preserve(infos, context=PreservationContext())

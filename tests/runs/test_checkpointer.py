@@ -192,6 +192,38 @@ def test_a_save_that_cannot_begin_is_reported(state, tmp_path, monkeypatch):
     assert all_saved(tmp_path) == []
 
 
+def test_the_best_is_kept_until_a_better_one_is_saved(state, tmp_path):
+    with Checkpointer(tmp_path, keep=1) as checkpoints:
+        checkpoints.best = 4
+        for step in (4, 6):
+            checkpoints.save(at_step(state, step))
+        checkpoints.wait()
+        checkpoints.save(at_step(state, 7))
+        checkpoints.best = 8  # about to be saved
+        checkpoints.wait()
+        assert all_saved(tmp_path) == ["4", "7"]
+        checkpoints.save(at_step(state, 8))
+    assert all_saved(tmp_path) == ["8"]
+
+
+def test_what_cannot_be_removed_ends_no_run(state, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(39, "Directory not empty")
+
+    said = []
+    with monkeypatch.context() as patches:
+        patches.setattr(LocalPath, "rmtree", refuse)
+        with Checkpointer(tmp_path, keep=1, say=said.append) as checkpoints:
+            for step in (4, 6):
+                checkpoints.save(at_step(state, step))
+        (line,) = said
+        assert line.startswith("checkpoint 4 cannot be removed ([Errno 39] Directory not empty): ")
+        Checkpointer(tmp_path, keep=1, say=said.append)
+        assert said[1].startswith(f"leftovers in {tmp_path} cannot be removed (")
+    Checkpointer(tmp_path, keep=1)
+    assert all_saved(tmp_path) == ["6"]
+
+
 def test_what_is_damaged_again_takes_the_place_of_before(state, tmp_path):
     for _ in range(2):
         with Checkpointer(tmp_path, keep=2) as checkpoints:
