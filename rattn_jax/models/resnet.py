@@ -6,8 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from rattn_jax.errors import UsageError
 from rattn_jax.models.layers import BatchNorm, Conv
-from rattn_jax.models.stem_and_head import check_dtype, classify, stem, to_dtype
+from rattn_jax.models.stem_and_head import STEMS, check_dtype, classify, stem, to_dtype
 from rattn_jax.models.units import PreactivationUnit, ResNetUnit, ResNeXtUnit, WideUnit
 
 Array = jax.Array
@@ -49,6 +50,20 @@ class ResNet(nn.Module):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_dtype(self.dtype)
+        for key, value, known in (("unit", self.unit, _UNITS), ("stem", self.stem, STEMS)):
+            if value not in known:
+                raise UsageError(f"{key}={value!r} is unknown: choose one of {', '.join(known)}")
+        if not self.widths or len(self.widths) != len(self.units_per_stage):
+            raise UsageError(
+                f"widths={self.widths} and units_per_stage={self.units_per_stage} must have one "
+                "number for each stage"
+            )
+        multiple = _UNITS[self.unit].features_multiple
+        if any(width < multiple or width % multiple for width in self.widths):
+            raise UsageError(
+                f"widths={self.widths} must be multiples of {multiple}, because of "
+                f"unit={self.unit!r}"
+            )
 
     @property
     def depth(self) -> int:

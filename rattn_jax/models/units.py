@@ -85,6 +85,7 @@ class WideUnit(nn.Module):
     stride: int = 1
 
     preactivated: ClassVar[bool] = True
+    features_multiple: ClassVar[int] = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -120,6 +121,7 @@ class ResNetUnit(nn.Module):
     width: int | None = None
 
     preactivated: ClassVar[bool] = False
+    features_multiple: ClassVar[int] = 4
 
     def inner(self) -> tuple[int, int]:
         """Channels and groups of the 3x3 convolution."""

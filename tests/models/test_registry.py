@@ -141,6 +141,25 @@ def test_keywords_that_a_baseline_cannot_have(name):
         rattn_jax.create_model(name, 10, dtype="float17")
 
 
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        (
+            "resnet164_cifar",
+            {"unit": "inception"},
+            "unit='inception' is unknown: choose one of",
+        ),
+        ("resnet164_cifar", {"stem": "none"}, "stem='none' is unknown: choose one of cifar, "),
+        ("resnet164_cifar", {"widths": (64, 128)}, r"widths=\(64, 128\) .* one number for each"),
+        ("resnext101", {"widths": (32, 64, 128, 256)}, "must be multiples of 64, because of unit="),
+        ("wrn16_8_cifar", {"widths": (128, 0, 512)}, "must be multiples of 1, because"),
+    ],
+)
+def test_keywords_that_no_baseline_can_have(name, keywords, message):
+    with pytest.raises(UsageError, match=message):
+        rattn_jax.create_model(name, 10, **keywords)
+
+
 def test_too_small_images_for_inception_resnet():
     with pytest.raises(UsageError, match="must be at least 75"):
         abstract_variables(rattn_jax.create_model("inception_resnet_v1", 10), (74, 80, 3))
