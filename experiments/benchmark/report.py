@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import platform
+import sys
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def figures(task: Task, turns: dict[Key, Turns], calls_per_round: int) -> dict[s
         "platform": product.ready.platform,
         "device": product.ready.device,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "matmul_gflops_per_second": float(np.median(product_rates)) / 1e9,
         "results": results,
     }

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import multiprocessing
 import os
-import resource
 import time
 from multiprocessing.connection import Connection
 
@@ -23,6 +22,7 @@ from experiments.benchmark.task import (
     Run,
     Task,
 )
+from rattn_jax.runs.peak_memory import peak_bytes_of_process
 
 # Networks of `torch_twin.NETWORKS` that `flax_twin` can build as well.
 _FLAX_NETWORKS = [f"attention{depth}_cifar" for depth in (56, 92, 128, 164, 236)]
@@ -117,7 +117,7 @@ def _work(connection: Connection, name: str, task: Task) -> None:
         start = time.perf_counter()
         run(count)
         connection.send((time.perf_counter() - start) / count)
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    connection.send(peak_bytes_of_process())
 
 
 def _prepare(name: str, task: Task) -> tuple[Run, Ready]:

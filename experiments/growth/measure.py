@@ -5,7 +5,6 @@ measure("batch", 64, scratch)      # {"work": ..., "compilation": ..., "ms": ...
 
 import multiprocessing
 import os
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.parallel.mesh import make_mesh
+from rattn_jax.runs.peak_memory import peak_bytes_of_process
 from rattn_jax.training.compilation import compile_for
 
 Costs = dict[str, float]
@@ -48,8 +48,7 @@ def measure(axis: str, size: int, scratch: Path) -> Costs:
 
 def _in_process(axis: str, size: int, scratch: Path) -> Costs:
     costs = AXES[axis](size, scratch)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return costs | {"peak_mb": peak / 1e6}
+    return costs | {"peak_mb": peak_bytes_of_process() / 1e6}
 
 
 def _batch(size: int, scratch: Path) -> Costs:

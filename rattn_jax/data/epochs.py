@@ -21,14 +21,14 @@ def in_steps(config: RunConfig, opened: Dataset | None = None) -> RunConfig:
 
     Args:
         config: the run's config.
-        opened: its dataset, if it is open already.
+        opened: its dataset, if it is open already; a known one is taken to be as published if not.
 
     Raises:
         UsageError: the dataset cannot be opened, or these are too many updates.
     """
-    optimizer = config.optimizer
-    if (config.num_epochs, optimizer.warmup_epochs, config.eval_every_epochs) == (None,) * 3:
+    if not counts_epochs(config):
         return config
+    optimizer = config.optimizer
     opened = opened or open_early(config)
     num_train = len(opened.train) if opened else KNOWN[config.dataset.name].num_train
     an_epoch = max((num_train - config.validation_examples) // config.batch_size, 1)
@@ -51,6 +51,12 @@ def in_steps(config: RunConfig, opened: Dataset | None = None) -> RunConfig:
     with named_as_given(config, resolved):
         check_config(resolved)
     return resolved
+
+
+def counts_epochs(config: RunConfig) -> bool:
+    """Whether the config gives a number in epochs."""
+    given = (config.num_epochs, config.optimizer.warmup_epochs, config.eval_every_epochs)
+    return given != (None,) * 3
 
 
 @contextmanager

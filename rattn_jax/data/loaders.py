@@ -269,7 +269,8 @@ class StreamedLoader:
 
     def num_examples(self, split: str) -> int:
         """See `Loader`."""
-        return self._num_examples[split]
+        # Before its first evaluation, with those that are excluded.
+        return self._num_examples.get(split, len(self._evaluated[split]))
 
     def host_batch(self, step: int) -> Batch:
         """See `Loader`."""

@@ -91,6 +91,9 @@ class _SplitBatches:
     def compile(self) -> Any:
         return _SplitBatches(self._function.compile(), self._split)
 
+    def memory_analysis(self) -> Any:
+        return self._function.memory_analysis()
+
 
 def _splitter(mesh: Mesh) -> Callable[[Any], Any]:
     """Function of a tree of batches [steps, B, ...] that gives [steps, replicas, B, ...]."""

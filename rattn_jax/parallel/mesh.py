@@ -104,7 +104,7 @@ def sum_over_processes(count: int) -> int:
     return int(np.sum(multihost_utils.process_allgather(np.array(count))))
 
 
-def broadcast_from_main(values: Sequence[bool]) -> list[bool]:
+def broadcast_from_main(values: Sequence[int]) -> list[int]:
     """Returns the values of the main process in all processes."""
     if jax.process_count() == 1:
         return list(values)

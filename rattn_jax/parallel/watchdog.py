@@ -25,8 +25,9 @@ _KEYS = "rattn_jax/progress"
 class Watchdog:
     """Ends the process if a phase of the work takes far too long.
 
-    The limit is `seconds` plus three times the longest duration of that phase so far. The first
-    time, when functions may be compiled, it is 60 times `seconds`. With one process there is none.
+    The limit is `seconds` plus three times the longest duration of that phase so far: phases of
+    one name must be about equally long. The first time, when functions may be compiled, it is 60
+    times `seconds`. With one process there is none.
 
     Args:
         seconds: see above.
@@ -50,11 +51,12 @@ class Watchdog:
         """Starts a phase of the work, and ends the previous one.
 
         Args:
-            part: its name; None for a phase that always gets the limit of a first time.
+            part: its name; None for a phase that always gets the limit of a first time, and
+                interrupts the previous one, which says nothing about how long that takes.
             step: number of updates done.
         """
         now = time.monotonic()
-        if self._part is not None:
+        if self._part is not None and part is not None:
             took = now - self._since
             self._longest[self._part] = max(took, self._longest.get(self._part, 0.0))
         self._part = None  # the thread may look in between

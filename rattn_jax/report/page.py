@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rattn_jax.config.load import flatten, read_config
-from rattn_jax.config.schema import FOLDER, KeepBestConfig, RunConfig
+from rattn_jax.config.schema import FOLDER, SIGMOID, KeepBestConfig, RunConfig
 from rattn_jax.data.class_names import readable_names
 from rattn_jax.report.calibration import calibration_section
 from rattn_jax.report.charts import Axis, Series, chart, charts, number, percent
@@ -90,7 +90,7 @@ def run_page(
     epoch = (record["dataset"]["num_train"] - typed.validation_examples) / typed.batch_size
     last = _newest(rows)[split]
     warning = masks and alarm(masks.history[-1], config["model"]["attention_residual"] is not False)
-    early = explain_loss(rows, split, len(names))
+    early = explain_loss(rows, split, 2 if typed.loss == SIGMOID else len(names))
     place = typed.dataset.name.removeprefix(FOLDER)
     num_errors = round(last["error_top1"] * counts[split])
     sections = [

@@ -21,7 +21,7 @@ def explain_loss(rows: Sequence[Mapping[str, Any]], split: str, num_classes: int
     Args:
         rows: lines of metrics.jsonl, with one of the split.
         split: name of the split.
-        num_classes: number of classes.
+        num_classes: number of classes; 2 with the sigmoid loss, which asks of each: yes or no?
     """
     newest = {row["split"]: row for row in rows}
     step, loss = newest[split]["step"], newest[split]["loss"]

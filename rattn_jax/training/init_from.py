@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from rattn_jax.config.schema import RunConfig
+from rattn_jax.data.catalog import KNOWN
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.runs.checkpoint_files import all_steps, checksums
 from rattn_jax.runs.files import absolute
@@ -43,7 +44,9 @@ def like_source(config: RunConfig, workdir: epath.PathLike | None = None) -> Run
     folder = absolute(workdir) if workdir and _goes_on(workdir) else find_folder(config.init_from)
     other, _ = read_run(folder)
     keys = {key: value for key, value in vars(config.model).items() if value not in (None, "")}
-    size = config.dataset.image_size or other.dataset.image_size or read_inputs(folder)[1]
+    known = KNOWN.get(other.dataset.name)  # its images may be larger in evaluation
+    size = config.dataset.image_size or other.dataset.image_size or (known and known.image_size)
+    size = size or read_inputs(folder)[1]
     return dataclasses.replace(
         config,
         model=dataclasses.replace(other.model, **keys),

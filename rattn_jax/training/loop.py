@@ -6,8 +6,6 @@ The loop calls its collaborators (loader, steps, checkpointer, ...); none of the
 """
 
 import dataclasses
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -27,6 +25,7 @@ from rattn_jax.runs.best import best_row, early_end, is_enough
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import MetricWriter
+from rattn_jax.runs.peak_memory import peak_bytes_of_process
 from rattn_jax.training import metrics
 from rattn_jax.training.evaluation import EvalResult, evaluate
 from rattn_jax.training.page_data import PageProbe
@@ -69,7 +68,7 @@ def train(job: Job, state: TrainState) -> TrainState:
         NonfiniteError: an update gave NaN or infinity; the state has not been saved.
         SaveError: a checkpoint or metrics could not be written.
     """
-    step, num_nonfinite = int(state.step), int(state.num_nonfinite)
+    step, num_nonfinite = int(state.step), num_reported(job)
     done = already_done(job, step)
     try:
         while True:
@@ -97,7 +96,8 @@ def train(job: Job, state: TrainState) -> TrainState:
                 continue
             if due:  # after an evaluation others wait until the main process has drawn the report
                 after = " after an evaluation" if results else ""
-                job.watchdog.enter(f"training{after}", step)
+                count = job.schedule.next_due(step) - step
+                job.watchdog.enter(f"training of {count} updates{after}", step)
             done = frozenset()
             job.preemption.check()
             job.checkpointer.check()
@@ -114,13 +114,19 @@ def train(job: Job, state: TrainState) -> TrainState:
         ) from None
 
 
+def num_reported(job: Job) -> int:
+    """The number of skipped updates that train lines have told of."""
+    rows = job.writer.history
+    return broadcast_from_main([sum(row.get("skipped_updates") or 0 for row in rows)])[0]
+
+
 def evaluate_splits(
     job: Job, state: TrainState, splits: Sequence[str], step: int
 ) -> dict[str, EvalResult]:
     """Evaluates the splits, and draws the report if there are any."""
     results = {}
     for split in splits:
-        job.watchdog.enter("evaluation", step)
+        job.watchdog.enter(f"evaluation of {split}", step)
         job.console.enter(f"evaluating {split}")
         results[split] = evaluate_split(job, state, split)
     if results:
@@ -141,7 +147,7 @@ def choose(job: Job, step: int) -> tuple[bool, bool]:
     )
     if best is not None:  # in the process that writes the lines, and removes checkpoints
         job.checkpointer.best = best["step"]
-    return is_best, enough
+    return bool(is_best), bool(enough)
 
 
 def say_early_end(job: Job, step: int) -> None:
@@ -157,14 +163,14 @@ def say_early_end(job: Job, step: int) -> None:
 def already_done(job: Job, step: int) -> frozenset[str]:
     """What an earlier process has already done at `step`, for `Schedule.due`."""
     splits, is_over = job.schedule.splits(step), job.schedule.is_over(step)
-    has = [job.writer.has(split, step) for split in splits]
-    *has, undrawn = broadcast_from_main([*has, job.report.is_missing(step)])
+    written = [job.writer.has(split, step) for split in splits]
+    *has, undrawn = broadcast_from_main([*written, job.report.is_missing(step)])
     if is_over and all(has):
         job.console.say(f"nothing is left to do: {step} steps are done and evaluated")
     if is_over and undrawn:  # killed before the page was drawn: evaluates again, only for the page
         return frozenset({TRAIN, CHECKPOINT})
-    written = (split for split, is_written in zip(splits, has, strict=True) if is_written)
-    return frozenset({TRAIN, CHECKPOINT, *written})
+    evaluated = (split for split, is_written in zip(splits, has, strict=True) if is_written)
+    return frozenset({TRAIN, CHECKPOINT, *evaluated})
 
 
 def train_to(job: Job, state: TrainState, step: int, end: int) -> TrainState:
@@ -198,7 +204,7 @@ def log_training(job: Job, state: TrainState, num_skipped: int) -> TrainState:
         step,
         "train",
         metrics.compute(state.metrics),
-        learning_rate=job.steps.learning_rate(step),
+        learning_rate=job.steps.learning_rate(state),
         images_per_second=speed.images_per_second if speed else None,
         steps_per_sec=speed.steps_per_sec if speed else None,
         input_wait_share=speed.input_wait_share if speed else None,
@@ -222,10 +228,11 @@ def evaluate_split(job: Job, state: TrainState, split: str) -> EvalResult:
             step,
             split,
             result.numbers(),
-            learning_rate=job.steps.learning_rate(step),
+            learning_rate=job.steps.learning_rate(state),
             images_per_second=result.num_examples / result.seconds,
         )
-        num_classes = job.steps.rule.preprocessing.num_classes
+        options = job.steps.rule.preprocessing
+        num_classes = options.num_classes if options.label_sets is None else 2
         if job.writer.history and (text := explain_loss(job.writer.history, split, num_classes)):
             job.console.say(text)
     return result
@@ -278,5 +285,4 @@ def _peak_memory_bytes(devices: Sequence[jax.Device]) -> int:
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in devices]
     if any(peaks):
         return max(peaks)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_bytes_of_process()

@@ -1,5 +1,6 @@
 """Runs a config: opens, checks and restores everything, then starts the loop."""
 
+import dataclasses
 import shlex
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -16,7 +17,7 @@ from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec, open_early
 from rattn_jax.data.contents import Contents, describe_data, read_contents
 from rattn_jax.data.dataset import Dataset
-from rattn_jax.data.epochs import in_steps, named_as_given
+from rattn_jax.data.epochs import counts_epochs, in_steps, named_as_given
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import (
@@ -33,7 +34,7 @@ from rattn_jax.runs.best import best_row, is_enough
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
-from rattn_jax.runs.files import replace_text
+from rattn_jax.runs.files import absolute, replace_text
 from rattn_jax.runs.identity import check_same_run, describe_run
 from rattn_jax.runs.lock import lock_run_folder
 from rattn_jax.runs.loggers import build_loggers, check_loggers
@@ -43,7 +44,9 @@ from rattn_jax.runs.workdir import (
     check_run,
     claim_run_folder,
     config_of_run,
+    holds_run,
     open_run_folder,
+    read_run,
 )
 from rattn_jax.training.compilation import use_cache
 from rattn_jax.training.init_from import describe_source, like_source, open_source, start_from
@@ -99,7 +102,8 @@ def resolve(
     """
     given = config_of_run(workdir, given, console.say)
     console.enter(f"opening {given.dataset.name}")
-    opened = open_early(given)
+    # A set that is prepared may be a part of the published one, and epochs are those of the data.
+    opened = open_early(given) or (build_dataset(given) if counts_epochs(given) else None)
     resolved = in_steps(given, opened)
     with named_as_given(given, resolved):
         yield resolved, opened
@@ -114,7 +118,8 @@ def _run(
 ) -> TrainState:
     """Opens everything else, the most likely failures first, and trains."""
     mesh, spec = make_mesh(devices), build_spec(config, opened)
-    sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
+    sizes = image_sizes(config.dataset, spec)
+    steps = build_steps(_with_length(config, workdir), spec, mesh)
     folder = open_run_folder(workdir, config.to_dict())
     with ExitStack() as stack:
         guard = PreemptionGuard(config.preemption_grace_seconds, console.say)
@@ -164,6 +169,14 @@ def _run(
         state = train(job, steps.to_device(state))
         _say_result(writer, config.keep_best, console, folder)
     return state
+
+
+def _with_length(config: RunConfig, workdir: epath.PathLike) -> RunConfig:
+    """The config, with the length of the run if it only evaluates: what the schedule goes by."""
+    folder = absolute(workdir)
+    if config.num_train_steps or not holds_run(folder):
+        return config
+    return dataclasses.replace(config, num_train_steps=read_run(folder)[0].num_train_steps)
 
 
 def _open_dataset(

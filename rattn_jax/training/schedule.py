@@ -93,12 +93,15 @@ class Schedule:
             save=is_due(self.checkpoint_every_steps) and CHECKPOINT not in done,
         )
 
+    def next_due(self, step: int) -> int:
+        """The first step after `step` at which something is due."""
+        periods = (self.log_every_steps, self.eval_every_steps, self.checkpoint_every_steps)
+        return min(self.num_train_steps, *(period * (step // period + 1) for period in periods))
+
     def next_stop(self, step: int) -> int:
         """Step at which the next call of the train step ends: nothing is due before it."""
-        periods = (self.log_every_steps, self.eval_every_steps, self.checkpoint_every_steps)
-        stops = [period * (step // period + 1) for period in periods]
-        stops += [at for at in self.profile_steps or () if at > step]
-        return min(step + self.steps_per_call, self.num_train_steps, *stops)
+        stops = [at for at in self.profile_steps or () if at > step]
+        return min(step + self.steps_per_call, self.next_due(step), *stops)
 
 
 def build_schedule(config: RunConfig, *, resident: bool, on_cpu: bool) -> Schedule:

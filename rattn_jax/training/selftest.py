@@ -104,6 +104,7 @@ def _selftest(
 ) -> None:
     mesh, spec = make_mesh(devices), build_spec(config, opened)
     sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
+    length = max(config.num_train_steps, _STEPS + _TIMED_STEPS)  # of a stream
     folder = open_run_folder(workdir, config.to_dict())
     scratch = folder / ".selftest"
     with lock_run_folder(folder, console.say):
@@ -112,7 +113,8 @@ def _selftest(
             dataset = opened or build_dataset(config)
             check_batch_fits(config, dataset)
             console.enter(f"reading {config.dataset.name}")
-            with closing(open_loader(config, dataset, sizes, mesh)) as loader:
+            longer = dataclasses.replace(config, num_train_steps=length)
+            with closing(open_loader(longer, dataset, sizes, mesh)) as loader:
                 trial = _Trial(config, steps, loader, console.say)
                 trial.passed("data", dataset.summary())
                 console.enter("trying an update")

@@ -104,9 +104,9 @@ class StepFunctions:
         """The inverse of `arrange`: the form of checkpoints, with modules unstacked."""
         return unstack_modules(state)
 
-    def learning_rate(self, step: int) -> float:
-        """Learning rate of the last of `step` updates."""
-        return float(self._schedule(step - 1))
+    def learning_rate(self, state: TrainState) -> float:
+        """Learning rate of the last update that was not skipped: skipped ones do not count."""
+        return float(self._schedule(int(state.step) - int(state.num_nonfinite) - 1))
 
     def is_compiled(self, batches: Batches) -> bool:
         """Whether the train step for this number of updates has been compiled."""

@@ -1,5 +1,7 @@
 """What loaders give to the training and to evaluations, resident and streamed."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,12 @@ def test_noise_reaches_training_labels_only(stream):
         held_out += labels.tolist()
     np.testing.assert_array_equal(np.bincount(held_out), [5] * 10)
     loader.close()
+
+
+def test_test_examples_are_counted_before_they_are_evaluated():
+    for config in (changed(), streaming()):
+        with closing(loader_of(config)) as loader:
+            assert loader.num_examples("test") == 360
 
 
 def test_a_balanced_order_is_the_same_resident_and_streamed(tmp_path):

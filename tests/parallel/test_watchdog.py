@@ -28,7 +28,10 @@ def test_compiling_says_nothing_about_the_time_after_it(clock):
     watched.enter(None, 0)  # compiling
     clock[0] += 1000
     watched.enter("training", 1)
-    assert watched.limit("training") == 10
+    assert watched.limit("training") == 60 * 10
+    clock[0] += 5
+    watched.enter("saving", 2)
+    assert watched.limit("training") == 10 + 3 * 5
     assert watched.limit(None) == 60 * 10
 
 

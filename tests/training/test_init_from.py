@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -17,6 +18,7 @@ from rattn_jax.runs.identity import describe_run
 from rattn_jax.runs.saved_run import read_saved_run
 from rattn_jax.runs.workdir import check_run, claim_run_folder, open_run_folder, read_run
 from rattn_jax.train import train_and_evaluate
+from rattn_jax.training import init_from
 from rattn_jax.training.init_from import describe_source, like_source, open_source, start_from
 from rattn_jax.training.optimizer import make_optimizer
 from rattn_jax.training.state import create_train_state
@@ -85,6 +87,17 @@ def test_a_config_without_a_network_takes_that_of_the_source(source, tmp_path):
     other = like_source(parse_config(load_config("finetune", [*flags, "--config.model.r=2"])))
     with pytest.raises(UsageError, match=r"model.r=1, and this one has 2"):
         open_source(other, build_model(other, num_classes=3))
+
+
+def test_the_image_size_is_that_of_training(source, monkeypatch):
+    """A run on ImageNet may be evaluated on larger images, and these it has kept."""
+    other, about = read_run(source)
+    dataset = dataclasses.replace(other.dataset, name="imagenet2012", image_size=None)
+    other = dataclasses.replace(other, dataset=dataset)
+    monkeypatch.setattr(init_from, "read_run", lambda folder: (other, about))
+    monkeypatch.setattr(init_from, "read_inputs", lambda folder: (None, 320))
+    flags = [f"--config.init_from={source}", "--config.dataset.name=folder:x"]
+    assert like_source(parse_config(load_config("finetune", flags))).dataset.image_size == 224
 
 
 @pytest.mark.parametrize("names", [("a", "b", "c"), DIGITS[::-1]])

@@ -2,6 +2,7 @@ import dataclasses
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,15 +10,19 @@ import pytest
 from etils import epath
 
 import rattn_jax.training.run
+from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import OptimizerConfig, RunConfig
-from rattn_jax.data import open_dataset
+from rattn_jax.data import dataset_spec, open_dataset
 from rattn_jax.data.batches import Normalization
 from rattn_jax.data.dataset import Subset
 from rattn_jax.errors import UsageError
 from rattn_jax.models import unstack_modules
+from rattn_jax.parallel.mesh import make_mesh
+from rattn_jax.runs.console import Console
 from rattn_jax.runs.saved_run import record_inputs
 from rattn_jax.train import train_and_evaluate
-from rattn_jax.training.step_functions import explain_jump
+from rattn_jax.training.loop import num_reported
+from rattn_jax.training.step_functions import build_steps, explain_jump
 from tests import tiny
 from tests.compare import assert_close, assert_equal, assert_rows_close, numbers, read_rows
 from tests.devices import ONE
@@ -154,12 +159,16 @@ def test_a_resumed_run_normalizes_as_predict_does(tmp_path, monkeypatch):
 
 
 def test_evaluation_alone(straight, tmp_path):
-    train_and_evaluate(make_config(num_train_steps=1, eval_every_steps=1), tmp_path, ONE)
+    config = make_config(num_train_steps=2)
+    config.optimizer.schedule = "linear"
+    train_and_evaluate(config, tmp_path, ONE)
     (line,) = [row for row in read_rows(tmp_path) if row["split"] == "test"]
+    assert line["learning_rate"] == pytest.approx(0.05 / 2), "of the second update"
     # Forget the evaluation, as if the run had been killed before it.
     (tmp_path / "metrics.jsonl").write_text("")
     for _ in range(2):
-        train_and_evaluate(make_config(num_train_steps=0, eval_every_steps=1), tmp_path, ONE)
+        config.num_train_steps = 0
+        train_and_evaluate(config, tmp_path, ONE)
         assert numbers(read_rows(tmp_path)) == numbers([line])
 
 
@@ -221,6 +230,28 @@ def test_bad_optimizer_values(tmp_path):
         config.optimizer[key] = value
         with pytest.raises(UsageError, match=f"config.optimizer.{key}="):
             train_and_evaluate(config, tmp_path, ONE)
+
+
+def test_epochs_are_those_of_the_data(tmp_path, monkeypatch):
+    """What is prepared may be a part of the published set."""
+    digits = open_dataset("digits")
+    part = dataclasses.replace(digits, train=Subset(digits.train, range(100)))
+    monkeypatch.setattr(rattn_jax.training.run, "build_dataset", lambda config: part)
+    config = parse_config(make_config(num_epochs=3.0, batch_size=10))
+    console = Console(quiet=True)
+    with rattn_jax.training.run.resolve(config, tmp_path, console) as (resolved, opened):
+        assert (resolved.num_train_steps, opened) == (30, part)
+
+
+def test_skipped_updates_count_neither_for_the_rate_nor_twice():
+    config = parse_config(make_config(num_train_steps=10))
+    config = dataclasses.replace(config, optimizer=OptimizerConfig(schedule="linear"))
+    steps = build_steps(config, dataset_spec("digits"), make_mesh(ONE))
+    state = SimpleNamespace(step=6, num_nonfinite=2)
+    assert steps.learning_rate(state) == pytest.approx(0.1 * (1 - 3 / 10)), "of update 3, from 0"
+    rows = [{"split": "train", "skipped_updates": 2}, {"split": "test"}, {"skipped_updates": None}]
+    job = SimpleNamespace(writer=SimpleNamespace(history=rows))
+    assert num_reported(job) == 2
 
 
 def test_updates_are_traced_and_lines_say_how_fast_they_were(tmp_path):

@@ -42,6 +42,11 @@ def test_no_call_goes_beyond_what_is_due():
     assert stops(**rare, steps_per_call=3) == [3, 4, 6, 8, 10]
 
 
+def test_something_is_due_next():
+    found = [schedule().next_due(step) for step in range(10)]
+    assert found == [2, 2, 4, 4, 6, 6, 8, 8, 10, 10]
+
+
 def test_several_updates_a_call_only_where_they_help():
     for resident, on_cpu, steps in ((True, False, 100), (True, True, 1), (False, False, 1)):
         found = build_schedule(RunConfig(), resident=resident, on_cpu=on_cpu)

@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 
 import jax
 import pytest
@@ -7,6 +8,7 @@ import rattn_jax.training.selftest
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.training.selftest import selftest
+from tests.data.smallest import changed, streaming
 from tests.devices import ONE
 from tests.tiny import make_config
 
@@ -16,8 +18,17 @@ PASSED = (
 )
 
 
-def test_a_sound_run_passes_and_nothing_is_left(tmp_path, capsys):
-    selftest(make_config(modules=0), tmp_path, ONE)
+@pytest.mark.parametrize(
+    "config",
+    [
+        changed,
+        partial(changed, parallel="pmap"),
+        partial(streaming, num_train_steps=5),  # fewer than the test has
+    ],
+    ids=["", "pmap", "stream"],
+)
+def test_a_sound_run_passes_and_nothing_is_left(tmp_path, capsys, config):
+    selftest(config(), tmp_path, ONE)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[1] for line in lines if line[0] == "ok"] == [*PASSED]
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
