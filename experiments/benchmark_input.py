@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--turns", type=positive, default=5, help="of each kind (5)")
     parser.add_argument("--images", type=positive, default=512, help="of a turn (512)")
     options = parser.parse(arguments)
-    if options.images < _BATCH_SIZE:
-        parser.error(f"--images={options.images}: must be at least {_BATCH_SIZE}")
+    if options.images % _BATCH_SIZE:
+        parser.error(f"--images={options.images}: must be a multiple of {_BATCH_SIZE}")
     with errors_on_one_line(parser.prog):
         dataset = open_dataset(options.dataset, options.data_dir)
         with working(f"measuring {options.turns} turns"):

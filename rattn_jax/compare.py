@@ -8,9 +8,8 @@ training.
 
 from collections.abc import Sequence
 
-from etils import epath
-
 from rattn_jax.cli import Parser, errors_on_one_line
+from rattn_jax.config.paths import path_of
 from rattn_jax.errors import UsageError
 from rattn_jax.report.comparison import compare_page, read_run
 from rattn_jax.runs.files import replace_text
@@ -22,12 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", nargs="+", help="folder (workdir) of a run")
     parser.add_argument("--out", default="compare.html", help="the page to write (compare.html)")
     options = parser.parse(arguments)
-    short = [epath.Path(path).name for path in options.run]
-    names = short if len(set(short)) == len(short) else options.run
     with errors_on_one_line(parser.prog):
+        short = [path_of(path).name for path in options.run]
+        names = short if len(set(short)) == len(short) else options.run
         runs = [read_run(path, name) for path, name in zip(options.run, names, strict=True)]
         try:
-            replace_text(epath.Path(options.out), compare_page(runs))
+            replace_text(path_of(options.out), compare_page(runs))
         except OSError as error:
             raise UsageError(
                 f"--out={options.out} cannot be written ({error.strerror}): choose another file"

@@ -17,10 +17,14 @@ from etils import epath
 from PIL import Image
 
 from rattn_jax.cli import Parser, add_workdir, align, errors_on_one_line, positive, working
+from rattn_jax.config.paths import path_of
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.ablation import REPLACEMENTS, Ablation, ablate_masks
 from rattn_jax.inference.attention_sheet import NUM_CHANNELS, draw_image
 from rattn_jax.inference.network import Classifier, load
+
+_OF_PICTURES = ("out", "channels")
+_OF_ERRORS = ("split", "examples", "batch_size", "data_dir", "json")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse(arguments)
     if bool(options.image) == options.ablate:
         parser.error("either --image or --ablate is needed, and not both")
+    other, flags = ("--ablate", _OF_ERRORS) if options.image else ("--image", _OF_PICTURES)
+    for flag in flags:
+        if vars(options)[flag] is not None:
+            parser.error(f"--{flag.replace('_', '-')} is for {other}: leave it out")
     with errors_on_one_line(parser.prog):
         with working("reading the run"):
             network = load(options.workdir, options.step)
@@ -43,22 +51,23 @@ def _add_flags(parser: Parser) -> None:
     add_workdir(parser)
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument("--image", nargs="+", action="extend", default=[], metavar="FILE")
-    pictures.add_argument("--out", default=".", help="folder of the pictures (this one)")
+    pictures.add_argument("--out", help="folder of the pictures (this one)")
     pictures.add_argument(
         "--channels",
         type=_channels,
-        default=[],
         help=f"to draw, such as 3,17 (the {NUM_CHANNELS} strongest of each module)",
     )
     errors = parser.add_argument_group("errors")
     errors.add_argument(
         "--ablate", "--surgery", action="store_true", help="errors with masks replaced"
     )
-    errors.add_argument("--split", default="test", help="test, train or validation (test)")
+    errors.add_argument("--split", help="test, train or validation (test)")
     errors.add_argument("--examples", type=positive, help="how many, drawn at random (all)")
-    errors.add_argument("--batch-size", type=positive, default=64, help="images at a time (64)")
+    errors.add_argument("--batch-size", type=positive, help="images at a time (64)")
     errors.add_argument("--data-dir", help="of the dataset, if it is no longer the run's")
-    errors.add_argument("--json", action="store_true", help="machine-readable, on one line")
+    errors.add_argument(
+        "--json", action="store_const", const=True, help="machine-readable, on one line"
+    )
 
 
 def _channels(text: str) -> list[int]:
@@ -72,10 +81,10 @@ def _channels(text: str) -> list[int]:
 
 
 def _print_errors(network: Classifier, options: argparse.Namespace) -> None:
-    network = network.with_data_dir(options.data_dir)
-    with working(f"evaluating {options.split} with masks replaced"):
+    network, split = network.with_data_dir(options.data_dir), options.split or "test"
+    with working(f"evaluating {split} with masks replaced"):
         ablation = ablate_masks(
-            network, options.split, batch_size=options.batch_size, num_examples=options.examples
+            network, split, batch_size=options.batch_size or 64, num_examples=options.examples
         )
     as_json = json.dumps(dataclasses.asdict(ablation))
     print(as_json if options.json else as_table(ablation))
@@ -101,10 +110,11 @@ def as_table(ablation: Ablation) -> str:
 
 def _draw_sheets(network: Classifier, options: argparse.Namespace) -> None:
     taken: set[str] = set()
+    folder = path_of(options.out or ".")
     for file in map(epath.Path, options.image):
         with working(f"drawing {file}"):
-            sheet = draw_image(network, file, options.channels)
-        print(_save(sheet, epath.Path(options.out), f"{file.stem}_attention", taken), flush=True)
+            sheet = draw_image(network, file, options.channels or [])
+        print(_save(sheet, folder, f"{file.stem}_attention", taken), flush=True)
 
 
 def _save(sheet: Image.Image, folder: epath.Path, name: str, taken: set[str]) -> epath.Path:

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from rattn_jax.cli import Parser, add_workdir, errors_on_one_line, working
+from rattn_jax.config.paths import path_of
 from rattn_jax.inference.network import Classifier, load
 from rattn_jax.interop.card import error_text
 from rattn_jax.interop.export import export_network
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     of_folder = options.dtype or options.evaluate or options.data_dir or options.note
     if options.format != "safetensors" and of_folder:
         parser.error("--dtype, --evaluate, --data-dir and --note need --format=safetensors")
-    path = epath.Path(options.out)
     with errors_on_one_line(parser.prog), working("reading the run") as console:
+        path = path_of(options.out)
         network = load(options.workdir, options.step)
         if options.format == "safetensors":
             console.enter("evaluating test" if options.evaluate else "writing the folder")

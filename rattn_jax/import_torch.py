@@ -13,9 +13,9 @@ import textwrap
 from collections.abc import Sequence
 
 import jax
-from etils import epath
 
 from rattn_jax.cli import Parser, errors_on_one_line
+from rattn_jax.config.paths import path_of
 from rattn_jax.interop.torch_files import describe_dropped, read_class_names, read_state, write_run
 from rattn_jax.interop.torch_port import convert, recognize
 
@@ -27,15 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="the folder to make")
     parser.add_argument(
         "--class-names",
-        type=epath.Path,
         metavar="FILE",
         help="a name a line (those of CIFAR-10 if there are ten classes, or else numbers)",
     )
     options = parser.parse(arguments)
     with errors_on_one_line(parser.prog):
-        state = read_state(epath.Path(options.file))
+        state = read_state(path_of(options.file))
         network = recognize(state)
-        class_names = read_class_names(options.class_names, network.num_classes)
+        class_names = read_class_names(
+            options.class_names and path_of(options.class_names), network.num_classes
+        )
         variables, dropped = convert(state, network.create_model())
         folder = write_run(options.workdir, network, variables, class_names)
         count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

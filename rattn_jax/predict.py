@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 console.enter("predicting", f"{number:,} of {len(inputs):,} done")
                 if isinstance(row, str):
                     num_bad += 1
-                    console.say(f"{parser.prog}: {name} cannot be read: {row}")
+                    shown = name.replace("\n", "\\n")
+                    console.say(f"{parser.prog}: {shown} cannot be read: {row}")
                 else:
                     yield name, network.most_probable(row, options.top)
 

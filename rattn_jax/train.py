@@ -78,6 +78,10 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
 
         folder = find_folder(options.workdir)
         if options.step != LAST or is_weights_folder(folder):
+            if options.distributed:
+                raise UsageError(
+                    "--distributed evaluates the latest checkpoint of a run: leave out it or --step"
+                )
             _print_error(options, overrides)
             return
         config = to_config_dict(read_run(folder)[0])
@@ -173,9 +177,15 @@ def _run(
     options: argparse.Namespace,
 ) -> None:
     """Runs a function, in a job of several processes if the options say so."""
-    if options.distributed:
-        with errors_on_one_line(prog):
+    with errors_on_one_line(prog):
+        if options.distributed:
             _join_job(config, options)
+        for name in ("coordinator_address", "num_processes", "process_id"):
+            if vars(options)[name] is not None and not options.distributed:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is of a job of several processes: add "
+                    "--distributed, or leave it out"
+                )
     try:
         with errors_on_one_line(prog, options.workdir):
             function(config, options.workdir)

@@ -117,6 +117,18 @@ def test_version_and_help(capsys):
         (["train"], "rattn train: --config and --workdir are missing (see rattn train --help)"),
         (["evaluate", "--workdir=/none"], "rattn evaluate: workdir /none holds no run"),
         (
+            ["compare", "foo://run"],
+            "rattn compare: 'foo://run' begins like a URL, and 'foo://' is no object store",
+        ),
+        (
+            ["train", "--config=digits", "--workdir=x", "--process-id=0"],
+            "rattn train: --process-id is of a job of several processes: add --distributed, or",
+        ),
+        (
+            ["evaluate", "--workdir=attention56_digits", "--distributed"],
+            "rattn evaluate: --distributed evaluates the latest checkpoint of a run: leave out",
+        ),
+        (
             ["describe", "--batch-size=x"],
             "rattn describe: argument --batch-size: x: must be at lea",
         ),
@@ -144,6 +156,7 @@ def test_configs_are_listed_and_shown(capsys):
     [
         (UsageError("bad"), 2, "bad"),
         (DataError("bad"), 1, "bad"),
+        (DataError("a\nb.jpg is bad"), 1, r"a\nb.jpg is bad"),
         (NonfiniteError("bad"), 1, "bad"),
         (Preempted("bad"), 75, "bad"),
         (OSError(28, "No space left", "/x/y"), 1, "/x/y: No space left; free space or repair"),

@@ -125,5 +125,8 @@ def _value(run: PlannedRun, measure: str) -> float | None:
     path = run.folder / RESPONSES
     if not path.exists():
         return None
-    responses = json.loads(path.read_text())["responses"]
+    found = json.loads(path.read_text())
+    if found["step"] != row["step"]:
+        return None
+    responses = found["responses"]
     return float(responses[measure.replace("response", "stage")] / responses["stage1"])

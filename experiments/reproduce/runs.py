@@ -18,6 +18,7 @@ from experiments.reproduce.tables import Variant
 from rattn_jax.config.load import as_before, load_config, parse_config
 from rattn_jax.errors import UsageError
 from rattn_jax.report.comparison import read_run
+from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.identity import check_same_config
 from rattn_jax.runs.workdir import RECORD
 
@@ -60,8 +61,11 @@ class PlannedRun(NamedTuple):
         return json.loads(path.read_text()) if path.exists() else None
 
     def result(self) -> dict[str, Any] | None:
-        """The row of the test split after the last update; None before."""
+        """The row of the test split after the last update; None before, and until that is saved."""
         total = self.config.num_train_steps
+        steps = all_steps(self.folder / "checkpoints")
+        if steps and steps[-1] < total:
+            return None
         at_end = (row for row in self.rows() if (row["split"], row["step"]) == ("test", total))
         return next(at_end, None)
 

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from rattn_jax.data.dataset import Source
+from rattn_jax.errors import UsageError
 from rattn_jax.inference.examples import open_split, read_batches
 from rattn_jax.inference.network import Classifier
 from rattn_jax.models.attention import LocalMask, SoftMask, in_order
@@ -77,16 +78,18 @@ def ablate_masks(
     Args:
         network: a trained network.
         split: "test", "train" or, where the run holds some out, "validation".
-        batch_size: images per batch; masks are shuffled within a batch.
+        batch_size: images per batch, or about so many; masks are shuffled within a batch.
         num_examples: number of examples, a fixed random choice; None takes all.
 
     Raises:
-        UsageError: no attention modules, no such split, or a dataset that cannot be opened.
+        UsageError: no attention modules, no such split, a dataset that cannot be opened, or
+            batches of one image.
         DataError: examples that cannot be used.
     """
     shapes = _mask_shapes(network)
     names = list(shapes)
     examples, excluded = open_split(network, split, num_examples)
+    batch_size = _leaving_none_alone(len(examples), batch_size)
     evaluate = jax.jit(partial(_evaluate, network))
     variables = jax.device_put(network.variables)
 
@@ -122,6 +125,20 @@ def ablate_masks(
         for target, row in zip(targets, errors, strict=True)
     ]
     return Ablation(split, count, int(wrong) / count, modules)
+
+
+def _leaving_none_alone(count: int, batch_size: int) -> int:
+    """The batch size, or one near it, with which no batch has one image, of two images or more.
+
+    Raises:
+        UsageError: it is 1.
+    """
+    if batch_size < 2:
+        raise UsageError(
+            f"batch_size={batch_size}: must be at least 2, since masks are exchanged within a batch"
+        )
+    sizes = (*range(batch_size, 1, -1), *range(batch_size + 1, count + 1))
+    return next((size for size in sizes if count % size != 1), batch_size)
 
 
 def _mask_shapes(network: Classifier) -> dict[str, tuple[int, ...]]:

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from etils import epath
-
+from rattn_jax.config.paths import path_of
 from rattn_jax.errors import UsageError
 
 Row = tuple[str, list[dict[str, Any]]]
@@ -41,7 +40,7 @@ def open_output(kind: str, path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    final = epath.Path(path)
+    final = path_of(path)
     temporary = final.parent / f"{final.name}.new"
     try:
         binary = temporary.open("wb")

@@ -7,6 +7,7 @@ is read back and compared with the network before it gets its final name.
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -110,12 +111,24 @@ def facts(network: Classifier) -> dict[str, Any]:
             "crop_fraction": network.crop_fraction,
             "crop": "the middle square, whose side is crop_fraction of the shorter side",
             "image_size": network.image_size,
-            "resize": "to image_size, linear with anti-aliasing, as Pillow's BILINEAR",
+            **_reading(network),
             "input": "uint8 from 0 to 255 [batch, height, width, color]; the file normalizes it",
         },
         "network": network.config.model.name,
         "updates": network.step,
         "made_by": made_by(),
+    }
+
+
+def _reading(network: Classifier) -> dict[str, str]:
+    if network.config.dataset.exact_pixels:
+        return {
+            "orientation": "that of EXIF is applied first",
+            "resize": "to image_size, linear with anti-aliasing, as Pillow's BILINEAR",
+        }
+    return {
+        "orientation": "as stored",
+        "resize": "to image_size, as OpenCV's INTER_AREA if smaller, else INTER_LINEAR",
     }
 
 
@@ -192,7 +205,8 @@ def _compare(exported: Function, function: Function, network: Classifier) -> Exp
             raise DataError(f"the exported network has the outputs {', '.join(found)}")
         for name, values in expected.items():
             difference = np.abs(np.asarray(found[name], np.float32) - values[:size]).max()
-            largest = max(largest, float(difference / np.abs(values).max()))
+            share = float(difference / (np.abs(values).max() or 1.0))
+            largest = math.inf if math.isnan(share) else max(largest, share)
     limit = _TOLERANCE_16_BITS if network.config.model.dtype else _TOLERANCE
     if not largest <= limit:
         raise DataError(

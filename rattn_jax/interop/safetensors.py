@@ -54,8 +54,9 @@ def export_folder(
             dataset cannot be opened.
         DataError: a test example cannot be used.
     """
-    if folder.exists() and any(folder.iterdir()) and not is_weights_folder(folder):
-        raise UsageError(f"--out={folder} holds something else: choose a new folder")
+    is_new = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_new and not is_weights_folder(folder):
+        raise UsageError(f"--out={folder} is or holds something else: choose a new folder")
     weights = encode_weights(network.variables, dtype)
     stored = dataclasses.replace(network, variables=decode_weights(weights))
     evaluation = None

@@ -98,7 +98,7 @@ def _results(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
         progress = f"{row['step']:,}, {ended}" if ended else total
         error = error_text(row["error_top1"], count)
         accuracy, top5 = percents([1 - row["error_top1"], row["error_top5"]])
-        loss = f"{row['loss']:.4f}"
+        loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
         rows.append((run.name, network, row["split"], progress, error, accuracy, top5, loss))
     return rows
 

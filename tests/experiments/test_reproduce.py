@@ -141,6 +141,19 @@ def test_runs_that_have_ended_are_skipped(tmp_path, trained):
     )
 
 
+def test_a_run_whose_last_checkpoint_is_missing_goes_on(tmp_path):
+    run = plan(tmp_path)[0]
+    write_run(run, 0.5)
+    total = run.config.num_train_steps
+    for step in (total - 100, total):
+        (run.folder / "checkpoints" / str(step)).mkdir(parents=True)
+    assert run.result() is not None
+    (run.folder / "checkpoints" / str(total)).rmdir()
+    assert run.result() is None
+    (run.folder / "checkpoints" / str(total - 100)).rmdir()
+    assert run.result() is not None, "the user has removed them"
+
+
 def test_a_run_of_before_keys_were_added_counts(tmp_path):
     run = plan(tmp_path)[0]
     write_run(run, 0.06)
@@ -236,6 +249,8 @@ def test_responses_are_relative_to_the_first_stage(tmp_path):
     responses = {"stage1": 2.0, "stage2": 1.0, "stage3": 0.5}
     record = {"step": 12, "images": 360, "responses": responses}
     (runs[0].folder / "stage_responses.json").write_text(json.dumps(record))
+    before = json.dumps(record | {"step": 6})  # of a checkpoint that is not the last
+    (runs[1].folder / "stage_responses.json").write_text(before)
     page = Page("figure4", TABLES["figure4"], "smoke", SCALES["smoke"], [], runs)
     found = {(r.row.group, r.row.label): r.mean for r in page.results() if r.values}
     label = "Attention-164, ARL"

@@ -125,6 +125,14 @@ def test_replacing_by_its_own_mask_changes_nothing(network, examples):
     assert all(row.errors["mean"] == row.errors["shuffled"] == 0 for row in found.modules)
 
 
+@pytest.mark.parametrize(
+    ("count", "batch_size", "expected"),
+    [(40, 16, 16), (33, 16, 15), (3, 2, 3), (7, 2, 4), (7, 3, 4), (2, 5, 5), (1, 5, 5), (5, 9, 9)],
+)
+def test_no_image_is_alone_in_a_batch(count, batch_size, expected):
+    assert ablation._leaving_none_alone(count, batch_size) == expected
+
+
 def test_ablation_command(network, examples, capsys, monkeypatch):
     monkeypatch.setattr(explain, "load", lambda *_: network)
     arguments = ["--workdir=run", "--ablate", "--batch-size=40"]
@@ -141,6 +149,8 @@ def test_ablation_command(network, examples, capsys, monkeypatch):
 
 
 def test_ablation_on_what_is_not_there(network, examples, monkeypatch):
+    with pytest.raises(UsageError, match="batch_size=1: must be at least 2, since masks are exch"):
+        ablation.ablate_masks(network, batch_size=1)
     with pytest.raises(UsageError, match="split 'validation' is unknown: this run has train, test"):
         ablation.ablate_masks(network, "validation")
     other = Dataset("digits", ("a", "b"), None, None, 8)
@@ -219,7 +229,8 @@ def test_picture_command(network, images, tmp_path, capsys, monkeypatch):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.fromarray(images[0]).save(tmp_path / folder / "x.png")
-    arguments = ["--workdir=run", f"--image={tmp_path}/a/x.png", f"--out={tmp_path}/new/out"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = ["--workdir=run", f"--image={tmp_path}/a/x.png", "--out=~/new/out"]
     explain.main([*arguments, "--image", f"{tmp_path}/b/x.png", "--channels=0,7"])
     written = capsys.readouterr().out.splitlines()
     out = tmp_path / "new" / "out"
@@ -236,6 +247,9 @@ def test_picture_command(network, images, tmp_path, capsys, monkeypatch):
     [
         ([], 2, "either --image or --ablate is needed"),
         (["--image=x.png", "--surgery"], 2, "either --image or --ablate is needed"),
+        (["--image=x.png", "--json"], 2, "--json is for --ablate: leave it out"),
+        (["--image=x.png", "--batch-size=3"], 2, "--batch-size is for --ablate: leave it out"),
+        (["--ablate", "--channels=1"], 2, "--channels is for --image: leave it out"),
         (["--image=none.png"], 1, "none.png cannot be read"),
         (["--image={file}", "--channels=1,x"], 2, "'1,x': must be numbers from 0"),
         (["--image={file}", "--channels=0,8"], 2, "--channels=8: must be below 8"),

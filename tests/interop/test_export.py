@@ -58,6 +58,15 @@ def assert_says_what_it_is(network, about):
     assert about["made_by"] == f"rattn_jax with jax {jax.__version__}"
 
 
+def test_how_images_are_read_is_that_of_the_run(network):
+    assert "EXIF" in interop_export.facts(network)["preprocessing"]["orientation"]
+    dataset = dataclasses.replace(network.config.dataset, exact_pixels=False)
+    config = dataclasses.replace(network.config, dataset=dataset)
+    about = interop_export.facts(dataclasses.replace(network, config=config))["preprocessing"]
+    assert about["orientation"] == "as stored"
+    assert "OpenCV" in about["resize"]
+
+
 def read_json(text):
     return json.loads(text) if text[0] in "[{" else text
 
@@ -211,6 +220,13 @@ def test_what_differs_is_not_written(network, tmp_path, monkeypatch):
     monkeypatch.setattr(interop_export, "_from_stablehlo", half)
     monkeypatch.setattr(interop_export, "_to_stablehlo", lambda function, size: b"")
     with pytest.raises(DataError, match=r"differs from the trained one by .* nothing is written"):
+        interop_export.export_network(network, epath.Path(tmp_path / "network"))
+
+    def unknown(data):
+        return lambda images: {"logits": np.full((len(images), 10), np.nan, np.float32)}
+
+    monkeypatch.setattr(interop_export, "_from_stablehlo", unknown)
+    with pytest.raises(DataError, match=r"differs from the trained one by inf"):
         interop_export.export_network(network, epath.Path(tmp_path / "network"))
     monkeypatch.setattr(interop_export, "_from_stablehlo", other)
     with pytest.raises(DataError, match="the exported network has the outputs scores"):

@@ -55,6 +55,12 @@ def test_runs_side_by_side(tmp_path, capsys):
     assert page.count('<figure class="chart"') == 5  # no throughput was measured
 
 
+def test_a_loss_that_is_not_finite(tmp_path):
+    make_run(tmp_path / "run", rows=[row(20, "test", 0.05) | {"loss": None}])
+    page = compare_page([read_run(str(tmp_path / "run"), "run")])
+    assert text_of(page, "result").endswith("5.00 % (3.26 to 7.60) 95.00 % 0.00 % -")
+
+
 def test_equal_runs_of_one_name_and_validation(tmp_path):
     for name in ("x", "y"):
         (tmp_path / name).mkdir()

@@ -230,6 +230,8 @@ def test_a_folder_that_cannot_be_written_or_read(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"file/x cannot be written \(Not a directory\): choose"):
         weights_folder.write_weights_folder(epath.Path(tmp_path / "file/x"), files)
+    with pytest.raises(UsageError, match=r"file is or holds something else: choose a new folder"):
+        export_folder(rattn_jax.load(folder), epath.Path(tmp_path / "file"))
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").mkdir()
     with pytest.raises(UsageError, match=r"model.safetensors is damaged \(Is a directory\)"):
