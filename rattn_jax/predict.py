@@ -5,8 +5,8 @@
 
 Images are decoded and cropped as in evaluation. They are given as files; as folders; as patterns in
 quotes, such as "photos/**/*.jpg"; as `-`, standard input, which is an image or a list of paths, one
-a line; and, with --urls, as addresses of http(s), of 10 MB and 25 million pixels at most. Addresses
-of your own network are fetched, too: take care with lists of others.
+a line; and, with --urls, as addresses of http(s), of 10 MB and 25 million pixels at most, a JPEG
+file of 100 scans. Addresses of your own network are fetched, too: take care with lists of others.
 
 The output has a row per image, in the order of the command line and in alphabetical order within
 folders; --out is written as a whole or not at all. Images that cannot be read are reported on

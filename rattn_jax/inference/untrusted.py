@@ -4,6 +4,7 @@ check_header(data)       # raises UnknownFormatError or TooLargeError
 """
 
 import io
+import re
 
 from PIL import Image, UnidentifiedImageError
 
@@ -13,6 +14,12 @@ from rattn_jax.data.decoding import BadImageError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 10_000_000
 MAX_PIXELS, MAX_SIDE = 25_000_000, 16_384
+# Ten times those of ordinary progressive files, and libtiff's limit, too. An empty scan takes 50
+# bytes and, for 25 million pixels, 10 ms: a file of 10 MB could have half an hour of them.
+MAX_SCANS = 100
+# How a scan of one to four components begins, with its length. Compressed pixels never look like
+# this, and other bytes of a file, such as those of an appended video, hardly ever.
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 
 
 class UnknownFormatError(BadImageError):
@@ -20,7 +27,7 @@ class UnknownFormatError(BadImageError):
 
 
 class TooLargeError(BadImageError):
-    """More bytes or pixels than are taken."""
+    """More bytes, pixels or scans than are taken."""
 
 
 def check_header(data: bytes) -> None:
@@ -33,6 +40,7 @@ def check_header(data: bytes) -> None:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
+            is_jpeg = image.format in ("JPEG", "MPO")
     except UnidentifiedImageError:
         raise UnknownFormatError(f"must be {', '.join(FORMATS)}, and not truncated") from None
     except Image.DecompressionBombError:
@@ -43,3 +51,6 @@ def check_header(data: bytes) -> None:
         raise TooLargeError(
             f"has {width}x{height} pixels: must be at most {MAX_PIXELS:,}, a side {MAX_SIDE:,}"
         )
+    num_scans = sum(1 for _ in _SCAN.finditer(data)) if is_jpeg else 0
+    if num_scans > MAX_SCANS:
+        raise TooLargeError(f"has {num_scans:,} scans: must be at most {MAX_SCANS}; save it anew")
