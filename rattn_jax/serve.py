@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("--batch-size", usual.batch_size, "images that are computed at once"),
         ("--queue", usual.queue, "requests at the same time; others get 503"),
         ("--max-bytes", usual.max_bytes, "size of an image file"),
-        ("--read-seconds", usual.read_seconds, "until a request must have arrived"),
-        ("--answer-seconds", usual.answer_seconds, "from there to its answer"),
+        ("--read-seconds", usual.read_seconds, "until a request, or an answer, must have arrived"),
+        ("--answer-seconds", usual.answer_seconds, "from a request to its answer"),
     ):
         help_text = f"{text} ({value:,g})" if value != usual.max_bytes else f"{text} ({value:,})"
         parser.add_argument(flag, type=positive, default=value, help=help_text)

@@ -13,8 +13,8 @@ class Limits:
         batch_size: the most images that the network computes at once.
         queue: requests that are read, wait and are computed at the same time.
         max_bytes: size of a request's body.
-        read_seconds: until a request must have arrived.
-        answer_seconds: from there to the answer.
+        read_seconds: until a request must have arrived; and its answer, at the client.
+        answer_seconds: from the one to the other.
     """
 
     batch_size: int = 16

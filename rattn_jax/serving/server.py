@@ -66,33 +66,46 @@ def _leave_out_traceback(record: logging.LogRecord) -> bool:
 
 
 def _protocol(seconds: float) -> type[asyncio.Protocol]:
-    """HTTP that closes a connection whose headers take longer, which uvicorn awaits forever.
+    """HTTP that ends a connection whose client takes longer, which uvicorn awaits forever.
 
-    The same holds for a body that is still being sent, and not read, after the answer to it.
+    It may take so long to send the headers of a request, or the rest of a body that is not read
+    after the answer to it; and to receive an answer.
     """
 
     class Protocol(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
-
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._timer = self.loop.call_later(seconds, transport.close)
+            transport.set_write_buffer_limits(high=0)  # writing pauses while any byte is left
+            self._timers: dict[str, asyncio.TimerHandle] = {}
+            self._start("sending")
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             answered = self.cycle is not None and self.cycle.response_complete
             if self.conn.their_state is not h11.IDLE and not answered:
-                self._stop_timer()
-            elif self._timer is None:
-                self._timer = self.loop.call_later(seconds, self.transport.close)
+                self._stop("sending")
+            elif "sending" not in self._timers:
+                self._start("sending")
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._start("receiving")
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._stop("receiving")
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
-            self._stop_timer()
+            self._stop("sending")
+            self._stop("receiving")
 
-        def _stop_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+        def _start(self, what: str) -> None:
+            # `close` would wait until the client has received the rest.
+            self._timers[what] = self.loop.call_later(seconds, self.transport.abort)
+
+        def _stop(self, what: str) -> None:
+            if what in self._timers:
+                self._timers.pop(what).cancel()
 
     return Protocol

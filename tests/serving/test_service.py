@@ -1,4 +1,4 @@
-"""`rattn serve`: what it answers, what it refuses, and how it ends."""
+"""`rattn serve`: what it answers, and what it refuses."""
 
 import asyncio
 import base64
@@ -6,13 +6,10 @@ import io
 import logging
 import re
 import resource
-import socket
 import struct
 import sys
 import threading
-import time
 import zlib
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -25,7 +22,7 @@ from rattn_jax.serving import server
 from rattn_jax.serving.app import create_app
 from rattn_jax.serving.batcher import Batcher
 from rattn_jax.serving.limits import Limits
-from rattn_jax.serving.server import make_server, open_port
+from rattn_jax.serving.server import open_port
 from tests.classifier import make_classifier
 
 LIMITS = Limits(batch_size=2, max_bytes=20_000, read_seconds=1)
@@ -224,69 +221,6 @@ def test_batches_are_what_has_gathered():
     assert Limits(batch_size=16).batch_sizes == (1, 4, 16)
     assert Limits(batch_size=1).batch_sizes == (1,)
     assert Limits(batch_size=20).batch_sizes == (1, 4, 16, 20)
-
-
-@contextmanager
-def running(app, limits):
-    """Yields the address of a server, and the server."""
-    with open_port("127.0.0.1", 0) as listening:
-        web = make_server(app, limits)
-        thread = threading.Thread(target=web.run, args=([listening],))
-        thread.start()
-        while not web.started:
-            time.sleep(0.01)
-        yield listening.getsockname(), web
-        web.should_exit = True
-        thread.join()
-
-
-def receive(connection):
-    """All that comes until the server closes."""
-    data = b""
-    while part := connection.recv(65_536):
-        data += part
-    return data
-
-
-def test_slow_clients_are_not_waited_for(app):
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
-    with running(app, LIMITS) as (address, _):
-        for sent, answer in (
-            (b"", b""),
-            (head, b""),  # the headers do not end
-            (head + b"Content-Length: 9\r\n\r\nGIF", b"HTTP/1.1 408 "),
-            (head + b"Content-Length: 99999\r\n\r\nGIF", b"HTTP/1.1 413 "),
-            (
-                head + b"Transfer-Encoding: chunked\r\n\r\n9000\r\n" + b"x" * 30_000,
-                b"HTTP/1.1 413 ",
-            ),
-        ):
-            with socket.create_connection(address, timeout=20) as connection:
-                connection.sendall(sent)
-                assert receive(connection).startswith(answer)
-
-
-def test_requests_that_have_begun_are_answered(network):
-    begun = threading.Event()
-
-    class Slow(type(network)):
-        def predict_decoded(self, images, size):
-            if images.any():
-                begun.set()
-                time.sleep(0.3)
-            return np.full((len(images), 10), 0.1, np.float32)
-
-    slow = create_app(Slow(**vars(make_classifier())), LIMITS)
-    body = encoded()
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with running(slow, LIMITS) as (address, web):
-        with socket.create_connection(address, timeout=5) as connection:
-            connection.sendall(head + body)
-            assert begun.wait(20)
-            web.should_exit = True  # what SIGTERM does
-            answer = receive(connection)
-        assert answer.startswith(b"HTTP/1.1 200 ")
-        assert b'"probability"' in answer
 
 
 def test_command(network, monkeypatch, capsys):
