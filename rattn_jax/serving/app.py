@@ -8,6 +8,7 @@ answer and no line of the log has anything of a request in it.
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -36,6 +37,9 @@ from rattn_jax.report.pictures import color_range, data_uri, overlay
 from rattn_jax.serving.batcher import Batcher
 from rattn_jax.serving.limits import Limits
 
+# Images that are decoded at the same time: one of 25 million pixels takes 0.55 GB as WebP, and up
+# to 0.35 GB in other formats.
+_MAX_DECODERS = 4
 # The page needs nothing but itself and the answers.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data: blob:; "
@@ -174,7 +178,7 @@ class _Service:
             "explain": Batcher(explain, (1,)),
         }
         self._tasks = [asyncio.create_task(b.run()) for b in self._batchers.values()]
-        with ThreadPoolExecutor(os.cpu_count(), "decoder") as self._decoders:
+        with ThreadPoolExecutor(_num_decoders(), "decoder") as self._decoders:
             yield
         for task in self._tasks:
             task.cancel()
@@ -234,6 +238,13 @@ class _Service:
 
     def _predict_each(self, images: np.ndarray, size: int) -> Sequence[Any]:
         return [(row, []) for row in self._network.predict_decoded(images, size)]
+
+
+def _num_decoders() -> int:
+    """One for each CPU that this process may use, up to a limit."""
+    if sys.platform == "linux":
+        return min(len(os.sched_getaffinity(0)), _MAX_DECODERS)
+    return min(os.cpu_count() or 1, _MAX_DECODERS)
 
 
 def _picture(module: str, image: np.ndarray, mask: np.ndarray) -> dict[str, Any]:

@@ -4,12 +4,14 @@ import asyncio
 import base64
 import io
 import logging
+import os
 import re
 import resource
 import struct
 import sys
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -180,6 +182,23 @@ def test_failure_says_nothing_of_the_request(app, network, monkeypatch, caplog):
         record = logging.LogRecord("uvicorn.error", 40, "", 0, "failed", (), sys.exc_info())
     assert server._leave_out_traceback(record)
     assert logging.Formatter().format(record) == "a request failed: ValueError"
+
+
+@pytest.mark.parametrize(("num_cpus", "num_decoders"), [(1, 1), (3, 3), (64, 4)])
+def test_decoders_are_few(app, monkeypatch, num_cpus, num_decoders):
+    """Each may take 0.6 GB, however many CPUs there are."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64 if sys.platform == "linux" else num_cpus)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(num_cpus), raising=False)
+    sizes = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, max_workers, *arguments):
+            sizes.append(max_workers)
+            super().__init__(max_workers, *arguments)
+
+    monkeypatch.setattr(service, "ThreadPoolExecutor", Pool)
+    with TestClient(app):
+        assert sizes == [num_decoders]
 
 
 def test_batches_are_what_has_gathered():
