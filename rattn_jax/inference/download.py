@@ -30,7 +30,8 @@ def download(url: str, seconds: float, max_bytes: int = MAX_BYTES) -> bytes:
 
     Args:
         url: of HTTP.
-        seconds: until the last byte must be there.
+        seconds: until the last byte must be there. Only the system's lookup of the host's name,
+            which nothing ends, may take longer.
         max_bytes: the most that is read.
 
     Raises:
@@ -41,7 +42,7 @@ def download(url: str, seconds: float, max_bytes: int = MAX_BYTES) -> bytes:
     opener = urllib.request.build_opener(_Redirects, _Handler(deadline))
     request = urllib.request.Request(url, headers={"User-Agent": "rattn_jax"})
     try:
-        with deadline, opener.open(request, timeout=seconds) as response:
+        with deadline, opener.open(request) as response:
             data = bytes(response.read(max_bytes + 1))
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
@@ -72,15 +73,39 @@ class _Deadline:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+        self._timer.join()
+        for connection in self._connections:
+            connection.close()
 
     @property
     def has_passed(self) -> bool:
         return time.monotonic() >= self._end
 
-    def watch(self, connection: socket.socket) -> None:
-        self._connections.append(connection)
+    def connect(self, address: tuple[str, int], *_: object) -> socket.socket:
+        """Like `socket.create_connection`, but a host's addresses share the time that is left."""
+        error = OSError("the host has no address")
+        for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            try:
+                return self._connect(*found)
+            except OSError as failure:
+                error = failure
+        raise error
+
+    def _connect(self, family: int, kind: int, protocol: int, _: str, place: Any) -> socket.socket:
+        connection = socket.socket(family, kind, protocol)
+        try:
+            seconds = self._end - time.monotonic()
+            if seconds <= 0:
+                raise TimeoutError
+            connection.settimeout(seconds)
+            connection.connect(place)
+            self._connections.append(connection.dup())  # TLS takes the socket itself away
+        except OSError:
+            connection.close()
+            raise
         if self.has_passed:
             self._end_all()
+        return connection
 
     def _end_all(self) -> None:
         for connection in self._connections:
@@ -107,8 +132,8 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         # mypy knows no class whose base is a variable.
         class Watched(kind):  # type: ignore[valid-type, misc]
             def connect(self) -> None:
+                self._create_connection = deadline.connect
                 super().connect()
-                deadline.watch(self.sock)
 
         return Watched
 

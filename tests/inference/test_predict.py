@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -263,3 +264,25 @@ def test_limits_of_a_download(server):
         with pytest.raises(TimeoutError, match=r"took longer than 0.2 s"):
             download(url, 0.2)
     assert not downloads.is_url("file:///etc/passwd")
+
+
+@pytest.mark.parametrize(("scheme", "num_dead"), [("http", 4), ("https", 0)])
+def test_connecting_is_within_the_limit_of_a_download(monkeypatch, scheme, num_dead):
+    """However many addresses of a host are tried, and with the handshake."""
+    really_connect = socket.socket.connect
+
+    def connect(self, place):
+        time.sleep(min(0.4, self.gettimeout()))
+        if place == "dead":
+            raise TimeoutError
+        really_connect(self, place)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        places = ["dead"] * num_dead + [silent.getsockname()]
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in places]
+        monkeypatch.setattr(socket.socket, "connect", connect)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"took longer than 0.5 s"):
+            download(f"{scheme}://127.0.0.1/", 0.5)
+    assert 0.5 <= time.monotonic() - begun < 0.8
