@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
 
     config.batch_size = 64  # images per update, over all devices (paper)
     config.num_train_steps = 160_000  # updates (paper); 0 only evaluates the latest checkpoint
-    config.num_epochs = config_dict.placeholder(float)  # in place of num_train_steps
+    # In place of num_train_steps; an epoch has as many updates as whole batches fit into it.
+    config.num_epochs = config_dict.placeholder(float)
     config.log_every_steps = 100
     config.eval_every_steps = 1_000
     config.eval_every_epochs = config_dict.placeholder(float)  # in place of eval_every_steps
@@ -143,7 +144,7 @@ def get_config() -> ConfigDict:
     config.model.scan_modules = config_dict.placeholder(bool)  # deep networks compile faster
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "sgd"  # (paper); others: see README
+    config.optimizer.name = "sgd"  # (paper); others: docs/changing-a-run.md
     config.optimizer.schedule = "step"  # (paper), "cosine", "linear" or "one_cycle"
     config.optimizer.warmup_steps = 0  # updates
     config.optimizer.warmup_epochs = config_dict.placeholder(float)  # in place of warmup_steps

@@ -12,7 +12,7 @@ from rattn_jax.cli import Parser, errors_on_one_line
 from rattn_jax.config.paths import path_of
 from rattn_jax.errors import UsageError
 from rattn_jax.report.comparison import compare_page, read_run
-from rattn_jax.runs.files import replace_text
+from rattn_jax.runs.files import absolute, replace_text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="compare.html", help="the page to write (compare.html)")
     options = parser.parse(arguments)
     with errors_on_one_line(parser.prog):
-        short = [path_of(path).name for path in options.run]
+        short = [absolute(path).name for path in options.run]
         names = short if len(set(short)) == len(short) else options.run
         runs = [read_run(path, name) for path, name in zip(options.run, names, strict=True)]
         try:

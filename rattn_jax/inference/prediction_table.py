@@ -99,8 +99,8 @@ def _write_json(rows: Iterable[Row], stream: TextIO, top: int) -> None:
 def _write_csv(rows: Iterable[Row], stream: TextIO, top: int) -> None:
     table = csv.DictWriter(stream, list(_columns(top)), lineterminator="\n")
     table.writeheader()
-    for row in rows:
-        table.writerow(_cells(row))
+    for name, best in rows:
+        table.writerow(_cells((name.replace("\r", "\\r"), best)))  # which csv may not quote
 
 
 def _write_parquet(rows: Iterable[Row], stream: TextIO, top: int) -> None:

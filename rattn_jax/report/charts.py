@@ -205,7 +205,8 @@ def _ticks(low: float, high: float) -> list[float]:
     step = min((m * power for m in (1, 2, 5, 10)), key=lambda step: abs(span / step - 4.5))
     first = math.floor(low / step + 1e-9)
     last = max(math.ceil(high / step - 1e-9), first + 1)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    digits = 12 - math.floor(math.log10(step))
+    return [round(i * step, digits) for i in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

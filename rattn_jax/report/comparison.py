@@ -4,6 +4,7 @@ page = compare_page([read_run("runs/a", "a"), read_run("runs/b", "b")])
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from rattn_jax.report.rendering import render
 from rattn_jax.report.scores import percents
 from rattn_jax.runs.best import early_end
 from rattn_jax.runs.workdir import RECORD
+
+_SHOWN = 10  # different values of a list
 
 
 class Run(NamedTuple):
@@ -113,16 +116,18 @@ def _curves(runs: Sequence[Run]) -> Markup:
     def rates(run: Run) -> list[tuple[float, float]]:
         return sorted({row["step"]: row["learning_rate"] for row in run.rows}.items())
 
-    evaluated = "test" if any(run.newest("test") for run in runs) else "validation"
     share, plain = Axis(percent, low=0.0), Axis(number, low=0.0)
+    of_splits = [
+        drawn
+        for split in ("validation", "test", "train")
+        for drawn in (
+            chart(f"{split.capitalize()} error", "top-1", lines("error_top1", split), share),
+            chart(f"{split.capitalize()} loss", "nats", lines("loss", split), plain),
+        )
+    ]
     return charts(
         [
-            chart(
-                f"{evaluated.capitalize()} error", "top-1", lines("error_top1", evaluated), share
-            ),
-            chart(f"{evaluated.capitalize()} loss", "nats", lines("loss", evaluated), plain),
-            chart("Train error", "top-1", lines("error_top1", "train"), share),
-            chart("Train loss", "nats", lines("loss", "train"), plain),
+            *of_splits,
             chart(
                 "Learning rate",
                 "of the last update",
@@ -149,5 +154,8 @@ def _differences(runs: Sequence[Run]) -> list[tuple[str, ...]]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list) and len(value) > 4:
-        return f"{len(value)} values"
+        counts = Counter(map(str, value))
+        if len(counts) > _SHOWN:
+            return f"{len(value)} values"
+        return ", ".join(f"{count} x {item}" for item, count in counts.items())
     return "not set" if value is None else str(value)

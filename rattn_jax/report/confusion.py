@@ -40,8 +40,10 @@ class Rate(NamedTuple):
 
 def error_rate(rate: float, count: int | None) -> Rate:
     """An error rate of `count` examples; None if their number is not known."""
+    if not math.isfinite(rate):
+        return Rate("-", None)
     text = f"{100 * rate:.2f} %"
-    if not count or not math.isfinite(rate):
+    if not count:
         return Rate(text, None)
     low, high = wilson_interval(round(rate * count), count)
     return Rate(text, f"{100 * low:.2f} to {100 * high:.2f}")
@@ -125,8 +127,8 @@ class _Class(NamedTuple):
     width: str
 
 
-def class_section(confusion: np.ndarray, names: Sequence[str]) -> Markup:
-    """The classes with their errors and scores, the worst first."""
+def class_section(confusion: np.ndarray, names: Sequence[str], note: str = "") -> Markup:
+    """The classes with their errors and scores, the worst first; `note` says more about them."""
     if not confusion.size:
         return Markup("")
     sizes = confusion.sum(axis=1)
@@ -148,6 +150,7 @@ def class_section(confusion: np.ndarray, names: Sequence[str]) -> Markup:
     ]
     return render(
         "classes.html",
+        note=note,
         shown=rows[:_SHOWN],
         rest=rows[_SHOWN:],
         images=f"{sizes.sum():,}",

@@ -52,15 +52,12 @@ def entropy(shares: np.ndarray) -> float:
 
 def health_row(step: int, split: str, num_images: int, seen: Observation) -> dict[str, Any]:
     """A line of mask_health.jsonl."""
-    modules = {
-        name: {
-            "mean": float(seen.means[name]),
-            "saturation": saturation(shares),
-            "entropy": entropy(shares),
-        }
-        for name, shares in seen.shares.items()
-    }
-    responses = {stage: float(value) for stage, value in seen.responses.items()}
+    modules = {}
+    for name, shares in seen.shares.items():
+        values = float(seen.means[name]), saturation(shares), entropy(shares)
+        found = values if math.isfinite(values[0]) else (None, None, None)
+        modules[name] = dict(zip(_MEASURES, found, strict=True))
+    responses = {s: float(v) if math.isfinite(v) else None for s, v in seen.responses.items()}
     return {
         "step": step,
         "split": split,
@@ -79,7 +76,8 @@ def alarm(row: Mapping[str, Any] | None, attention_residual: bool) -> str | None
     """
     if row is None:
         return None
-    broken = [stage for stage, value in row["responses"].items() if not math.isfinite(value)]
+    responses = row["responses"].items()
+    broken = [stage for stage, value in responses if not math.isfinite(_known(value))]
     if broken:
         return (
             f"The response of {broken[0]} is not a finite number after {row['step']:,} updates: "
@@ -104,9 +102,14 @@ def alarm(row: Mapping[str, Any] | None, attention_residual: bool) -> str | None
     )
 
 
-def _relative(responses: Mapping[str, float]) -> dict[str, float]:
+def _relative(responses: Mapping[str, float | None]) -> dict[str, float]:
     first = next(iter(responses.values()))
-    return {stage: value / first if first else math.nan for stage, value in responses.items()}
+    return {stage: _known(v) / first if first else math.nan for stage, v in responses.items()}
+
+
+def _known(value: float | None) -> float:
+    """A value of a line; NaN if it was not finite."""
+    return math.nan if value is None else value
 
 
 def health_section(rows: Sequence[Mapping[str, Any]], warning: str | None) -> Markup:
@@ -125,11 +128,12 @@ def health_section(rows: Sequence[Mapping[str, Any]], warning: str | None) -> Ma
     averaged = len(newest["modules"]) > _MAX_LINES
     text += "; lines are averages over the modules of a stage." if averaged else "."
     modules = [
-        (name, f"{m['mean']:.3f}", f"{100 * m['saturation']:.1f} %", f"{m['entropy']:.2f}")
+        (name, f"{mean:.3f}", f"{100 * saturated:.1f} %", f"{spread:.2f}")
         for name, m in newest["modules"].items()
+        for mean, saturated, spread in [map(_known, (m[measure] for measure in _MEASURES))]
     ]
     relative = _relative(newest["responses"]).items()
-    stages = [(s, f"{newest['responses'][s]:.4g}", f"{value:.3g}") for s, value in relative]
+    stages = [(s, f"{_known(newest['responses'][s]):.4g}", f"{v:.3g}") for s, v in relative]
     return render(
         "health.html",
         text=text,
@@ -151,7 +155,7 @@ def _lines(rows: Sequence[Mapping[str, Any]], measure: str) -> tuple[list[Series
         Series(
             name,
             [
-                (row["step"], float(np.mean([row["modules"][m][measure] for m in members])))
+                (row["step"], float(np.mean([_known(row["modules"][m][measure]) for m in members])))
                 for row in rows
             ],
         )

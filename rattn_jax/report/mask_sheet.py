@@ -97,7 +97,7 @@ class _Sheet:
         left, y = _MARGIN + self._side + 16, _MARGIN - 4
         for i, line in enumerate(title):
             font = _HEAD if i else _TITLE
-            space = self.picture.width - _MARGIN - left
+            space, line = self.picture.width - _MARGIN - left, line.replace("\n", "\\n")
             while len(line) > 1 and self._pen.textlength(line, font) > space:
                 line = f"{line.rstrip('…')[:-1]}…"
             self._pen.text((left, y), line, _INK, font)

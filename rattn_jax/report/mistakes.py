@@ -75,7 +75,9 @@ def mistakes_table(found: Mistaken, class_names: Sequence[str]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(_COLUMNS)
-    table.writerows((*line[:-1], f"{line.probability:.6f}") for line in _lines(found, class_names))
+    for line in _lines(found, class_names):
+        texts = (str(field).replace("\r", "\\r") for field in line[:-1])  # which csv may not quote
+        table.writerow((*texts, f"{line.probability:.6f}"))
     return text.getvalue()
 
 

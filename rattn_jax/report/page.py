@@ -52,7 +52,7 @@ class Masks(NamedTuple):
     Attributes:
         split: split of the images.
         images: uint8 [n, H, W, 3].
-        labels: their classes, int32 [n].
+        labels: their classes, int32 [n]; -1 of images of no class.
         seen: their masks, and statistics.
         history: mask_health.jsonl, oldest line first; the last one is of this evaluation.
     """
@@ -85,12 +85,12 @@ def run_page(
         num_parameters: parameters of the network.
     """
     config, names = record["config"], readable_names(record["dataset"]["class_names"])
-    title = f"{config['model']['name']} on {config['dataset']['name']}"
     typed, split = read_config(config), evaluated.split
     epoch = (record["dataset"]["num_train"] - typed.validation_examples) / typed.batch_size
     last = _newest(rows)[split]
     warning = masks and alarm(masks.history[-1], config["model"]["attention_residual"] is not False)
-    early = explain_loss(rows, split, 2 if typed.loss == SIGMOID else len(names))
+    several = typed.loss == SIGMOID
+    early = explain_loss(rows, split, 2 if several else len(names))
     place = typed.dataset.name.removeprefix(FOLDER)
     num_errors = round(last["error_top1"] * counts[split])
     sections = [
@@ -98,19 +98,19 @@ def run_page(
             "beside.html",
             sections=[
                 confusion_section(split, evaluated.confusion, names),
-                class_section(evaluated.confusion, names),
+                class_section(evaluated.confusion, names, _NEAREST if several else ""),
             ],
         ),
         calibration_section(split, evaluated.calibration),
         mistakes_section(evaluated.mistaken, num_errors, names, place),
     ]
     if masks:
-        labels = [names[label] for label in masks.labels]
+        labels = [names[label] if label >= 0 else "none" for label in masks.labels]
         sections.append(overlay_section(masks.split, masks.images, labels, masks.seen))
         sections.append(health_section(masks.history, warning))
     return render(
         "run.html",
-        title=title,
+        title=f"{config['model']['name']} on {config['dataset']['name']}",
         folder=folder,
         update=last["step"],
         result=_result(rows, counts, split, typed, epoch),
@@ -136,6 +136,12 @@ def _newest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     return {row["split"]: row for row in rows}
 
 
+_NEAREST = (
+    "An image of several classes counts once here and among the confusions, under the one of them "
+    "to which the network gives the largest probability."
+)
+
+
 class _Result(NamedTuple):
     """Accuracy and error in large letters, the text beside it, and a line for each split."""
 
@@ -154,13 +160,13 @@ def _result(
 ) -> _Result:
     newest = _newest(rows)
     last = newest[split]
-    rate = error_rate(last["error_top1"], counts[split])
+    rate = error_rate(_known(last, "error_top1"), counts[split])
     state = early_end(rows, config.keep_best, config.num_train_steps)
     if state is None:
         is_over = last["step"] >= config.num_train_steps
         state = "finished" if is_over else f"of {config.num_train_steps:,}"
     return _Result(
-        percents([1 - last["error_top1"]])[0],
+        percents([1 - _known(last, "error_top1")])[0],
         rate.text,
         f"{split} error (95 % interval {rate.interval}, {counts[split]:,} images) after "
         f"{last['step']:,} updates, {state}{_several_classes(last)}",
@@ -169,12 +175,12 @@ def _result(
                 name,
                 f"{row['step']:,}",
                 f"{row['step'] / epoch:.2f}",
-                error_text(row["error_top1"], counts.get(name)),
+                error_text(_known(row, "error_top1"), counts.get(name)),
                 *percents(
                     [
-                        1 - row["error_top1"],
+                        1 - _known(row, "error_top1"),
                         _known(row, "balanced_accuracy"),
-                        row["error_top5"],
+                        _known(row, "error_top5"),
                         _known(row, "ece"),
                     ]
                 ),

@@ -99,7 +99,8 @@ class PageProbe:
             self._probed = self._loader.read(self._split, range(count))
         images, labels = self._probed
         if self._label_sets is not None:  # the first of the classes of each image
-            labels = self._label_sets[labels].argmax(axis=1)
+            sets = self._label_sets[labels]
+            labels = np.where(sets.any(axis=1), sets.argmax(axis=1), -1)
         seen = self._probe(
             # This process's own copy, so that no other process has to take part.
             jax.tree.map(lambda x: x.addressable_data(0), state.evaluated),

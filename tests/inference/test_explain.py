@@ -176,7 +176,7 @@ def test_sheet(size, side):
         half: make_maps(size // 8, 9, 0.5),
     }
     channels = {one: [1, 3], zero: [2], half: [8]}
-    sheet = draw_sheet(image, ["a very long name" * 12, "second"], maps, channels)
+    sheet = draw_sheet(image, ["a very long\nname" * 12, "second"], maps, channels)
     pixels = np.asarray(sheet)
     method = Image.Resampling.NEAREST if size < side else Image.Resampling.LANCZOS
     shown = np.asarray(Image.fromarray(image).resize((side, side), method))

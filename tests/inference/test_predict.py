@@ -230,6 +230,14 @@ def server():
         thread.join()
 
 
+def test_names_with_line_breaks_have_one_row(photos, run):
+    """Python 3.11 does not quote a carriage return."""
+    (photos / "0.png").rename(photos / "a\rb.png")
+    status, out, _ = run("--format=csv", "a\rb.png")
+    rows = list(csv.DictReader(io.StringIO(out, newline="")))
+    assert (status, [row["image"] for row in rows]) == (0, [r"a\rb.png"])
+
+
 def test_urls_are_fetched_if_asked_for(network, server, run):
     status, out, err = run(f"{server}/image")
     assert (status, out) == (2, "")

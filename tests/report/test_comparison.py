@@ -55,6 +55,24 @@ def test_runs_side_by_side(tmp_path, capsys):
     assert page.count('<figure class="chart"') == 5  # no throughput was measured
 
 
+def test_curves_of_held_out_examples_stay_when_the_test_split_is_evaluated(tmp_path):
+    rows = [row(10, "validation", 0.5), row(20, "validation", 0.4), row(20, "test", 0.3)]
+    make_run(tmp_path / "run", rows=rows)
+    text = text_of(compare_page([read_run(str(tmp_path / "run"), "run")]), "curves")
+    assert [name in text for name in ("Validation error", "Test error", "Train error")] == [
+        *(True, True, False)
+    ]
+
+
+def test_lists_show_in_what_they_differ(tmp_path):
+    for name, device in (("a", "H100"), ("b", "A100")):
+        make_run(tmp_path / name)
+        path = tmp_path / name / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"devices": [device] * 8}))
+    page = compare_page([read_run(str(tmp_path / name), name) for name in "ab"])
+    assert "devices 8 x H100 8 x A100" in text_of(page, "differences")
+
+
 def test_a_loss_that_is_not_finite(tmp_path):
     make_run(tmp_path / "run", rows=[row(20, "test", 0.05) | {"loss": None}])
     page = compare_page([read_run(str(tmp_path / "run"), "run")])

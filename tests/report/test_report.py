@@ -229,8 +229,8 @@ def test_stream_of_a_folder_with_odd_names(tmp_path):
     assert read_health(tmp_path / "run<i>")[0]["images"] == 4
 
 
-def synthetic_page(num_classes, **keep_best):
-    """A page as after CIFAR, with so many classes."""
+def synthetic_page(num_classes, last_rows=(), **keep_best):
+    """A page as after CIFAR, with so many classes; `last_rows` are more lines of metrics."""
     generator = np.random.RandomState(0)
     names = ["n01484850", *(f"class {i} <name>" for i in range(1, num_classes))]
     confusion = generator.poisson(0.7, (num_classes, num_classes)) + 90 * np.eye(num_classes)
@@ -283,7 +283,7 @@ def synthetic_page(num_classes, **keep_best):
     return run_page(
         "/run",
         record,
-        rows,
+        [*rows, *last_rows],
         {"test": 10_000},
         Evaluated(
             "test",
@@ -291,14 +291,15 @@ def synthetic_page(num_classes, **keep_best):
             bins,
             Mistaken("test", 10_000, mistakes, files, images),
         ),
-        Masks("test", images, np.zeros(8, int), seen, history),
+        Masks("test", images, np.array([-1, *[0] * 7]), seen, history),
         51_300_000,
     )
 
 
 @pytest.mark.parametrize("num_classes", [10, 100, 150])
 def test_pages_of_many_classes(num_classes):
-    page = Page(synthetic_page(num_classes))
+    text = synthetic_page(num_classes)
+    page = Page(text)
     assert set(page.ids) == SECTIONS | MASK_SECTIONS
     assert ("Most confused pairs" in page.text) == (num_classes > 20)
     assert page.pictures == 8 + 8 + 9 * (8 + 1) + (num_classes == 100)
@@ -314,6 +315,13 @@ def test_pages_of_many_classes(num_classes):
     assert "mistakes.csv lists 8 of 300 with their names" in page.text
     assert "is great white shark" in page.text
     assert "n01484850" not in page.text
+    assert 'alt="test image 0: none"' in text
+
+
+def test_page_of_a_run_whose_last_updates_were_skipped():
+    nothing = dict.fromkeys(("loss", "error_top1", "error_top5"))
+    last = {"step": 2_000, "split": "train", "learning_rate": 0.1, "images_per_second": None}
+    assert "train 2,000 2.56 - - - - - nan" in Page(synthetic_page(10, [last | nothing])).text
 
 
 def test_page_says_that_a_run_ended_early_and_why():

@@ -9,9 +9,18 @@ import pytest
 from rattn_jax.data.batches import mean_image_normalization
 from rattn_jax.models import create_model, stack_modules
 from rattn_jax.models.resnet import ResNet
+from rattn_jax.report import charts
 from rattn_jax.report.charts import Axis, Series, chart, number, percent
 from rattn_jax.report.confusion import wilson_interval
-from rattn_jax.report.mask_health import BINS, Observation, alarm, entropy, saturation
+from rattn_jax.report.mask_health import (
+    BINS,
+    Observation,
+    alarm,
+    entropy,
+    health_row,
+    health_section,
+    saturation,
+)
 from rattn_jax.report.mask_picture import draw_masks
 from rattn_jax.report.pictures import ColorRange, color_bar, color_range, overlay
 from rattn_jax.report.unsettled import explain_loss
@@ -64,6 +73,17 @@ def test_entropy_and_saturation():
     assert (saturation(even), saturation(one)) == (pytest.approx(0.1), 0)
 
 
+def test_what_is_not_finite_is_null():
+    shares = np.eye(BINS)[0]
+    means = {"a": np.nan, "b": 0.0}
+    seen = Observation({}, means, {"a": shares, "b": shares}, {"stage1": np.inf})
+    row = health_row(3, "test", 8, seen)
+    assert row["modules"]["a"] == {"mean": None, "saturation": None, "entropy": None}
+    assert row["modules"]["b"] == {"mean": 0, "saturation": 1, "entropy": 0}
+    assert row["responses"] == {"stage1": None}
+    assert "nan" in health_section([row], None)
+
+
 def test_wilson_interval():
     """Against the roots of its definition, |p - errors / n| = z sqrt(p (1 - p) / n)."""
     for errors, count in ((0, 10), (3, 10), (10, 10), (552, 10_000)):
@@ -82,7 +102,7 @@ def test_wilson_interval():
             True,
             "it is 0.0025 for stage2, 0.075 for stage3 after .*add 1 to their",
         ),
-        ((4.0, float("nan"), 1.0), True, "response of stage2 is not a finite number after 7"),
+        ((4.0, None, 1.0), True, "response of stage2 is not a finite number after 7"),
     ],
 )
 def test_alarm(responses, residual, expected):
@@ -125,6 +145,12 @@ def test_chart_has_the_values_of_its_points_and_a_logarithmic_axis():
     for axis in (Axis(number, low=0.0, high=1.0), Axis(number)):
         flat = chart("Mean", "", [Series("m", [(1, 0.0)])], axis)
         assert "log" not in flat
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-6, 1.0, 1e6])
+def test_ticks_of_any_size(scale):
+    ticks = charts._ticks(0.9 * scale, scale)
+    np.testing.assert_allclose(ticks, scale * np.array([0.9, 0.92, 0.94, 0.96, 0.98, 1]), 1e-9)
 
 
 def test_masks_of_a_module_share_the_colors_that_are_named():
