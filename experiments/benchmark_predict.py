@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from rattn_jax.cli import Parser, add_workdir, errors_on_one_line, positive, working
+from rattn_jax.cli import Parser, add_workdir, errors_on_one_line, positive, set_up_process, working
 from rattn_jax.inference.image_inputs import ImageInput
 from rattn_jax.inference.network import Classifier, load
 from rattn_jax.inference.prediction_table import Row, write
@@ -75,6 +75,7 @@ def rate(count: int, function: Callable[..., None], *arguments: Any) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints both speeds and their ratio."""
+    set_up_process()
     parser = Parser("experiments.benchmark_predict", __doc__)
     add_workdir(parser)
     parser.add_argument("--images", type=positive, default=5000, help="number of files (5000)")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rattn_jax.cli import Parser, add_workdir, errors_on_one_line, working
+from rattn_jax.cli import Parser, add_workdir, errors_on_one_line, set_up_process, working
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.examples import open_split, read_batches
 from rattn_jax.inference.network import Classifier, load
@@ -80,6 +80,7 @@ def draw(network: Classifier, images: np.ndarray) -> Image.Image:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the picture."""
+    set_up_process()
     add_workdir(parser := Parser("experiments.draw_masks", __doc__))
     parser.add_argument("--out", default="masks.png", help="the picture (masks.png)")
     parser.add_argument("--data-dir", help="of the dataset, if it is no longer the run's")

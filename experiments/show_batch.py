@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from rattn_jax.cli import Parser, errors_on_one_line, positive, working
+from rattn_jax.cli import Parser, errors_on_one_line, positive, set_up_process, working
 from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.data.batches import take
 from rattn_jax.data.catalog import build_dataset, build_spec
@@ -80,6 +80,7 @@ def draw(images: np.ndarray, captions: list[str]) -> Image.Image:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the picture."""
+    set_up_process()
     parser = Parser("experiments.show_batch", __doc__)
     parser.add_argument("--config", required=True, metavar="NAME", help="a config, or a file")
     parser.add_argument("--output", default="batch.png", help="the picture (batch.png)")

@@ -10,7 +10,6 @@ the files that are missing. --data is a folder of class folders, a table of imag
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from functools import partial
 
@@ -21,6 +20,7 @@ from rattn_jax.data.imagenet_archives import check_md5, read_archives
 from rattn_jax.data.places import name_of
 from rattn_jax.data.prepare import Content, prepare
 from rattn_jax.errors import Preempted, UsageError
+from rattn_jax.parallel.cpus import num_cpus
 from rattn_jax.runs.console import Console
 
 _FLAGS = {"imagenet": ("train", "validation"), "images": ("data", "name")}
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", help="images: name of the dataset")
     parser.add_argument("--out", required=True, metavar="DIR", help="TFDS's folder, the data_dir")
     parser.add_argument("--shorter-side", type=positive, metavar="N", help="pixels, at most")
-    parser.add_argument("--threads", type=positive, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--threads", type=positive, default=num_cpus(), metavar="N")
     options = parser.parse(arguments)
     for what, flags in _FLAGS.items():
         for flag in flags:

@@ -44,12 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{options.command} needs --config")
     if options.command == "bundle" and options.data_dir is None:
         parser.error("bundle needs --data-dir")
+    given = {"--config.KEY=VALUE": overrides, "--config": options.config}
+    given |= {"--updates": options.updates, "--start": options.start}
+    for flag, value in given.items():
+        if value and options.command in ("check", "speed"):
+            parser.error(f"{flag} is for train: leave it out")
     set_up_process()
     with errors_on_one_line(_PROG, options.out):
         if options.command == "bundle":
             from experiments.accelerator.bundle import make_bundle
 
-            make_bundle(Path(options.out), options.config, options.data_dir)
+            make_bundle(Path(options.out), options.config, options.data_dir, overrides)
             return
         from experiments.accelerator.check import CASES, TINY_CASES, check
         from experiments.accelerator.record import Record

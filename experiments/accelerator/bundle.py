@@ -7,10 +7,12 @@ run.sh       installs and unpacks all of it, and runs a command with its argumen
 """
 
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -72,20 +74,26 @@ exec python3 -m experiments.accelerator "$@"
 """
 
 
-def make_bundle(folder: Path, config_name: str, data_dir: str) -> None:
-    """Writes the bundle.
+def make_bundle(
+    folder: Path, config_name: str, data_dir: str, overrides: Sequence[str] = ()
+) -> None:
+    """Writes the bundle, in place of one that is there.
 
     Args:
         folder: folder to write; inside the repository, so that it travels with it.
         config_name: config of the run that will be trained.
         data_dir: folder in which TFDS has prepared its dataset.
+        overrides: flags --config.KEY=VALUE of the run.
 
     Raises:
         UsageError: the config or its data cannot be used, or a package cannot be downloaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for part in ("wheels", "start"):
+        shutil.rmtree(folder / part, ignore_errors=True)
     _collect_wheels(folder / "wheels")
-    config = parse_config(load_config(config_name, [f"--config.data_dir={data_dir}"]))
+    flags = [*overrides, f"--config.data_dir={data_dir}"]
+    config = parse_config(load_config(config_name, flags))
     source = Path(data_dir) / config.dataset.name
     with tarfile.open(folder / "data.tar.xz", "w:xz") as archive:
         archive.add(source, arcname=source.name)

@@ -91,15 +91,17 @@ def train(
             seconds = (updates - rows[-1]["step"]) * config.batch_size / speed
             record.add(images_per_second=speed, seconds_needed=round(seconds))
             if seconds + _EVALUATION_SECONDS > record.seconds_left():
-                run.process.kill()
-                run.process.wait()
                 again = seconds_at_start - record.seconds_left()  # to reach this point again
                 usable = record.seconds_left() - again - _EVALUATION_SECONDS
-                updates = int(usable * speed / config.batch_size) // _CALL * _CALL
-                run = _start(record, "shorter_run", arguments, updates, start)
-        if (newest := run.newest_checkpoint()) and newest != kept:
+                fitting = int(usable * speed / config.batch_size) // _CALL * _CALL
+                record.add(updates_that_fit=max(fitting, 0))
+                if fitting > 0:  # otherwise this run goes on until it is cut off
+                    run.process.kill()
+                    run.process.wait()
+                    updates = fitting
+                    run = _start(record, "shorter_run", arguments, updates, start)
+        if (newest := run.newest_checkpoint()) != kept and _keep(record, run, newest):
             kept = newest
-            _keep(record, run, kept)
     record.add(status=run.process.returncode, updates=updates)
     _keep(record, run, run.newest_checkpoint())
     print(run.log.read_text()[-2000:])
@@ -118,14 +120,23 @@ def _start(
     return _Run(folder, record.folder / f"{name}.log", arguments, updates)
 
 
-def _keep(record: Record, run: _Run, checkpoint: str | None) -> None:
-    """Replaces OUT/run.tar.gz by the run's folder without the compilation cache."""
+def _keep(record: Record, run: _Run, checkpoint: str | None) -> bool:
+    """Replaces OUT/run.tar.gz by the run's folder, with one checkpoint and without the cache.
+
+    Returns whether it did: the run goes on, and may remove what is being read.
+    """
+
+    def chosen(item: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        _, folder, name, *_ = (*Path(item.name).parts, "", "")
+        is_other = folder == "checkpoints" and name not in ("", checkpoint)
+        return None if is_other or folder == "compilation_cache" else item
+
     packed = record.folder / "run.tar.gz.tmp"
-    with tarfile.open(packed, "w:gz") as archive:
-        archive.add(
-            run.folder,
-            arcname="run",
-            filter=lambda item: None if "compilation_cache" in item.name else item,
-        )
+    try:
+        with tarfile.open(packed, "w:gz") as archive:
+            archive.add(run.folder, arcname="run", filter=chosen)
+    except FileNotFoundError:
+        return False
     packed.replace(record.folder / "run.tar.gz")
     record.add(kept_checkpoint=checkpoint)
+    return True

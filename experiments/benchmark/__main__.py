@@ -29,7 +29,7 @@ from pathlib import Path
 from experiments.benchmark.report import figures, table
 from experiments.benchmark.task import INFERENCE, TRAIN, Task
 from experiments.benchmark.turns import contenders, take_turns
-from rattn_jax.cli import Parser, errors_on_one_line, positive, working
+from rattn_jax.cli import Parser, errors_on_one_line, positive, set_up_process, working
 from rattn_jax.errors import UsageError
 
 _CIFAR = [f"attention{depth}_cifar" for depth in (56, 92, 128, 164, 236, 452)]
@@ -40,6 +40,7 @@ _CALLS_PER_ROUND = {TRAIN: 4, INFERENCE: 10}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table and, if asked, writes the same as JSON."""
+    set_up_process()
     parser = Parser("experiments.benchmark", __doc__)
     parser.add_argument("--workload", choices=[TRAIN, INFERENCE], default=TRAIN)
     parser.add_argument("--network", choices=_NETWORKS, default="attention56_cifar")

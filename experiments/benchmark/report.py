@@ -1,15 +1,14 @@
 """From the turns to figures, and to a table."""
 
 import dataclasses
-import os
 import platform
-import sys
 from typing import Any
 
 import numpy as np
 
 from experiments.benchmark.task import FLAX, MATMUL, OURS, TORCH, Task
 from experiments.benchmark.turns import Key, Turns
+from rattn_jax.parallel.cpus import num_cpus
 
 _BASELINES = (FLAX, TORCH)
 
@@ -85,7 +84,7 @@ def figures(task: Task, turns: dict[Key, Turns], calls_per_round: int) -> dict[s
         "platform": product.ready.platform,
         "device": product.ready.device,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": num_cpus(),
         "matmul_gflops_per_second": float(np.median(product_rates)) / 1e9,
         "results": results,
     }

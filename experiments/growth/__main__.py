@@ -18,7 +18,7 @@ from pathlib import Path
 
 from experiments.growth.measure import AXES, Costs, measure
 from experiments.growth.page import markdown, page
-from rattn_jax.cli import Parser, errors_on_one_line, working
+from rattn_jax.cli import Parser, errors_on_one_line, set_up_process, working
 from rattn_jax.runs.files import replace_text
 
 SIZES = {
@@ -32,6 +32,7 @@ SIZES = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures what is not yet in growth.json, and writes the pages."""
+    set_up_process()
     parser = Parser("experiments.growth", __doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))

@@ -9,12 +9,14 @@
 # (exit status 75) and queued again.
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
 #SBATCH --signal=TERM@600
 #SBATCH --requeue
 set -uo pipefail
 config=$1 workdir=$2
 shift 2
-srun .venv/bin/python main.py --distributed --config="$config" --workdir="$workdir" "$@"
+srun .venv/bin/python main.py --distributed --config="$config" --workdir="$workdir" \
+  --config.preemption_grace_seconds=540 "$@"
 status=$?
 if [ $status -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit $status

@@ -23,7 +23,7 @@ from experiments.reproduce.runs import PlannedRun, call, make_folder, plan_runs,
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.step_time import StepTimes, seconds_left
 from experiments.reproduce.tables import TABLES
-from rattn_jax.cli import FAILED, Parser, align, errors_on_one_line, positive
+from rattn_jax.cli import FAILED, Parser, align, errors_on_one_line, positive, set_up_process
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.preemption import STOPPED
 from rattn_jax.runs.files import absolute, replace_text
@@ -31,6 +31,7 @@ from rattn_jax.runs.files import absolute, replace_text
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains what tables compare, and fills them in."""
+    set_up_process()
     parser = Parser("experiments.reproduce", __doc__)
     parser.add_argument(
         "tables", nargs="+", choices=TABLES, metavar="TABLE", help=", ".join(TABLES)

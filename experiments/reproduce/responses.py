@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 import rattn_jax
-from rattn_jax.cli import errors_on_one_line, working
+from rattn_jax.cli import errors_on_one_line, set_up_process, working
 from rattn_jax.data.batches import normalize
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Subset
@@ -76,6 +76,7 @@ def measure(workdir: epath.PathLike) -> None:
 
 
 if __name__ == "__main__":
+    set_up_process()
     with errors_on_one_line("experiments.reproduce.responses"):
         for folder in sys.argv[1:]:
             with working(f"measuring responses of {folder}"):

@@ -17,6 +17,7 @@ from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
 from rattn_jax.config.load import as_before, load_config, parse_config
 from rattn_jax.errors import UsageError
+from rattn_jax.parallel.preemption import STOPPED
 from rattn_jax.report.comparison import read_run
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.identity import check_same_config
@@ -144,23 +145,25 @@ def train(run: PlannedRun) -> int:
 
 
 def call(command: Sequence[str]) -> int:
-    """Runs a command in the repository's root, passes signals on, and returns its exit status."""
+    """Runs a command in the repository's root, and passes signals on.
+
+    Returns its exit status; STOPPED after a signal, whatever has become of the command.
+    """
     process: subprocess.Popen[bytes] | None = None
-    early: list[int] = []  # signals that came before the process started
+    received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        number = signal.SIGTERM if number == signal.SIGHUP else number
-        if process is None:
-            early.append(number)
-        else:
-            process.send_signal(number)
+        received.append(signal.SIGTERM if number == signal.SIGHUP else number)
+        if process is not None:
+            process.send_signal(received[-1])
 
     with _signals_handled_by(forward):
         # A session of its own: Ctrl-C reaches it once, through this process.
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-        for number in early:
+        for number in [*received]:  # that came before the process started
             process.send_signal(number)
-        return process.wait()
+        status = process.wait()
+    return STOPPED if received else status
 
 
 @contextmanager

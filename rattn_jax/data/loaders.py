@@ -7,7 +7,6 @@ Both loaders yield the same examples in the same order, a function of (seed, ste
 `open_loader.py` chooses one of them by the size of the dataset.
 """
 
-import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol
@@ -32,6 +31,7 @@ from rattn_jax.data.stream import (
     evaluation_batches,
     training_batches,
 )
+from rattn_jax.parallel.cpus import num_cpus
 from rattn_jax.parallel.mesh import (
     is_on_cpu,
     process_shard,
@@ -314,4 +314,4 @@ class StreamedLoader:
 
 def num_threads(config: DatasetConfig) -> int:
     """Number of threads that decode images."""
-    return config.num_threads or os.cpu_count() or 1
+    return config.num_threads or num_cpus()

@@ -4,7 +4,6 @@ examples, excluded = open_split(network, "test")
 for batch in read_batches(network, examples, excluded, batch_size=64): ...
 """
 
-import os
 from collections.abc import Iterator
 
 import jax
@@ -19,6 +18,7 @@ from rattn_jax.data.splits import build_splits
 from rattn_jax.data.stream import EvaluationBatch, StreamOptions, evaluation_batches
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.network import Classifier
+from rattn_jax.parallel.cpus import num_cpus
 
 
 def open_split(
@@ -73,7 +73,7 @@ def read_batches(
             batch_size=batch_size,
             size=network.image_size,
             num_classes=len(network.class_names),
-            num_threads=network.config.dataset.num_threads or os.cpu_count() or 1,
+            num_threads=network.config.dataset.num_threads or num_cpus(),
             exact=network.config.dataset.exact_pixels,
         ),
         crop_fraction=network.crop_fraction,

@@ -4,7 +4,6 @@ for name, found in predict_each(network, inputs, batch_size=64):
     found                # probabilities float32 [classes], or why the image cannot be read
 """
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 from rattn_jax.data.decoding import BadImageError
 from rattn_jax.inference.image_inputs import ImageInput
 from rattn_jax.inference.network import Classifier
+from rattn_jax.parallel.cpus import num_cpus
 
 _BATCHES_AHEAD = 3  # that are read while the network is at work
 
@@ -33,7 +33,7 @@ def predict_each(
         inputs: the images.
         batch_size: maximum number of images per batch.
     """
-    size, num_threads = min(batch_size, len(inputs)), os.cpu_count() or 1
+    size, num_threads = min(batch_size, len(inputs)), num_cpus()
     with ThreadPoolExecutor(num_threads) as threads:
         try:
             batches = _decode_ahead(threads, network, inputs, size, -(-size // num_threads))

@@ -111,6 +111,14 @@ def broadcast_from_main(values: Sequence[int]) -> list[int]:
     return multihost_utils.broadcast_one_to_all(np.array(values)).tolist()
 
 
+def is_same_everywhere(value: int) -> bool:
+    """Whether all processes have this number, of 32 bits."""
+    if jax.process_count() == 1:
+        return True
+    values = multihost_utils.process_allgather(np.array(value, np.uint32))
+    return bool(np.all(values == values.flat[0]))
+
+
 def is_on_cpu(mesh: Mesh) -> bool:
     """Whether the devices are CPUs."""
     return mesh.devices.flat[0].platform == "cpu"

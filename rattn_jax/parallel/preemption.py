@@ -101,7 +101,8 @@ class PreemptionGuard:
     def _watch(self) -> None:
         with self._reader:  # stays open, for further signals
             while data := self._reader.recv(1):
-                if data[0] in (signal.SIGTERM, *_AS_SIGTERM):
+                # Python writes every signal here, also those that the user handles.
+                if data[0] in self._previous and data[0] != signal.SIGINT:
                     break
             if data and self._handler_of_jax:
                 ctypes.CFUNCTYPE(None, ctypes.c_int)(self._handler_of_jax)(signal.SIGTERM)

@@ -7,8 +7,6 @@ answer and no line of the log has anything of a request in it.
 """
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -33,6 +31,7 @@ from rattn_jax.inference.untrusted import (
     UnknownFormatError,
     check_header,
 )
+from rattn_jax.parallel.cpus import num_cpus
 from rattn_jax.report.pictures import color_range, data_uri, overlay
 from rattn_jax.serving.batcher import Batcher
 from rattn_jax.serving.limits import Limits
@@ -178,7 +177,7 @@ class _Service:
             "explain": Batcher(explain, (1,)),
         }
         self._tasks = [asyncio.create_task(b.run()) for b in self._batchers.values()]
-        with ThreadPoolExecutor(_num_decoders(), "decoder") as self._decoders:
+        with ThreadPoolExecutor(min(num_cpus(), _MAX_DECODERS), "decoder") as self._decoders:
             yield
         for task in self._tasks:
             task.cancel()
@@ -238,13 +237,6 @@ class _Service:
 
     def _predict_each(self, images: np.ndarray, size: int) -> Sequence[Any]:
         return [(row, []) for row in self._network.predict_decoded(images, size)]
-
-
-def _num_decoders() -> int:
-    """One for each CPU that this process may use, up to a limit."""
-    if sys.platform == "linux":
-        return min(len(os.sched_getaffinity(0)), _MAX_DECODERS)
-    return min(os.cpu_count() or 1, _MAX_DECODERS)
 
 
 def _picture(module: str, image: np.ndarray, mask: np.ndarray) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import zlib
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from rattn_jax.config.load import parse_config, read_config
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec, open_early
-from rattn_jax.data.contents import Contents, describe_data, read_contents
+from rattn_jax.data.contents import Contents, describe_data, digest, read_contents
 from rattn_jax.data.dataset import Dataset
 from rattn_jax.data.epochs import counts_epochs, in_steps, named_as_given
 from rattn_jax.data.open_loader import check_batch_fits, image_sizes, open_loader
@@ -25,6 +26,7 @@ from rattn_jax.parallel.mesh import (
     find_devices,
     is_main_process,
     is_on_cpu,
+    is_same_everywhere,
     make_mesh,
 )
 from rattn_jax.parallel.preemption import PreemptionGuard
@@ -82,6 +84,11 @@ def train_and_evaluate(
     given = like_source(parse_config(config), workdir)
     devices = find_devices() if devices is None else devices
     check_loggers(given.loggers)
+    if given.on_save_error == "continue" and jax.process_count() > 1:
+        raise UsageError(
+            "config.on_save_error='continue' is for one process: where one of several cannot save, "
+            "the others wait for it; leave it out"
+        )
     check_batch_size(given.batch_size, len(devices), given.accumulate_steps)
     console = Console(batch_size=given.batch_size, quiet=not is_main_process())
     with closing(console), resolve(given, workdir, console) as (resolved, opened):
@@ -196,6 +203,11 @@ def _identify(
 ) -> tuple[Any, Contents]:
     """What identifies the run and what its data holds; checks that the folder is free for it."""
     contents = read_contents(dataset)
+    if not is_same_everywhere(zlib.crc32(digest(contents).encode())):
+        raise UsageError(
+            f"{dataset.name} has other data in other processes of this job: give all of them the "
+            "same"
+        )
     data = describe_data(config, dataset, contents) | describe_source(config, source, folder)
     run = describe_run(config.to_dict(), data)
     check_run(folder, run, contents)

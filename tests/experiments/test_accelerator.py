@@ -1,11 +1,13 @@
 """The commands of `experiments.accelerator`, apart from what a GPU is needed for."""
 
 import json
+import tarfile
 import zipfile
 
 import numpy as np
 import pytest
 
+from experiments.accelerator import __main__ as accelerator
 from experiments.accelerator import check, train
 from experiments.accelerator.bundle import _leave_out_other_datasets
 from experiments.accelerator.record import Record
@@ -87,6 +89,42 @@ def test_a_run_that_does_not_fit_starts_again_with_as_many_updates_as_fit(
     assert [row["updates"] for row in rows if "run" in row] == runs
     assert rows[-2:] == [{"status": 0, "updates": runs[-1]}, {"kept_checkpoint": "300"}]
     assert (record.folder / "run.tar.gz").exists()
+
+
+def test_a_run_for_which_nothing_fits_goes_on(record, monkeypatch):
+    monkeypatch.setattr(train, "_Run", FakeRun)
+    monkeypatch.setattr(train.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(type(record), "seconds_left", lambda self: 10.0)
+    assert train.train(record, "digits", ["--config.batch_size=100"], num_train_steps=6_000)
+    rows = rows_of(record)
+    assert [row["updates"] for row in rows if "run" in row] == [6_000]
+    assert {"updates_that_fit": 0} in rows
+
+
+def test_one_checkpoint_is_kept_while_others_go(record, monkeypatch):
+    run = FakeRun(record.folder / "run", record.folder / "log", [], 100)
+    for name in ("checkpoints/0/a", "checkpoints/300/b", "compilation_cache/c", "metrics.jsonl"):
+        path = run.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert train._keep(record, run, "300")
+    with tarfile.open(record.folder / "run.tar.gz") as archive:
+        files = {item.name for item in archive if item.isfile()}
+    assert files == {"run/checkpoints/300/b", "run/metrics.jsonl"}
+
+    def vanish(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tarfile.TarFile, "add", vanish)
+    assert not train._keep(record, run, "400")
+    assert rows_of(record)[-1] == {"kept_checkpoint": "300"}
+
+
+def test_flags_of_training_are_refused_elsewhere(tmp_path, capsys):
+    for flag in ("--updates=100", "--config=digits", "--config.batch_size=4"):
+        with pytest.raises(SystemExit):
+            accelerator.main(["speed", f"--out={tmp_path}", flag])
+        assert "is for train: leave it out" in capsys.readouterr().err
 
 
 def test_the_bundle_leaves_out_what_other_datasets_need(tmp_path):

@@ -150,9 +150,12 @@ def test_a_step_is_timed():
     assert 0 < step_time._measure(make_config(modules=0)) < 60
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_reach_the_run(number):
-    child = f"import signal, sys, time; signal.signal({int(number)}, lambda *_: sys.exit(75))\n"
+@pytest.mark.parametrize(
+    ("number", "answer"), [(signal.SIGINT, 75), (signal.SIGTERM, 75), (signal.SIGTERM, 0)]
+)
+def test_signals_reach_the_run_and_end_the_table(number, answer):
+    act = f"lambda *_: sys.exit({answer})"
+    child = f"import signal, sys, time; signal.signal({int(number)}, {act})\n"
     child += "print('ready', flush=True)\n"
     # Not signal.pause(): a signal that comes just before it is handled only after the next one.
     child += "while True: time.sleep(0.05)"

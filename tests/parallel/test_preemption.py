@@ -40,6 +40,20 @@ def test_the_grace_time_begins_with_any_of_them(monkeypatch, capfd):
     assert capfd.readouterr().err.startswith("SIGUSR1, and 0.01 s were not enough to save: run")
 
 
+def test_a_signal_that_the_program_handles_is_its_own(monkeypatch):
+    seen, ended = [], []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    previous = signal.signal(signal.SIGUSR1, lambda *_: seen.append(True))
+    try:
+        with PreemptionGuard(grace_seconds=0.01) as guard:
+            signal.raise_signal(signal.SIGUSR1)
+            time.sleep(0.2)
+            guard.check()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert (seen, ended) == ([True], [])
+
+
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
     try:
