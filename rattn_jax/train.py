@@ -89,12 +89,23 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     _run(parser.prog, train_and_evaluate, config, options)
 
 
+_OF_INPUT = ("dataset.image_size", "dataset.eval_image_size", "dataset.eval_crop_fraction")
+
+
 def _print_error(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Evaluates a checkpoint that is not the newest of a run, or is of no run."""
     from rattn_jax.inference.examples import split_logits
     from rattn_jax.inference.network import load
     from rattn_jax.interop.card import compare, error_text
+    from rattn_jax.runs.identity import FREE_KEYS, PLACES
 
+    for flag in overrides:
+        key = flag.removeprefix("--config.").partition("=")[0]
+        is_read = key.startswith("dataset.") and key not in _OF_INPUT
+        if not is_read and key not in FREE_KEYS and key not in PLACES:
+            raise UsageError(
+                f"--config.{key} is part of the network or of how its images are read: leave it out"
+            )
     network = load(options.workdir, options.step)
     config = parse_config(override(to_config_dict(network.config), overrides))
     logits, labels = split_logits(dataclasses.replace(network, config=config), "test")

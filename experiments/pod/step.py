@@ -58,7 +58,7 @@ class PlannedStep:
             )
         mesh, spec = make_mesh(devices), build_spec(config)
         sizes = image_sizes(config.dataset, spec)
-        self.resident = fits_device(config, sizes, spec.num_train, spec.num_test)
+        self.resident = fits_device(config, sizes, spec)
         # A single update; the costs of a loop would count its body once.
         steps = build_steps(config, spec, mesh, use_scan=False)
         self.function: Any = steps.train_function

@@ -47,7 +47,7 @@ def random_erasing(rng: Array, image: Array, probability: float) -> Array:
     """Sets a random rectangle to zero with a given probability (Zhong et al. 2020).
 
     The paper draws again until the rectangle fits; here it is clipped to the image. Zero is the
-    paper's mean value (RE-M), because the images are normalised.
+    paper's mean value (RE-M) where normalising subtracts the mean, and black with "zero_one".
 
     Args:
         rng: random key.

@@ -53,20 +53,32 @@ def check_batch_fits(config: RunConfig, dataset: Dataset) -> None:
         )
 
 
-def fits_device(config: RunConfig, sizes: ImageSizes, num_train: int, num_test: int) -> bool:
-    """Whether the decoded examples fit on every device.
+def fits_device(
+    config: RunConfig, sizes: ImageSizes, spec: DatasetSpec, kept: Normalization | None = None
+) -> bool:
+    """Whether the decoded examples can be kept on every device, at the size of the network.
+
+    Of larger images that are cropped at random each crop is read anew: one of the kept image would
+    be one of its middle, and blurred.
+
+    Args:
+        config: the run's config.
+        sizes: its image sizes.
+        spec: of its dataset.
+        kept: a normalization in place of the config's.
 
     Raises:
         UsageError: `config.normalization` is not possible for them.
     """
-    num_bytes = 3 * (num_train * sizes.train**2 + num_test * sizes.eval**2)
-    fits = num_bytes <= config.dataset.max_resident_bytes
-    if config.normalization == "mean_image":
+    num_bytes = 3 * (spec.num_train * sizes.train**2 + spec.num_test * sizes.eval**2)
+    are_cropped = config.augmentation.resized_crop_area and spec.image_size != sizes.train
+    fits = num_bytes <= config.dataset.max_resident_bytes and not are_cropped
+    if config.normalization == "mean_image" and kept is None:
         if not fits:
             raise UsageError(
                 f"config.normalization='mean_image' needs all images of {config.dataset.name} on "
                 "the device, and they stream: use 'imagenet', or a larger "
-                "dataset.max_resident_bytes"
+                "dataset.max_resident_bytes, and no resized_crop_area"
             )
         if sizes.train != sizes.eval:
             raise UsageError(
@@ -91,7 +103,8 @@ def open_loader(
         dataset: its dataset.
         sizes: its image sizes.
         mesh: its devices.
-        kept: the normalization of a run that goes on; None: that of the config and the images.
+        kept: the normalization of a run that goes on, or of the one that it begins from; None:
+            that of the config and the images.
 
     Raises:
         UsageError: the config does not fit the dataset.
@@ -100,7 +113,9 @@ def open_loader(
     train, evaluated = build_splits(config, dataset)
     exclude_file = config.dataset.test_exclude_file
     excluded = read_exclude_file(exclude_file) if exclude_file else frozenset()
-    if fits_device(config, sizes, len(dataset.train), len(dataset.test)):
+    num_train, num_test = len(dataset.train), len(dataset.test)
+    spec = DatasetSpec(dataset.num_classes, dataset.image_size, num_train, num_test)
+    if fits_device(config, sizes, spec, kept):
         load = partial(
             load_split,
             num_classes=dataset.num_labels,

@@ -4,13 +4,14 @@ examples, excluded = open_split(network, "test")
 for batch in read_batches(network, examples, excluded, batch_size=64): ...
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 from absl import logging
 
-from rattn_jax.config.schema import SIGMOID
+from rattn_jax.config.schema import SIGMOID, LabelNoiseConfig
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Source, Subset
 from rattn_jax.data.read import read_exclude_file
@@ -50,7 +51,10 @@ def open_split(
             f"{config.dataset.name} has other classes than those of the run: choose the data that "
             "it was trained on"
         )
-    sources = {"train": dataset.train, **build_splits(config, dataset)[1]}
+    # Those that were trained on, with their own labels.
+    clean = dataclasses.replace(config.dataset, label_noise=LabelNoiseConfig())
+    train, evaluated = build_splits(dataclasses.replace(config, dataset=clean), dataset)
+    sources = {"train": train, **evaluated}
     if split not in sources:
         raise UsageError(f"split {split!r} is unknown: this run has {', '.join(sources)}")
     order = np.random.RandomState(0).permutation(len(sources[split]))[:num_examples]

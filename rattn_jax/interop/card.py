@@ -9,6 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from rattn_jax.config.load import with_new_names
+from rattn_jax.configs import default
 from rattn_jax.inference.network import Classifier
 from rattn_jax.report.confusion import wilson_interval
 
@@ -18,11 +19,13 @@ _RECIPE = frozenset(
         "accumulate_steps",
         "augmentation",
         "batch_size",
+        "class_weights",
         "ema_decay",
         "freeze",
         "freeze_batch_norm",
         "init_from",
         "label_smoothing",
+        "loss",
         "normalization",
         "num_train_steps",
         "optimizer",
@@ -31,6 +34,7 @@ _RECIPE = frozenset(
         "validation_examples",
     }
 )
+_OF_DATA = ("dataset.image_size", "dataset.label_noise.", "dataset.sampling")
 _OF_STEPS = ("optimizer.boundaries", "optimizer.step_decay")  # of the schedule "step" alone
 
 
@@ -156,9 +160,12 @@ def _table(facts: Mapping[str, Any]) -> str:
 
 
 def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The keys of training that are set, with their values."""
+    """The keys of training that are set or not as usual, with their values."""
+    usual = flatten_dict(default.get_config().to_dict(), sep=".")
     for key, value in flatten_dict(dict(config), sep=".").items():
-        if key.split(".")[0] not in _RECIPE or not value:
+        is_unusual = value is not None and value != usual.get(key)
+        is_said = key.split(".")[0] in _RECIPE and (value or (is_unusual and usual.get(key)))
+        if not is_said and not (key.startswith(_OF_DATA) and is_unusual):
             continue
         if key not in _OF_STEPS or config["optimizer"]["schedule"] == "step":
             yield f"`{key}`", value

@@ -9,10 +9,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from rattn_jax.config.schema import RunConfig
+from rattn_jax.data.batches import Normalization
 from rattn_jax.data.catalog import KNOWN
+from rattn_jax.data.loaders import ImageSizes
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.runs.checkpoint_files import all_steps, checksums
 from rattn_jax.runs.files import absolute
@@ -75,6 +78,19 @@ def open_source(
     source = read_saved_run(config.init_from)
     _check_same_network(source, config, model)
     return source
+
+
+def normalization_of(source: SavedRun | None, sizes: ImageSizes) -> Normalization | None:
+    """The normalization of the run to start from; None without one.
+
+    For images of another size, the mean color takes the place of a mean image.
+    """
+    if source is None:
+        return None
+    mean, scale = source.normalization
+    if mean.ndim == 3 and {mean.shape[:2]} != {(size, size) for size in sizes}:
+        mean = np.mean(mean, axis=(0, 1))
+    return Normalization(mean, scale)
 
 
 def describe_source(

@@ -22,7 +22,7 @@ def class_weights(
     """The factor of each class, in the order of the classes; None: all are 1.
 
     Balanced factors are those of scikit-learn's `compute_class_weight`, whose mean over the
-    training examples is 1; a class without any has 0.
+    training examples is 1; a class without any has 0, and does not count.
 
     Args:
         chosen: as in the config.
@@ -33,7 +33,7 @@ def class_weights(
     """
     if chosen == BALANCED:
         counts = spec.counts
-        share = sum(counts) / len(counts)
+        share = sum(counts) / sum(1 for count in counts if count)
         return tuple(share / count if count else 0.0 for count in counts)
     if chosen is None or isinstance(chosen, str):
         return None

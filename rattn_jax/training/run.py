@@ -51,7 +51,13 @@ from rattn_jax.runs.workdir import (
     read_run,
 )
 from rattn_jax.training.compilation import use_cache
-from rattn_jax.training.init_from import describe_source, like_source, open_source, start_from
+from rattn_jax.training.init_from import (
+    describe_source,
+    like_source,
+    normalization_of,
+    open_source,
+    start_from,
+)
 from rattn_jax.training.loop import Job, train
 from rattn_jax.training.page_data import PageProbe
 from rattn_jax.training.profiling import Profiler, Throughput
@@ -140,7 +146,8 @@ def _run(
         use_cache(config.compilation_cache_dir or folder / "compilation_cache")
         console.enter(f"reading {config.dataset.name}")
         kept = kept_normalization(folder)
-        loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh, kept)))
+        given = kept or normalization_of(source, sizes)
+        loader = stack.enter_context(closing(open_loader(config, dataset, sizes, mesh, given)))
         checkpointer = stack.enter_context(_open_checkpoints(folder, config, run, console))
         state = _restore(checkpointer, target, config, console)
         if state is None:
@@ -152,7 +159,6 @@ def _run(
         _describe(config, target, folder, console)
         step = int(state.step)
         writer = stack.enter_context(_open_writer(config, folder, step, console))
-        console.enter("opening the loggers")
         writer.wait_for_loggers()
         console.enter(None)
         job = Job(
@@ -217,6 +223,7 @@ def _identify(
 def _open_writer(
     config: RunConfig, folder: epath.Path, step: int, console: Console
 ) -> MetricWriter:
+    console.enter("opening the loggers")
     return MetricWriter(
         folder,
         step,

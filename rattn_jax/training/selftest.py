@@ -27,8 +27,14 @@ from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.files import is_remote
 from rattn_jax.runs.lock import lock_run_folder
+from rattn_jax.runs.saved_run import SavedRun, kept_normalization
 from rattn_jax.runs.workdir import open_run_folder
-from rattn_jax.training.init_from import like_source, open_source, start_from
+from rattn_jax.training.init_from import (
+    like_source,
+    normalization_of,
+    open_source,
+    start_from,
+)
 from rattn_jax.training.profiling import Throughput
 from rattn_jax.training.run import resolve
 from rattn_jax.training.state import TrainState
@@ -114,11 +120,13 @@ def _selftest(
             check_batch_fits(config, dataset)
             console.enter(f"reading {config.dataset.name}")
             longer = dataclasses.replace(config, num_train_steps=length)
-            with closing(open_loader(longer, dataset, sizes, mesh)) as loader:
+            source = open_source(config, steps.model, folder)
+            kept = kept_normalization(folder) or normalization_of(source, sizes)
+            with closing(open_loader(longer, dataset, sizes, mesh, kept)) as loader:
                 trial = _Trial(config, steps, loader, console.say)
                 trial.passed("data", dataset.summary())
                 console.enter("trying an update")
-                state = _try_memory(trial, folder, dataset.class_names)
+                state = _try_memory(trial, folder, source, dataset.class_names)
                 console.enter("trying a checkpoint")
                 state = _try_checkpoint(trial, state, scratch)
                 console.enter("measuring the speed")
@@ -128,10 +136,12 @@ def _selftest(
                 scratch.rmtree()
 
 
-def _try_memory(trial: _Trial, folder: epath.Path, class_names: Sequence[str]) -> TrainState:
+def _try_memory(
+    trial: _Trial, folder: epath.Path, source: SavedRun | None, class_names: Sequence[str]
+) -> TrainState:
     """Checks memory and disk space; returns the state after the first update."""
     config, steps = trial.config, trial.steps
-    initial, source = steps.initial_state(), open_source(config, steps.model, folder)
+    initial = steps.initial_state()
     if source is not None:
         initial = start_from(initial, source, class_names, trial.say)
     state = steps.to_device(initial)

@@ -61,6 +61,17 @@ def test_test_examples_are_counted_before_they_are_evaluated():
             assert loader.num_examples("test") == 360
 
 
+def test_larger_images_are_read_anew_for_random_crops(tmp_path):
+    folder = make_folder(tmp_path / "images", count=4)
+    for area, resident in ((None, True), ((0.5, 1.0), False)):
+        keys = {"augmentation__resized_crop_area": area, "normalization": "imagenet"}
+        config = folder_config(folder, **keys)
+        with closing(loader_of(config)) as loader:
+            assert loader.resident is resident
+    with closing(loader_of(changed(augmentation__resized_crop_area=(0.5, 1.0)))) as loader:
+        assert loader.resident, "digits have the size of the network"
+
+
 def test_a_balanced_order_is_the_same_resident_and_streamed(tmp_path):
     folder = make_folder(tmp_path / "images", count=12)
     for number in range(2, 12):

@@ -8,7 +8,7 @@ import pytest
 
 import rattn_jax
 import rattn_jax.training.run
-from rattn_jax.data import image_folder
+from rattn_jax.data import image_folder, open_dataset
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.inference.examples import open_split
 from rattn_jax.train import train_and_evaluate
@@ -281,3 +281,16 @@ def test_images_of_a_folder_need_a_size(tmp_path):
     ):
         train_and_evaluate(config, tmp_path / "run", ONE)
     assert not (tmp_path / "run").exists()
+
+
+def test_training_examples_of_a_run_are_those_that_it_was_trained_on(tmp_path):
+    config = changed(
+        validation_examples=200, dataset__label_noise__clean_ratio=0.5, num_train_steps=1
+    )
+    train_and_evaluate(config, tmp_path, ONE)
+    network, digits = rattn_jax.load(tmp_path), open_dataset("digits").train
+    train, held_out = (open_split(network, split)[0] for split in ("train", "validation"))
+    assert (len(train), len(held_out)) == (1237, 200)
+    positions = [example.index for example in train]
+    assert not {*positions} & {example.index for example in held_out}
+    np.testing.assert_array_equal(train.labels(), digits.labels()[positions])

@@ -211,6 +211,11 @@ def test_command_evaluates_a_checkpoint_by_its_step(run, capsys):
     logits, labels = split_logits(network, "test")
     capsys.readouterr()
     evaluate([f"--workdir={folder}", "--step=best"])
+    for key in ("dataset.eval_crop_fraction", "normalization", "model.r"):
+        with pytest.raises(SystemExit):
+            evaluate([f"--workdir={folder}", "--step=best", f"--config.{key}=1"])
+        assert f"--config.{key} is part of the network or of how its" in capsys.readouterr().err
+    evaluate([f"--workdir={folder}", "--step=best", "--config.dataset.num_threads=1"])
     error = 100 * np.mean(logits.argmax(axis=-1) != labels)
     assert capsys.readouterr().out.startswith(f"step 4: {error:.2f} % of 360 test images, 95 %")
     assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before

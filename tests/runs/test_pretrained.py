@@ -200,7 +200,19 @@ def test_card_says_what_was_not_measured(network):
     assert "| error | not measured" in card
     assert "rounded to float16; what that changes was not measured" in card
     assert "| `optimizer.boundaries` | [400, 525] |" in card
+    assert "sampling" not in card
+    record["config"]["dataset"]["sampling"] = "balanced"
+    record["config"]["dataset"]["label_noise"]["clean_ratio"] = 0.5
+    record["config"]["optimizer"] |= {"decay_norm_and_bias": False, "nesterov": False}
     record["config"]["optimizer"]["schedule"] = "linear"
+    card = write_card(network, record, "float32", None, None)
+    for key, value in (
+        ("dataset.sampling", "balanced"),
+        ("dataset.label_noise.clean_ratio", 0.5),
+        ("optimizer.decay_norm_and_bias", False),
+        ("optimizer.nesterov", False),
+    ):
+        assert f"| `{key}` | {value} |" in card
     assert "optimizer.boundaries" not in write_card(network, record, "float32", None, None)
 
 

@@ -12,6 +12,7 @@ from etils import epath
 import rattn_jax
 from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.config.schema import OptimizerConfig
+from rattn_jax.data.loaders import ImageSizes
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
 from rattn_jax.runs.identity import describe_run
@@ -87,6 +88,15 @@ def test_a_config_without_a_network_takes_that_of_the_source(source, tmp_path):
     other = like_source(parse_config(load_config("finetune", [*flags, "--config.model.r=2"])))
     with pytest.raises(UsageError, match=r"model.r=1, and this one has 2"):
         open_source(other, build_model(other, num_classes=3))
+
+
+def test_the_normalization_is_that_of_the_source(source, tmp_path):
+    theirs = rattn_jax.load(source).normalization
+    train_and_evaluate(tune(source, **{"dataset.max_resident_bytes": 0}), tmp_path, ONE)
+    found = rattn_jax.load(tmp_path).normalization
+    np.testing.assert_array_equal(found.mean, theirs.mean)
+    of_another_size = init_from.normalization_of(read_saved_run(source), ImageSizes(16, 16))
+    np.testing.assert_allclose(of_another_size.mean, theirs.mean.mean(axis=(0, 1)), rtol=1e-6)
 
 
 def test_the_image_size_is_that_of_training(source, monkeypatch):

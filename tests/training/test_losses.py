@@ -1,5 +1,7 @@
 """The training loss, and factors of the classes in it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,9 @@ def test_balanced_factors_are_those_of_scikit_learn():
     labels = open_dataset("digits").train.labels()
     expected = compute_class_weight("balanced", classes=np.arange(10), y=labels)
     np.testing.assert_allclose(class_weights("balanced", spec), expected)
+    some = dataclasses.replace(spec, counts=(6, 0, 2, 0))
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=[0] * 6 + [1] * 2)
+    np.testing.assert_allclose(class_weights("balanced", some), [expected[0], 0, expected[1], 0])
     config.validation_examples = 20
     assert spec.counts == tuple(np.bincount(labels).tolist())
     held_out = build_spec(parse_config(config)).counts
