@@ -83,6 +83,9 @@ def get_config() -> ConfigDict:
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side
     # Scale as Pillow does, whatever the file; False: as in runs of before there was this key.
     config.dataset.exact_pixels = True
+    # Random crops (augmentation.resized_crop_area) are of the image file, which is read each time;
+    # False: of its middle at the network's size, which may stay on the device: quick, and blurred.
+    config.dataset.crop_files = True
     # Of a folder: every known format, and folders below those of the classes; False: as before.
     config.dataset.all_images = True
     config.dataset.test_exclude_file = config_dict.placeholder(str)  # file names, one per line

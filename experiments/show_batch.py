@@ -23,7 +23,7 @@ from rattn_jax.data.epochs import in_steps
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import find_devices, make_mesh
-from rattn_jax.training.init_from import like_source
+from rattn_jax.training.init_from import like_source, normalization_of, open_source
 from rattn_jax.training.step_functions import build_steps
 from rattn_jax.training.steps import for_data, prepare
 
@@ -36,12 +36,14 @@ def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray,
     dataset = build_dataset(config)
     config = in_steps(config, dataset)
     mesh, spec = make_mesh(find_devices()[:1]), build_spec(config, dataset)
-    loader = open_loader(config, dataset, image_sizes(config.dataset, spec), mesh)
+    sizes, steps = image_sizes(config.dataset, spec), build_steps(config, spec, mesh)
+    kept = normalization_of(open_source(config, steps.model), sizes)
+    loader = open_loader(config, dataset, sizes, mesh, kept)
     data, rows, _ = loader.train(step, 1)
     loader.close()
     batch = take(data, jax.tree.map(lambda x: x[0], rows))
     positions = jnp.arange(len(batch.labels))
-    preprocessing = for_data(build_steps(config, spec, mesh).rule.preprocessing, data)
+    preprocessing = for_data(steps.rule.preprocessing, data)
     images, targets = prepare(batch, data.normalization, jnp.int32(step), positions, preprocessing)
     shown = images / data.normalization.scale + data.normalization.mean
     pixels = np.asarray(jnp.clip(jnp.round(shown), 0, 255).astype(jnp.uint8))

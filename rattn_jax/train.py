@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from rattn_jax.cli import FAILED, STOPPED, Parser, add_workdir, errors_on_one_line, say
 from rattn_jax.config.load import load_config, override, parse_config, to_config_dict
+from rattn_jax.config.schema import KeepBestConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.best import LAST
 
@@ -107,7 +108,8 @@ def _print_error(options: argparse.Namespace, overrides: Sequence[str]) -> None:
                 f"--config.{key} is part of the network or of how its images are read: leave it out"
             )
     network = load(options.workdir, options.step)
-    config = parse_config(override(to_config_dict(network.config), overrides))
+    plain = dataclasses.replace(network.config, keep_best=KeepBestConfig())  # nothing is kept
+    config = parse_config(override(to_config_dict(plain), overrides))
     logits, labels = split_logits(dataclasses.replace(network, config=config), "test")
     print(f"step {network.step}: {error_text(compare('test', labels, logits, logits))}")
 

@@ -100,10 +100,12 @@ def train(
                     run.process.wait()
                     updates = fitting
                     run = _start(record, "shorter_run", arguments, updates, start)
-        if (newest := run.newest_checkpoint()) != kept and _keep(record, run, newest):
+        newest = run.newest_checkpoint()
+        if newest and newest != kept and _keep(record, run, newest):
             kept = newest
     record.add(status=run.process.returncode, updates=updates)
-    _keep(record, run, run.newest_checkpoint())
+    if (newest := run.newest_checkpoint()) or kept is None:
+        _keep(record, run, newest)
     print(run.log.read_text()[-2000:])
     return run.process.returncode == 0
 

@@ -15,7 +15,8 @@
 set -uo pipefail
 config=$1 workdir=$2
 shift 2
-srun .venv/bin/python main.py --distributed --config="$config" --workdir="$workdir" \
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" .venv/bin/python main.py --distributed \
+  --config="$config" --workdir="$workdir" \
   --config.preemption_grace_seconds=540 "$@"
 status=$?
 if [ $status -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi

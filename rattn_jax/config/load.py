@@ -36,6 +36,7 @@ _RENAMED = {
 _BEFORE: dict[str, Any] = {
     "dataset.all_images": False,
     "dataset.classes": (),
+    "dataset.crop_files": False,
     "dataset.exact_pixels": False,
     "dataset.hold_out_by_name": False,
     "optimizer.nesterov": True,

@@ -179,7 +179,8 @@ def check_config(config: RunConfig) -> None:
             raise UsageError(f"config.{key}={value!r} is out of range: it must be {text}")
     _check_keep_best(config)
     _check_sigmoid(config)
-    _check_direction(config.keep_best)
+    if config.num_train_steps:  # an evaluation keeps nothing
+        _check_direction(config.keep_best)
 
 
 def _check_keep_best(config: RunConfig) -> None:

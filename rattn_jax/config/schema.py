@@ -50,6 +50,7 @@ class DatasetConfig:
     eval_crop_fraction: float = 1.0
     test_exclude_file: str | None = None
     exact_pixels: bool = True
+    crop_files: bool = True
     all_images: bool = True
     max_resident_bytes: int = 2**30
     num_threads: int = 0

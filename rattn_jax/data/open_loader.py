@@ -58,8 +58,8 @@ def fits_device(
 ) -> bool:
     """Whether the decoded examples can be kept on every device, at the size of the network.
 
-    Of larger images that are cropped at random each crop is read anew: one of the kept image would
-    be one of its middle, and blurred.
+    With `dataset.crop_files` random crops of images that may be larger are read anew: one of the
+    kept image would be one of its middle, and blurred.
 
     Args:
         config: the run's config.
@@ -71,14 +71,15 @@ def fits_device(
         UsageError: `config.normalization` is not possible for them.
     """
     num_bytes = 3 * (spec.num_train * sizes.train**2 + spec.num_test * sizes.eval**2)
-    are_cropped = config.augmentation.resized_crop_area and spec.image_size != sizes.train
-    fits = num_bytes <= config.dataset.max_resident_bytes and not are_cropped
+    may_be_larger = spec.image_size is None or spec.image_size > sizes.train
+    is_cropped = config.augmentation.resized_crop_area and config.dataset.crop_files
+    fits = num_bytes <= config.dataset.max_resident_bytes and not (is_cropped and may_be_larger)
     if config.normalization == "mean_image" and kept is None:
         if not fits:
             raise UsageError(
                 f"config.normalization='mean_image' needs all images of {config.dataset.name} on "
                 "the device, and they stream: use 'imagenet', or a larger "
-                "dataset.max_resident_bytes, and no resized_crop_area"
+                "dataset.max_resident_bytes, and dataset.crop_files=False"
             )
         if sizes.train != sizes.eval:
             raise UsageError(

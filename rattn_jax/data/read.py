@@ -222,5 +222,8 @@ def read_exclude_file(path: epath.PathLike) -> frozenset[str]:
             f"dataset.test_exclude_file={str(path)!r} cannot be read ({error}): must be a text "
             "file with one file name or number a line; correct the path"
         ) from error
-    lines = filter(None, map(str.strip, text.removeprefix("\ufeff").splitlines()))
-    return frozenset(f"ILSVRC2012_val_{int(x):08d}.JPEG" if x.isdecimal() else x for x in lines)
+    names: list[str] = []
+    for line in map(str.strip, text.removeprefix("\ufeff").splitlines()):
+        words = line.split()
+        names += words if all(word.isdecimal() for word in words) else [line]
+    return frozenset(f"ILSVRC2012_val_{int(n):08d}.JPEG" if n.isdecimal() else n for n in names)

@@ -132,6 +132,7 @@ def _config(network: PortNetwork, class_names: Sequence[str]) -> dict[str, Any]:
             "test_fraction": 0.1,
             "eval_crop_fraction": 1.0,
             "exact_pixels": True,
+            "crop_files": True,
             "test_exclude_file": None,
             "num_threads": 0,
             "label_noise": {"clean_ratio": 1.0, "matrix": None},

@@ -58,11 +58,11 @@ class ResNet(nn.Module):
                 f"widths={self.widths} and units_per_stage={self.units_per_stage} must have one "
                 "number for each stage"
             )
-        multiple = _UNITS[self.unit].features_multiple
-        if any(width < multiple or width % multiple for width in self.widths):
+        least, groups = _UNITS[self.unit].features_multiple, self.unit == "resnext"
+        if any(width < least or (groups and width % least) for width in self.widths):
             raise UsageError(
-                f"widths={self.widths} must be multiples of {multiple}, because of "
-                f"unit={self.unit!r}"
+                f"widths={self.widths} must be {'multiples of' if groups else 'at least'} {least}, "
+                f"because of unit={self.unit!r}"
             )
 
     @property

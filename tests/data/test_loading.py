@@ -122,9 +122,10 @@ def test_blacklist(tmp_path):
         "ILSVRC2012_val_00000050.JPEG",
         "ILSVRC2012_val_00050000.JPEG",
     }
-    (tmp_path / "list.txt").write_bytes("\ufeff36\r\n my cat.jpg \n\n".encode())
+    (tmp_path / "list.txt").write_bytes("\ufeff36 37\r\n my cat.jpg \n\n".encode())
     assert read_exclude_file(tmp_path / "list.txt") == {
         "ILSVRC2012_val_00000036.JPEG",
+        "ILSVRC2012_val_00000037.JPEG",
         "my cat.jpg",
     }
     with pytest.raises(UsageError, match=r"cannot be read .*: must be a text file"):

@@ -158,7 +158,8 @@ def test_a_run_of_before_keys_were_added_counts(tmp_path):
     run = plan(tmp_path)[0]
     write_run(run, 0.06)
     record = run.record()
-    del record["config"]["dataset"]["exact_pixels"]
+    for key in ("exact_pixels", "crop_files"):
+        del record["config"]["dataset"][key]
     del record["config"]["dataset"]["hold_out_by_name"]
     (run.folder / "config.json").write_text(json.dumps(record))
     assert run.result()["error_top1"] == 0.06

@@ -152,7 +152,7 @@ def test_keywords_that_a_baseline_cannot_have(name):
         ("resnet164_cifar", {"stem": "none"}, "stem='none' is unknown: choose one of cifar, "),
         ("resnet164_cifar", {"widths": (64, 128)}, r"widths=\(64, 128\) .* one number for each"),
         ("resnext101", {"widths": (32, 64, 128, 256)}, "must be multiples of 64, because of unit="),
-        ("wrn16_8_cifar", {"widths": (128, 0, 512)}, "must be multiples of 1, because"),
+        ("wrn16_8_cifar", {"widths": (128, 0, 512)}, "must be at least 1, because"),
     ],
 )
 def test_keywords_that_no_baseline_can_have(name, keywords, message):

@@ -62,6 +62,7 @@ def test_record(tmp_path):
     ("section", "name", "before", "now"),
     [
         ("dataset", "exact_pixels", False, True),
+        ("dataset", "crop_files", False, True),
         ("dataset", "hold_out_by_name", False, True),
         ("optimizer", "nesterov", True, False),
     ],
