@@ -11,6 +11,7 @@ from tests.compare import read_rows
 from tests.forks import ENVIRONMENT, ROOT
 
 SRUN = """
+while [[ $1 == --* ]]; do shift; done
 for id in 0 1; do
   SLURM_NTASKS=2 SLURM_PROCID=$id SLURM_LOCALID=$id SLURM_STEP_NODELIST=localhost "$@" &
   tasks+=($!)
