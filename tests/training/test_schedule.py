@@ -28,18 +28,28 @@ def test_what_is_due():
 
 def stops(**changes):
     step, found = 0, []
-    while step < 10:
+    while step < changes.get("num_train_steps", 10):
         step = schedule(**changes).next_stop(step)
         found.append(step)
     return found
 
 
 def test_no_call_goes_beyond_what_is_due():
-    assert stops() == [2, 3, 4, 6, 7, 8, 10]
+    assert stops(steps_per_call=2) == [2, 3, 4, 6, 7, 8, 10]
     assert stops(steps_per_call=1) == [*range(1, 11)]
     rare = {"log_every_steps": 99, "profile_steps": None}
-    assert stops(**rare) == [4, 6, 8, 10]
-    assert stops(**rare, steps_per_call=3) == [3, 4, 6, 8, 10]
+    assert stops(**rare, steps_per_call=2) == [2, 4, 6, 8, 10]
+    assert stops(**rare, steps_per_call=3) == [3, 4, 5, 6, 7, 8, 9, 10]
+
+
+def test_few_numbers_of_updates_are_compiled():
+    """Else a GPU would compile for minutes where periods are no multiples of each other."""
+    every = {"log_every_steps": 100, "eval_every_steps": 390, "checkpoint_every_steps": 777}
+    ends = stops(num_train_steps=2345, profile_steps=None, **every)
+    assert {after - before for before, after in zip([0, *ends], ends, strict=False)} == {100, 10, 1}
+    due = {step for step in range(1, 2346) if any(step % period == 0 for period in every.values())}
+    assert due | {2345} <= set(ends)
+    assert len(ends) < 200
 
 
 def test_something_is_due_next():
