@@ -251,7 +251,9 @@ def _with_images(
     if sum(file.stat().length for file in compressed) > CACHE_BYTES:
         notes.append(
             "parquet files of this size are read slowly in random order, a group of rows at a "
-            "time: shards, or what save_to_disk of datasets writes, are faster"
+            "time: shards, or what save_to_disk of datasets writes, are faster; with "
+            "dataset.crop_files=False random crops come from images that are kept in memory, "
+            "scaled down, if they fit there"
         )
     return Parts(
         classes.class_names,

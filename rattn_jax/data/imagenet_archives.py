@@ -142,7 +142,7 @@ def open_train(path: epath.PathLike, say: Callable[[str], None] = lambda text: N
                         if image.isfile():
                             yield image, member.offset_data, label
 
-    return _list(epath.Path(path), found)
+    return _list(path_of(path), found)
 
 
 def open_validation(path: epath.PathLike) -> TarSource:
@@ -167,7 +167,7 @@ def open_validation(path: epath.PathLike) -> TarSource:
                     )
                 yield image, 0, labels[classes[int(match[1]) - 1]]
 
-    return _list(epath.Path(path), found)
+    return _list(path_of(path), found)
 
 
 def check_md5(path: epath.PathLike, split: str) -> None:

@@ -50,7 +50,7 @@ def read_matrix(path: epath.PathLike, num_classes: int) -> np.ndarray:
                 matrix = np.load(stream, allow_pickle=False).astype(np.float64)
         else:
             matrix = np.loadtxt(file.read_text().replace(",", " ").splitlines(), ndmin=2)
-    except (OSError, EOFError, ValueError, AttributeError) as error:
+    except Exception as error:  # of many kinds: NumPy parses the header as Python, and zip files
         raise UsageError(f"{file} is not a matrix of numbers ({error}): {remedy}") from error
     if matrix.shape != (num_classes, num_classes):
         raise UsageError(

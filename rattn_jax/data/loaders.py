@@ -23,7 +23,7 @@ from rattn_jax.data.batches import (
     StreamedData,
 )
 from rattn_jax.data.dataset import Source, Subset
-from rattn_jax.data.read import BadExamples, Split, load_split
+from rattn_jax.data.read import BadExamples, Split, load_split, note_unmatched
 from rattn_jax.data.sampling import class_members, evaluation_indices, training_indices
 from rattn_jax.data.stream import (
     StreamOptions,
@@ -265,7 +265,10 @@ class StreamedLoader:
                 num_excluded += batch.num_excluded
                 rows = (Batch(batch.images[None], batch.labels[None]), batch.mask[None])
                 yield Batches(self._data, *to_global_arrays(rows, self._mesh))
-        self._num_examples[split] = len(self._evaluated[split]) - sum_over_processes(num_excluded)
+        num_excluded = sum_over_processes(num_excluded)
+        if split == "test" and split not in self._num_examples:
+            note_unmatched(self._excluded, num_excluded)
+        self._num_examples[split] = len(self._evaluated[split]) - num_excluded
 
     def num_examples(self, split: str) -> int:
         """See `Loader`."""

@@ -22,7 +22,7 @@ from rattn_jax.data.loaders import (
     StreamedLoader,
     num_threads,
 )
-from rattn_jax.data.read import BadExamples, load_split, read_exclude_file
+from rattn_jax.data.read import BadExamples, load_split, note_unmatched, read_exclude_file
 from rattn_jax.data.splits import build_splits
 from rattn_jax.errors import UsageError
 
@@ -130,6 +130,7 @@ def open_loader(
             name: load(source, excluded=excluded if name == "test" else frozenset())
             for name, source in evaluated.items()
         }
+        note_unmatched(excluded, len(evaluated["test"]) - len(splits["test"]))
         normalization = kept or _normalization(config, train_split.images)
         return ResidentLoader(
             train_split,

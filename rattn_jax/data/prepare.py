@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,7 +92,7 @@ def prepare(
 
     Raises:
         UsageError: the folder cannot be written, has too little space, or holds a preparation of
-            other images or in another way.
+            other images or in another way; or an image cannot be read now that may be later.
     """
     if not re.fullmatch("[a-z][a-z0-9_]*", content.name):
         raise UsageError(
@@ -103,8 +102,12 @@ def prepare(
     for name in content.class_names:
         if not _is_utf_8(name):
             raise UsageError(
-                f"the class {os.fsencode(name)!r} has a name that is not UTF-8, as TFDS's must be: "
-                "rename its folder"
+                f"the class {name!a} has a name that is not UTF-8, as TFDS's must be: rename it"
+            )
+        if name != name.strip() or len(name.splitlines()) != 1:
+            raise UsageError(
+                f"the class {name!r} has a name with line breaks, or blanks around it, which TFDS "
+                "does not keep: rename it"
             )
     root = path_of(root)
     folder = root / content.name / content.version
@@ -169,7 +172,10 @@ def _begin(content: Content, folder: epath.Path, files: Sequence[_File]) -> None
         begun.write_text(json.dumps(plan))
         begun.rename(path)
         return
-    before = json.loads(path.read_text())
+    try:
+        before = json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: remove {folder}, and begin anew") from error
     if plan | before != plan:  # one of before has no "contents"
         raise UsageError(
             f"{folder} is half of a preparation of other images, or with another --shorter-side: "
@@ -225,8 +231,15 @@ def _write(
     def records() -> Iterator[tuple[int, bytes]]:
         for position in file.positions:
             try:
-                example = source[int(position)]
+                example = _read(source, int(position))
                 image = stored_image(example, content.shorter_side, only_jpeg=content.only_jpeg)
+            except UsageError:
+                raise
+            except MemoryError as error:
+                raise UsageError(
+                    f"the memory does not suffice for {source.name(int(position))}: use fewer "
+                    "--threads; run again, and it goes on"
+                ) from error
             except Exception as error:  # of many kinds: whatever is found in a file
                 say(f"left out: {source.name(int(position))} ({one_line(error)})")
                 continue
@@ -250,6 +263,23 @@ def _write(
             f"{begun} reads back otherwise than it was written: check the disk, and run again"
         )
     begun.rename(file.path)
+
+
+def _read(source: Source, position: int) -> Example:
+    """Reads an example.
+
+    Raises:
+        UsageError: it may be readable later, so that it must not be left out for good.
+    """
+    try:
+        return source[position]
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"{source.name(position)} cannot be read ({one_line(error)}): run again, and it goes "
+            "on, or remove it"
+        ) from error
 
 
 def _records(path: epath.Path) -> Any:

@@ -24,10 +24,17 @@ _CHUNK = 100  # examples that a thread loads at a time
 
 
 class BadExample(NamedTuple):
-    """An example that cannot be read or decoded."""
+    """An example that cannot be read or decoded.
+
+    Attributes:
+        name: of the example, for messages.
+        reason: why it cannot be used.
+        file_name: see `Example`; "" if it could not be read.
+    """
 
     name: str
     reason: str
+    file_name: str = ""
 
 
 class Loaded(NamedTuple):
@@ -63,7 +70,7 @@ class BadExamples:
         Raises:
             DataError: the limit is exceeded.
         """
-        for name, reason in examples:
+        for name, reason, _ in examples:
             if name not in self._found:
                 self._found[name] = reason
                 logging.warning("skipping bad example %d: %s (%s)", len(self._found), name, reason)
@@ -101,16 +108,17 @@ def load(
         DataError: the label is out of range. Training would not notice: the loss of a label that
             is too large is NaN, and -1 silently means the last class.
     """
-    name = source.name(position)
+    name, file_name = source.name(position), ""
     try:
         example = source[position]
-        name = example.name
+        name, file_name = example.name, example.file_name
         image = load_crop(
             example.image, choose_box, size, fast=fast, exact=exact, upright=example.upright
         )
     # Readers and decoders raise many kinds of errors.
     except Exception as error:
-        return BadExample(name, " ".join(f"{type(error).__name__}: {error}".split())[:200])
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return BadExample(name, reason, file_name)
     if not 0 <= example.clean_label < num_classes:
         raise DataError(
             f"{name} has the label {example.clean_label}: must lie in 0..{num_classes - 1}; "
@@ -174,10 +182,12 @@ def load_split(
         bad = []
         for position in positions:
             found = load(source, position, box, size, num_classes, exact=exact)
+            if found.file_name in excluded:
+                continue
             if isinstance(found, BadExample):
                 bad.append(found)
                 continue
-            keep[position] = found.file_name not in excluded
+            keep[position] = True
             images[position], labels[:, position] = found.image, (found.label, found.clean_label)
         return bad
 
@@ -203,6 +213,22 @@ def bad_test_example(bad: BadExample) -> DataError:
         f"{bad.name} cannot be evaluated ({bad.reason}): an error counts every example; repair or "
         "replace it"
     )
+
+
+def note_unmatched(excluded: frozenset[str], num_excluded: int) -> None:
+    """Says so if a list of excluded examples has names that no test example has.
+
+    Args:
+        excluded: the list.
+        num_excluded: number of test examples that it excludes.
+    """
+    if num_excluded < len(excluded):
+        logging.warning(
+            "dataset.test_exclude_file has %d names, and %d examples of the test split have such a "
+            "file name: names are without folders, one a line",
+            len(excluded),
+            num_excluded,
+        )
 
 
 def read_exclude_file(path: epath.PathLike) -> frozenset[str]:

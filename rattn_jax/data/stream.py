@@ -171,9 +171,11 @@ def evaluation_batches(
         if place >= len(source):
             return None
         found = load(source, place, box, size, options.num_classes, exact=options.exact)
-        if isinstance(found, BadExample):
-            raise bad_test_example(found)
-        return found
+        if isinstance(found, Loaded):
+            return found
+        if found.file_name in excluded:
+            return Loaded(np.zeros((size, size, 3), np.uint8), 0, 0, found.file_name)
+        raise bad_test_example(found)
 
     def collate(items: Sequence[Loaded | None]) -> EvaluationBatch:
         images = np.zeros((local, size, size, 3), np.uint8)

@@ -105,7 +105,12 @@ def test_an_npy_file_that_is_none(tmp_path):
     (tmp_path / "empty.npy").touch()
     np.savez(tmp_path / "several.npz", MATRIX)
     (tmp_path / "several.npz").rename(tmp_path / "several.npy")
-    for name in ("empty", "several"):
+    np.save(tmp_path / "fields.npy", np.zeros(3, [("a", float), ("b", float)]))
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04" + bytes(30))
+    np.save(tmp_path / "header.npy", MATRIX)
+    whole = (tmp_path / "header.npy").read_bytes()
+    (tmp_path / "header.npy").write_bytes(whole.replace(b"}", b"(", 1))
+    for name in ("empty", "several", "fields", "zip", "header"):
         with pytest.raises(UsageError, match=rf"{name}.npy is not a matrix of numbers"):
             read_matrix(tmp_path / f"{name}.npy", 3)
 

@@ -109,9 +109,9 @@ def test_what_is_held_out_is_not_trained_on():
 
 
 @pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
-def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes):
+def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes, caplog):
     folder = make_folder(tmp_path / "images", count=4)
-    (tmp_path / "list.txt").write_text("0.jpg\n2.webp\n")
+    (tmp_path / "list.txt").write_text("0.jpg\n2.webp\ncat/1.jpg\n7.jpg\nx\n")
     config = folder_config(
         folder,
         dataset__max_resident_bytes=max_resident_bytes,
@@ -121,3 +121,9 @@ def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes):
     loader = loader_of(config)
     masks = [mask for _, _, mask in loader.eval("test")]
     assert sum(mask.sum() for mask in masks) == loader.num_examples("test") == 4
+    list(loader.eval("test"))
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        "dataset.test_exclude_file has 5 names, and 4 examples of the test split have such a file "
+        "name: names are without folders, one a line"
+    ]

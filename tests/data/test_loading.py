@@ -110,6 +110,13 @@ def test_excluded_examples():
     np.testing.assert_array_equal(split.labels, [0, 2])
 
 
+def test_a_damaged_example_can_be_excluded():
+    split = load_split(
+        Files(files(7, bad=(5,))), size=8, num_classes=7, excluded=frozenset({"5.png"})
+    )
+    np.testing.assert_array_equal(split.labels, [0, 1, 2, 3, 4, 6])
+
+
 def test_nothing_left():
     with pytest.raises(DataError, match="no example of the split can be used"):
         load_split(Files(files(1)), size=8, num_classes=4, excluded=frozenset({"0.png"}))

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
 
@@ -99,6 +100,13 @@ def test_a_download_that_was_cut_off_is_refused(tmp_path, archives, capsys):
     assert "cannot be read (No such file or directory)" in capsys.readouterr().err
 
 
+def test_archives_below_home(archives, monkeypatch):
+    monkeypatch.setenv("HOME", str(archives["train"].parent))
+    names = {split: f"~/{file.name}" for split, file in archives.items()}
+    assert len(imagenet_archives.open_train(names["train"])) == 6
+    assert len(imagenet_archives.open_validation(names["validation"])) == 2
+
+
 def test_the_checksum_of_the_published_file(archives):
     with pytest.raises(prepare.UsageError, match=r"has the MD5 .* download it again"):
         imagenet_archives.check_md5(archives["train"], "train")
@@ -166,7 +174,7 @@ def test_names_that_tfds_cannot_take(tmp_path):
 
 def test_names_that_are_not_utf_8(tmp_path):
     name = os.fsdecode(b"caf\xe9")
-    with pytest.raises(prepare.UsageError, match=r"the class b'caf\\xe9' has a name that is not"):
+    with pytest.raises(prepare.UsageError, match=r"the class 'caf\\udce9' has a name that is not"):
         write(contents(class_names=("ant", name)), tmp_path)
 
     class Named(ArraySource):
@@ -181,6 +189,39 @@ def test_names_that_are_not_utf_8(tmp_path):
     write(contents(splits=dict.fromkeys(("train", "test"), Named("x", stack, labels))), tmp_path)
     found = open_dataset("tiny", str(tmp_path))
     assert found.train[0].file_name.startswith("caf\\udce9-")
+
+
+@pytest.mark.parametrize("name", ["golden\nretriever", "ant ", "\xa0", "\ud83d", "a\rb"])
+def test_names_that_tfds_does_not_keep(tmp_path, name):
+    with pytest.raises(prepare.UsageError, match="rename it"):
+        write(contents(class_names=("bee", name)), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_an_image_that_may_be_readable_later_is_not_left_out(tmp_path, error):
+    errors = [error]
+
+    class Disturbed(ArraySource):
+        def __getitem__(self, position):
+            if errors and position == 1:
+                raise errors.pop()
+            return super().__getitem__(position)
+
+    stack, labels = np.zeros((3, 8, 8, 3), np.uint8), np.array([0, 0, 1], np.int32)
+    content = contents(splits={"train": Disturbed("x", stack, labels)})
+    with pytest.raises(prepare.UsageError, match=r"x\[1\].* run again, and it goes on"):
+        write(content, tmp_path)
+    write(content, tmp_path)
+    found = tfds.builder_from_directory(tmp_path / "tiny/1.0.0")
+    assert found.info.splits["train"].num_examples == 3
+
+
+def test_a_damaged_plan(tmp_path):
+    (tmp_path / "tiny/incomplete.1.0.0").mkdir(parents=True)
+    (tmp_path / "tiny/incomplete.1.0.0/plan.json").touch()
+    with pytest.raises(prepare.UsageError, match=r"plan.json is damaged: remove"):
+        write(contents(), tmp_path)
 
 
 def test_a_full_disk_at_the_beginning_leaves_nothing_in_the_way(tmp_path, monkeypatch):

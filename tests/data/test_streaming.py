@@ -146,6 +146,12 @@ def test_excluded_examples_are_masked_and_counted():
     assert [batch.num_excluded for batch in batches] == [1, 1]
 
 
+def test_a_damaged_example_can_be_excluded():
+    batches = evaluate(Files(files(7, bad=(5,))), excluded=frozenset({"5.png"}))
+    seen = np.concatenate([batch.labels[batch.mask] for batch in batches])
+    np.testing.assert_array_equal(seen, [0, 1, 2, 3, 4, 6])
+
+
 def test_a_bad_example_is_an_error_in_evaluation():
     with pytest.raises(DataError, match="file 4 cannot be evaluated"):
         evaluate(Files(files(6, bad=(4,))))
