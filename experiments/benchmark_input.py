@@ -20,9 +20,9 @@ from rattn_jax.data import open_dataset
 from rattn_jax.data.boxes import random_box
 from rattn_jax.data.dataset import Dataset, Source
 from rattn_jax.data.sampling import training_index
-from rattn_jax.data.stream import StreamOptions, training_batches
+from rattn_jax.data.stream import StreamOptions, crop_draws, training_batches
 
-_SIZE, _AREA, _BATCH_SIZE = 224, (0.08, 1.0), 32
+_SIZE, _AREA, _BATCH_SIZE, _SEED = 224, (0.08, 1.0), 32, 0
 _THREADS = (1, 2)
 
 Rates = dict[tuple[str, int], list[float]]  # images a second, by name and number of threads
@@ -33,21 +33,22 @@ def load_ours(source: Source, num_classes: int, num_images: int, num_threads: in
     """Reads images as training does."""
     options = StreamOptions(_BATCH_SIZE, _SIZE, num_classes, num_threads)
     steps = range(num_images // _BATCH_SIZE)
-    for _ in training_batches(source, steps, options, seed=0, crop_area=_AREA, max_bad_examples=0):
+    for _ in training_batches(
+        source, steps, options, seed=_SEED, crop_area=_AREA, max_bad_examples=0
+    ):
         pass
 
 
 def load_pillow(source: Source, num_classes: int, num_images: int, num_threads: int) -> None:
     """Reads the same crops of the same records with Pillow and a thread pool."""
     del num_classes
-    draws = np.random.RandomState(0).random_sample((num_images, 10, 4))
 
     def read(place: int) -> np.ndarray:
-        example = source[training_index(0, place, len(source))]
+        example = source[training_index(_SEED, place, len(source))]
         assert isinstance(example.image, bytes)
         with Image.open(io.BytesIO(example.image)) as image:
             rgb = image.convert("RGB")
-            choose = random_box(draws[place], _AREA)
+            choose = random_box(crop_draws(_SEED, place), _AREA)
             top, left, height, width = choose(rgb.height, rgb.width)
             part = rgb.crop((left, top, left + width, top + height))
             return np.asarray(part.resize((_SIZE, _SIZE), Image.Resampling.BILINEAR))

@@ -115,7 +115,7 @@ def shorten(config: ConfigDict, *, epochs: int, held_out: int) -> tuple[str, ...
     mixing_off = round(share * config.regularization.mixing_off_last_steps)
     values = {
         "num_train_steps": steps,
-        **_warmup(config, share),
+        "optimizer.warmup_steps": round(share * config.optimizer.warmup_steps),
         "optimizer.boundaries": tuple(dict.fromkeys(boundaries)),
         "regularization.mixing_off_last_steps": mixing_off,
         "validation_examples": held_out,
@@ -124,13 +124,6 @@ def shorten(config: ConfigDict, *, epochs: int, held_out: int) -> tuple[str, ...
         "report": False,
     }
     return tuple(f"--config.{key}={value}" for key, value in values.items())
-
-
-def _warmup(config: ConfigDict, share: float) -> dict[str, float]:
-    """The shortened warm-up, in the unit in which the config has it."""
-    if config.optimizer.warmup_epochs is None:
-        return {"optimizer.warmup_steps": round(share * config.optimizer.warmup_steps)}
-    return {"optimizer.warmup_epochs": share * config.optimizer.warmup_epochs}
 
 
 def ranked(variants: Mapping[str, Variant], runs: Sequence[PlannedRun]) -> list[Result]:

@@ -25,6 +25,14 @@ from pathlib import Path
 from rattn_jax.cli import Parser, errors_on_one_line, positive, set_up_process
 
 _COMMANDS = ("check", "speed", "train", "bundle")
+_ONLY_FOR = {
+    "tiny": ("check", "speed"),
+    "config": ("train", "bundle"),
+    "config.KEY": ("train", "bundle"),
+    "updates": ("train",),
+    "start": ("train",),
+    "data_dir": ("bundle",),
+}
 _PROG = "experiments.accelerator"
 
 
@@ -44,11 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{options.command} needs --config")
     if options.command == "bundle" and options.data_dir is None:
         parser.error("bundle needs --data-dir")
-    given = {"--config.KEY=VALUE": overrides, "--config": options.config}
-    given |= {"--updates": options.updates, "--start": options.start}
-    for flag, value in given.items():
-        if value and options.command in ("check", "speed"):
-            parser.error(f"{flag} is for train: leave it out")
+    given = {"config.KEY": overrides, **vars(options)}
+    for name, commands in _ONLY_FOR.items():
+        if given[name] and options.command not in commands:
+            flag = f"--{name.replace('_', '-')}"
+            parser.error(f"{flag} is for {' and '.join(commands)}: leave it out")
+    if options.start is not None and not options.start.is_dir():
+        parser.error(f"--start={options.start} is no folder: give that of a run")
     set_up_process()
     with errors_on_one_line(_PROG, options.out):
         if options.command == "bundle":

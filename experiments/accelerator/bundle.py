@@ -21,6 +21,7 @@ from rattn_jax.config.load import load_config, parse_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.catalog import build_dataset, build_spec
 from rattn_jax.data.contents import describe_data, read_contents
+from rattn_jax.data.epochs import in_steps
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import make_mesh
 from rattn_jax.runs.checkpointer import Checkpointer
@@ -88,13 +89,16 @@ def make_bundle(
     Raises:
         UsageError: the config or its data cannot be used, or a package cannot be downloaded.
     """
+    flags = [*overrides, f"--config.data_dir={data_dir}"]
+    given = parse_config(load_config(config_name, flags))
+    source = Path(data_dir) / given.dataset.name
+    if not source.is_dir():
+        raise UsageError(f"--data-dir={data_dir} has no {given.dataset.name}: prepare it first")
+    config = in_steps(given, build_dataset(given))
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("wheels", "start"):
         shutil.rmtree(folder / part, ignore_errors=True)
     _collect_wheels(folder / "wheels")
-    flags = [*overrides, f"--config.data_dir={data_dir}"]
-    config = parse_config(load_config(config_name, flags))
-    source = Path(data_dir) / config.dataset.name
     with tarfile.open(folder / "data.tar.xz", "w:xz") as archive:
         archive.add(source, arcname=source.name)
     _write_start(folder / "start", config)

@@ -171,13 +171,15 @@ def _step(
     # The same initial parameters everywhere: normal numbers differ in the last bit.
     with jax.default_device(jax.devices("cpu")[0]):
         state = create_train_state(jax.random.key(0), model, optimizer, shape)
-    normalization = Normalization(
-        np.full(shape, _MEAN, np.float32), np.full((), 1 / _STD, np.float32)
-    )
     rows = np.arange(case.batch_size, dtype=np.int32)[None]
     images, labels = inputs
-    data = ResidentData(images, labels, normalization)
+    data = ResidentData(images, labels, _normalization(shape))
     return step, replicate((jax.device_get(state), data, rows), mesh)
+
+
+def _normalization(shape: tuple[int, ...]) -> Normalization:
+    """That of the images: (image - _MEAN) / _STD."""
+    return Normalization(np.full(shape, _MEAN, np.float32), np.full((), 1 / _STD, np.float32))
 
 
 def _relative_error(value: Any, expected: Any) -> float:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.accelerator.record import Record
-from rattn_jax.config.load import load_config
+from rattn_jax.config.load import load_config, parse_config
+from rattn_jax.data.epochs import in_steps
 
 _CALL = 100  # updates; another number would be compiled again
 _ROWS = 3  # of metrics, from which the speed is taken
@@ -77,7 +78,7 @@ def train(
         num_train_steps: first guess at the number of updates; None takes the config's.
         start: a run's folder to begin with.
     """
-    config = load_config(config_name, overrides)
+    config = in_steps(parse_config(load_config(config_name, overrides)))
     updates = num_train_steps or config.num_train_steps
     arguments = [f"--config={config_name}", *overrides]
     run = _start(record, "run", arguments, updates, start)
@@ -95,7 +96,8 @@ def train(
                 usable = record.seconds_left() - again - _EVALUATION_SECONDS
                 fitting = int(usable * speed / config.batch_size) // _CALL * _CALL
                 record.add(updates_that_fit=max(fitting, 0))
-                if fitting > 0:  # otherwise this run goes on until it is cut off
+                # Otherwise this run goes on until it is cut off.
+                if fitting > config.optimizer.warmup_steps:
                     run.process.kill()
                     run.process.wait()
                     updates = fitting

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
-from rattn_jax.config.load import as_before, load_config, parse_config
+from rattn_jax.config.load import EPOCHS, as_before, flatten, load_config, parse_config
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.preemption import STOPPED
 from rattn_jax.report.comparison import read_run
@@ -128,10 +128,12 @@ def plan_runs(
 def _resolve(name: str, changes: Sequence[str]) -> ConfigDict:
     """The config that `rattn train` makes of a shipped config and these flags."""
     config = load_config(name, changes)
-    if parse_config(config).num_epochs:
-        raise UsageError(
-            f"num_epochs={config.num_epochs}: runs of a table count updates; give num_train_steps"
-        )
+    given = flatten(parse_config(config).to_dict())
+    for key, instead in EPOCHS.items():
+        if given[key] is not None:
+            raise UsageError(
+                f"{key}={given[key]:g}: runs of a table count updates; give {instead} instead"
+            )
     return config
 
 

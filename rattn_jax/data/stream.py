@@ -119,7 +119,7 @@ def training_batches(
     def read(position: int) -> tuple[Loaded, list[BadExample]]:
         place = options.place(*divmod(position, local))
         index = training_index(seed, place, len(source), members)
-        box = whole if crop_area is None else random_box(_crop_draws(seed, place), crop_area)
+        box = whole if crop_area is None else random_box(crop_draws(seed, place), crop_area)
         bad: list[BadExample] = []
         while len(bad) <= max_bad_examples:
             index = (index + bool(bad)) % len(source)
@@ -190,8 +190,16 @@ def evaluation_batches(
     yield from _stream(range(num_batches * local), read, collate, local, options.num_threads)
 
 
-def _crop_draws(seed: int, place: int) -> np.ndarray:
-    """Random numbers for the crop at a position of the endless sequence of epochs."""
+def crop_draws(seed: int, place: int) -> np.ndarray:
+    """Random numbers for the crop at a position of the endless sequence of epochs.
+
+    Args:
+        seed: seed of the run.
+        place: the position.
+
+    Returns:
+        float64 [tries, 4], for `random_box`.
+    """
     block, offset = divmod(place, _BLOCK)
     return _block_draws(seed, block)[offset]
 

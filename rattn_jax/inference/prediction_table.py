@@ -41,6 +41,8 @@ def open_output(kind: str, path: str | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     final = path_of(path)
+    if final.is_dir():
+        raise UsageError(f"--out={path} is a folder: name a file in it")
     temporary = final.parent / f"{final.name}.new"
     try:
         binary = temporary.open("wb")
@@ -79,8 +81,8 @@ def _check_parquet(path: str | None) -> None:
 
 def _write_text(rows: Iterable[Row], stream: TextIO, top: int) -> None:
     for name, best in rows:
-        parts = [name.replace("\n", "\\n"), *(f"{b['class']} {b['probability']:.2%}" for b in best)]
-        print("  ".join(parts), file=stream, flush=True)
+        parts = [name, *(f"{b['class']} {b['probability']:.2%}" for b in best)]
+        print("  ".join(parts).replace("\n", "\\n"), file=stream, flush=True)
 
 
 def _write_json_lines(rows: Iterable[Row], stream: TextIO, top: int) -> None:
@@ -100,7 +102,13 @@ def _write_csv(rows: Iterable[Row], stream: TextIO, top: int) -> None:
     table = csv.DictWriter(stream, list(_columns(top)), lineterminator="\n")
     table.writeheader()
     for name, best in rows:
-        table.writerow(_cells((name.replace("\r", "\\r"), best)))  # which csv may not quote
+        cells = _cells((name, best))
+        table.writerow(
+            {  # a carriage return, which csv may not quote
+                key: cell.replace("\r", "\\r") if isinstance(cell, str) else cell
+                for key, cell in cells.items()
+            }
+        )
 
 
 def _write_parquet(rows: Iterable[Row], stream: TextIO, top: int) -> None:

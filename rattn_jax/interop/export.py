@@ -128,7 +128,7 @@ def _reading(network: Classifier) -> dict[str, str]:
         }
     return {
         "orientation": "as stored",
-        "resize": "to image_size, as OpenCV's INTER_AREA if smaller, else INTER_LINEAR",
+        "resize": "to image_size, as OpenCV's INTER_AREA to a half or less, else INTER_LINEAR",
     }
 
 

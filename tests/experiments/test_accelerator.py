@@ -4,6 +4,7 @@ import json
 import tarfile
 import zipfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from experiments.accelerator import __main__ as accelerator
 from experiments.accelerator import check, train
 from experiments.accelerator.bundle import _leave_out_other_datasets
 from experiments.accelerator.record import Record
+from rattn_jax.data.batches import normalize
 
 
 @pytest.fixture
@@ -91,6 +93,23 @@ def test_a_run_that_does_not_fit_starts_again_with_as_many_updates_as_fit(
     assert (record.folder / "run.tar.gz").exists()
 
 
+def test_a_run_goes_on_if_no_more_than_the_warm_up_fits(record, monkeypatch):
+    monkeypatch.setattr(train, "_Run", FakeRun)
+    monkeypatch.setattr(train.time, "sleep", lambda seconds: None)
+    overrides = ["--config.batch_size=100", "--config.optimizer.warmup_steps=5800"]
+    assert train.train(record, "digits", overrides, num_train_steps=6_300)
+    rows = rows_of(record)
+    assert [row["updates"] for row in rows if "run" in row] == [6_300]
+    assert {"updates_that_fit": 5_800} in rows
+
+
+def test_a_length_in_epochs(record, monkeypatch):
+    monkeypatch.setattr(train, "_Run", FakeRun)
+    monkeypatch.setattr(train.time, "sleep", lambda seconds: None)
+    assert train.train(record, "digits", ["--config.num_epochs=10", "--config.batch_size=143"])
+    assert [row["updates"] for row in rows_of(record) if "run" in row] == [100]
+
+
 def test_a_run_for_which_nothing_fits_goes_on(record, monkeypatch):
     monkeypatch.setattr(train, "_Run", FakeRun)
     monkeypatch.setattr(train.time, "sleep", lambda seconds: None)
@@ -120,11 +139,45 @@ def test_one_checkpoint_is_kept_while_others_go(record, monkeypatch):
     assert rows_of(record)[-1] == {"kept_checkpoint": "300"}
 
 
-def test_flags_of_training_are_refused_elsewhere(tmp_path, capsys):
-    for flag in ("--updates=100", "--config=digits", "--config.batch_size=4"):
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("speed", ["--updates=100"], "--updates is for train: leave it out"),
+        ("speed", ["--config=digits"], "--config is for train and bundle: leave it out"),
+        ("check", ["--config.batch_size=4"], "--config.KEY is for train and bundle: leave it out"),
+        ("check", ["--data-dir=x"], "--data-dir is for bundle: leave it out"),
+        ("train", ["--config=digits", "--data-dir=x"], "--data-dir is for bundle: leave it out"),
+        ("train", ["--config=digits", "--tiny"], "--tiny is for check and speed: leave it out"),
+        ("train", ["--config=digits", "--start=x"], "--start=x is no folder: give that of a run"),
+        ("bundle", ["--config=digits", "--data-dir=x", "--tiny"], "--tiny is for check and speed"),
+    ],
+)
+def test_flags_that_do_nothing_are_refused(tmp_path, capsys, command, flags, message):
+    with pytest.raises(SystemExit):
+        accelerator.main([command, f"--out={tmp_path / 'out'}", *flags])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_cannot_be_made_leaves_the_one_before(tmp_path, capsys):
+    (tmp_path / "out/start").mkdir(parents=True)
+    for config, message in (
+        ("digit", "did you mean digits"),
+        ("cifar10_attention56", "has no "),
+    ):
         with pytest.raises(SystemExit):
-            accelerator.main(["speed", f"--out={tmp_path}", flag])
-        assert "is for train: leave it out" in capsys.readouterr().err
+            accelerator.main(
+                ["bundle", f"--out={tmp_path / 'out'}", f"--config={config}", "--data-dir=/nowhere"]
+            )
+        assert message in capsys.readouterr().err
+        assert (tmp_path / "out/start").is_dir()
+
+
+def test_images_of_the_update_are_those_of_the_logits():
+    images, _ = check._inputs(check.Case("attention56_cifar", 32, 10, 2))
+    found = normalize(jnp.asarray(images), check._normalization((32, 32, 3)))
+    expected = (images.astype(np.float32) - check._MEAN) / check._STD
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_the_bundle_leaves_out_what_other_datasets_need(tmp_path):

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from experiments import benchmark_input
 from experiments.benchmark_input import load_ours, load_pillow
 from experiments.show_batch import caption, draw, training_batch
-from rattn_jax.data import open_dataset
+from rattn_jax.data import open_dataset, stream
+from rattn_jax.data.boxes import random_box
 from rattn_jax.data.sampling import training_indices
 from tests.data.images import encode, pixels
 from tests.data.test_loading import Files
@@ -39,6 +41,22 @@ def test_picture():
     assert sheet.shape == (2 * (128 + 30 + 6) + 6, 8 * (128 + 6) + 6, 3)
     np.testing.assert_array_equal(sheet[6:134:4, 6:134:4], images[0])
     np.testing.assert_array_equal(sheet[170:298:4, 6:134:4], images[8])
+
+
+def test_both_sides_of_the_benchmark_crop_the_same_parts(monkeypatch):
+    source = Files([encode(pixels(seed=i)) for i in range(5)])
+    found = []
+
+    def watch(draws, area):
+        choose = random_box(draws, area)
+        return lambda height, width: (found[-1].append(choose(height, width)), found[-1][-1])[1]
+
+    for module, load in ((stream, load_ours), (benchmark_input, load_pillow)):
+        monkeypatch.setattr(module, "random_box", watch)
+        found.append([])
+        load(source, 5, 32, 1)
+    assert sorted(found[0]) == sorted(found[1])
+    assert len({*found[0]}) > 20
 
 
 @pytest.mark.parametrize("load", [load_ours, load_pillow])

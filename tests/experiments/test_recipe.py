@@ -71,15 +71,6 @@ def test_everything_is_shortened_with_the_run():
     assert flags["--config.validation_examples"] == "5000"
 
 
-def test_a_warm_up_in_epochs_is_shortened_too():
-    config = cifar10_attention92_modern.get_config()
-    config.optimizer.warmup_epochs = 4.0
-    flags = dict(f.split("=") for f in program.shorten(config, epochs=11, held_out=5_000))
-    share = 11 * 175 / config.num_train_steps
-    assert float(flags["--config.optimizer.warmup_epochs"]) == pytest.approx(4 * share)
-    assert "--config.optimizer.warmup_steps" not in flags
-
-
 def test_plan_and_bad_recipes(tmp_path, capsys):
     assert compare(tmp_path, "--dry-run", "--seeds=1", "--config.batch_size=32") == 0
     out = capsys.readouterr().out
@@ -88,6 +79,8 @@ def test_plan_and_bad_recipes(tmp_path, capsys):
     assert "together about 0.0 hours" in out
     for arguments, message in (
         (["--held-out=1400"], "leaves 37 examples of digits for batches of 64: hold out fewer"),
+        (["digits optimizer.warmup_epochs=2"], "warmup_epochs=2: runs of a table count updates"),
+        (["--config.eval_every_epochs=1"], "eval_every_epochs=1: runs of a table count updates"),
         (["digits optimizer.rate=1"], "the config has no key 'optimizer.rate'"),
         (["digit"], "there is no such file and no config of this name: did you mean digits"),
     ):

@@ -19,6 +19,7 @@ from rattn_jax import predict
 from rattn_jax.inference import download as downloads
 from rattn_jax.inference.download import download
 from rattn_jax.inference.image_inputs import ImageInput
+from rattn_jax.inference.prediction_table import write
 from rattn_jax.inference.stream import predict_each
 from rattn_jax.inference.untrusted import TooLargeError
 from tests.classifier import make_classifier
@@ -162,6 +163,9 @@ def test_output_is_written_as_a_whole_or_not_at_all(photos, run, monkeypatch):
     assert (photos / "found").read_text() == "before"
     assert run("--out=found", "0.png") == (0, "", [])
     assert (photos / "found").read_text().startswith("0.png  ")
+    status, out, err = run("--out=.", "0.png")
+    assert (status, out) == (2, "")
+    assert "--out=. is a folder: name a file in it" in err[0]
     status, _, err = run("--out=none/found", "0.png")
     assert status == 2
     assert "--out=none/found cannot be written (No such file or directory)" in err[0]
@@ -236,6 +240,10 @@ def test_names_with_line_breaks_have_one_row(photos, run):
     status, out, _ = run("--format=csv", "a\rb.png")
     rows = list(csv.DictReader(io.StringIO(out, newline="")))
     assert (status, [row["image"] for row in rows]) == (0, [r"a\rb.png"])
+    stream = io.StringIO(newline="")
+    write("csv", [("a", [{"class": "x\ry", "index": 0, "probability": 1.0}])], stream, top=1)
+    (row,) = csv.DictReader(io.StringIO(stream.getvalue(), newline=""))
+    assert row["class_1"] == r"x\ry"
 
 
 def test_urls_are_fetched_if_asked_for(network, server, run):
