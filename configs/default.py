@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     config.compilation_cache_dir = config_dict.placeholder(str)  # None: in the workdir
     config.process_timeout_seconds = 60  # until a dead or hanging process ends the job
     config.preemption_grace_seconds = 25  # from SIGTERM until the process ends
-    config.on_save_error = "stop"  # if a checkpoint cannot be written; or "continue"
+    config.on_save_error = "stop"  # if a checkpoint cannot be written; or, alone, "continue"
     config.on_nonfinite = "stop"  # if an update gives NaN or infinity; or "skip" it
     config.profile_steps = config_dict.placeholder(tuple)  # (a, b) traces the updates from a to b
     config.steps_per_call = 0  # updates per dispatch; 0: 1 on CPU, 100 on accelerators
@@ -124,7 +124,8 @@ def get_config() -> ConfigDict:
     # class a probability of its own.
     config.loss = "softmax"
     # Factors of the classes' terms of the training loss: numbers in the order of the classes, or
-    # "balanced": the number of training images / (number of classes * images of the class).
+    # "balanced": the number of training images / (number of classes that have any * images of the
+    # class).
     config.class_weights = config_dict.placeholder(object)
 
     # The network, and keywords that replace its defaults if they are set.

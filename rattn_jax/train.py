@@ -25,8 +25,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rattn_jax.cli import FAILED, STOPPED, Parser, add_workdir, errors_on_one_line, say
-from rattn_jax.config.load import load_config, override, parse_config, to_config_dict
-from rattn_jax.config.schema import KeepBestConfig
+from rattn_jax.config.load import flatten, load_config, override, parse_config, to_config_dict
+from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.errors import UsageError
 from rattn_jax.runs.best import LAST
 
@@ -73,6 +73,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     parser = _parser("rattn evaluate", evaluate.__doc__, with_config=False)
     options, overrides = parser.parse_with_overrides(arguments)
     with errors_on_one_line(parser.prog):
+        _check_job(options)
         from rattn_jax.runs.pretrained import find_folder
         from rattn_jax.runs.weights_folder import is_weights_folder
         from rattn_jax.runs.workdir import read_run
@@ -98,14 +99,15 @@ def _print_error(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from rattn_jax.inference.examples import split_logits
     from rattn_jax.inference.network import load
     from rattn_jax.interop.card import compare, error_text
-    from rattn_jax.runs.identity import FREE_KEYS, PLACES
 
+    known = flatten(RunConfig().to_dict())  # of other keys `override` tells
     for flag in overrides:
         key = flag.removeprefix("--config.").partition("=")[0]
-        is_read = key.startswith("dataset.") and key not in _OF_INPUT
-        if not is_read and key not in FREE_KEYS and key not in PLACES:
+        is_of_data = key.startswith("dataset.") and key not in _OF_INPUT
+        if key in known and not is_of_data and key != "data_dir":
             raise UsageError(
-                f"--config.{key} is part of the network or of how its images are read: leave it out"
+                f"--config.{key} is part of the network or of how its images are read, or does "
+                "nothing here: leave it out"
             )
     network = load(options.workdir, options.step)
     plain = dataclasses.replace(network.config, keep_best=KeepBestConfig())  # nothing is kept
@@ -193,12 +195,7 @@ def _run(
     with errors_on_one_line(prog):
         if options.distributed:
             _join_job(config, options)
-        for name in ("coordinator_address", "num_processes", "process_id"):
-            if vars(options)[name] is not None and not options.distributed:
-                raise UsageError(
-                    f"--{name.replace('_', '-')} is of a job of several processes: add "
-                    "--distributed, or leave it out"
-                )
+        _check_job(options)
     try:
         with errors_on_one_line(prog, options.workdir):
             function(config, options.workdir)
@@ -213,6 +210,20 @@ def _run(
             raise
         traceback.print_exc()
         _leave(prog, FAILED)
+
+
+def _check_job(options: argparse.Namespace) -> None:
+    """Refuses flags of a job of several processes without the one that joins it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in ("coordinator_address", "num_processes", "process_id"):
+        if vars(options)[name] is not None and not options.distributed:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is of a job of several processes: add "
+                "--distributed, or leave it out"
+            )
 
 
 def _join_job(config: ConfigDict, options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ best_row(rows, config.keep_best)["step"]
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -31,6 +31,18 @@ def best_row(rows: Sequence[Row], keep_best: KeepBestConfig) -> Row | None:
         return None
     values = [row[metric] for row in finite]
     return finite[values.index(min(values) if keep_best.mode == "min" else max(values))]
+
+
+def best_step(rows: Sequence[Row], keep_best: KeepBestConfig, steps: Collection[int]) -> int | None:
+    """The step of the best evaluation after one of `steps`; None if there is none.
+
+    Args:
+        rows: lines of metrics.jsonl, oldest first.
+        keep_best: section of the config.
+        steps: those of the checkpoints.
+    """
+    best = best_row([row for row in rows if row["step"] in steps], keep_best)
+    return None if best is None else int(best["step"])
 
 
 def read_rows(folder: epath.Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ directory/damaged-STEP    a damaged one, moved out of the way
 import contextlib
 import datetime
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import jax
@@ -64,7 +64,8 @@ class Checkpointer:
 
     Attributes:
         directory: its absolute path.
-        best: step of a checkpoint to keep whatever its age; None if there is none.
+        best_of: function of steps that gives the best of them, or None; of those that are saved it
+            is kept whatever its age.
         restored: record of the checkpoint that was restored; None if none was.
     """
 
@@ -81,8 +82,8 @@ class Checkpointer:
         # Orbax refuses a relative path only after the first save.
         self.directory = absolute(directory)
         self._keep, self._record, self._compare, self._say = keep, record, compare, say
-        self.best: int | None = None
-        self._best_saved: list[int] = []
+        self.best_of: Callable[[Collection[int]], int | None] = lambda steps: None
+        self._not_removed: set[int] = set()
         self.restored: Any = None
         self._stop_on_error = stop_on_error
         self._error: SaveError | None = None  # of the last save
@@ -115,6 +116,11 @@ class Checkpointer:
                     self._give_up(leftover)
         if self._error is not None and kind is None:
             raise self._error
+
+    def steps(self) -> set[int]:
+        """Steps of the checkpoints, with the one that is being saved."""
+        being_saved = set() if self._saving is None else {self._saving}
+        return {*all_steps(self.directory)} | being_saved
 
     def is_saving(self) -> bool:
         """Whether a save is running in the background."""
@@ -151,13 +157,20 @@ class Checkpointer:
         self._newest, self._saving, self._error = self._saving, None, None
         if is_main_process():
             for step in self._superfluous():
-                try:
-                    # Renamed first: a killed process leaves no checkpoint that looks valid.
-                    aside = self.directory / f"{_REMOVING}{step}"
-                    (self.directory / str(step)).rename(aside)
-                    aside.rmtree()
-                except OSError as error:  # the next start tries again
-                    self._say(f"checkpoint {step} cannot be removed ({error}): remove {aside}")
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        """Removes a checkpoint, or says once that it cannot be."""
+        path, aside = self.directory / str(step), self.directory / f"{_REMOVING}{step}"
+        try:
+            # Renamed first: a killed process leaves no checkpoint that looks valid.
+            path.rename(aside)
+            aside.rmtree()
+        except OSError as error:
+            if step not in self._not_removed:
+                self._not_removed.add(step)
+                left = path if path.exists() else aside
+                self._say(f"checkpoint {step} cannot be removed ({error}): remove {left}")
 
     def _reads_back(self, step: int) -> bool:
         """Whether the checkpoint can be read as resuming does; if not, it is put aside."""
@@ -175,14 +188,11 @@ class Checkpointer:
         return self._is_trusted
 
     def _superfluous(self) -> list[int]:
-        """Steps of the checkpoints that are neither among the newest nor the best.
-
-        Until the best is saved, the best of before is kept.
-        """
+        """Steps of the checkpoints that are neither among the newest nor the best."""
         steps = all_steps(self.directory)
-        if self.best in steps:
-            self._best_saved = [self.best]
-        policy = AnyPreservationPolicy([LatestN(self._keep), CustomSteps(self._best_saved)])
+        best = self.best_of(steps)
+        kept_anyway = [] if best is None else [best]
+        policy = AnyPreservationPolicy([LatestN(self._keep), CustomSteps(kept_anyway)])
         now = datetime.datetime.now(datetime.UTC)  # of no account to these policies
         infos = [CheckpointInfo(step=step, time=now, metrics=None) for step in steps]
         kept = policy.should_preserve(infos, context=PreservationContext())

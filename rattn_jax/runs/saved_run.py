@@ -21,7 +21,7 @@ from rattn_jax.data.class_names import readable_names
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.models.registry import create_model
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.best import BEST, LAST, best_row, read_rows
+from rattn_jax.runs.best import BEST, LAST, best_step, read_rows
 from rattn_jax.runs.checkpoint_files import all_steps, read_newest, try_to_read
 from rattn_jax.runs.files import check_can_hold_checkpoints, replace_bytes
 from rattn_jax.runs.pretrained import find_folder
@@ -170,13 +170,13 @@ def _read_checkpoint(
             f"workdir {folder} has no checkpoint yet: train until the first one is saved"
         )
     if step == BEST:
-        best = best_row([row for row in read_rows(folder) if row["step"] in steps], keep_best)
+        best = best_step(read_rows(folder), keep_best, steps)
         if best is None:
             raise UsageError(
                 f"--step={BEST}: workdir {folder} has no best checkpoint; train with "
                 "--config.keep_best.metric=error_top1, or choose another step"
             )
-        step = int(best["step"])
+        step = best
     if step == LAST:
         step, state = read_newest(checkpoints, _warn)
     elif step in steps:

@@ -201,7 +201,8 @@ def claim_run_folder(
     if record.exists():
         before = record.read_text()
         description = json.loads(before)
-        _set(description["config"], [*PLACES, *ENDING], run["config"])
+        is_evaluation = not run["config"]["num_train_steps"]  # which chooses and ends nothing
+        _set(description["config"], PLACES if is_evaluation else [*PLACES, *ENDING], run["config"])
         if (now := json.dumps(description, indent=2) + "\n") != before:
             replace_text(record, now)
         return
@@ -216,13 +217,10 @@ def claim_run_folder(
 
 
 def _set(config: dict[str, Any], keys: Iterable[str], source: Mapping[str, Any]) -> None:
-    """Sets some keys of a nested config to what another one has there, but no length of 0.
-
-    A run with num_train_steps=0 only evaluates a checkpoint of one that has another length.
-    """
+    """Sets some keys of a nested config to what another one has there."""
     values = flatten(source)
     for key in keys:
-        if key not in values or (key, values[key]) == ("num_train_steps", 0):
+        if key not in values:
             continue
         *sections, name = key.split(".")
         section = config

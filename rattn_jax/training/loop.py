@@ -21,7 +21,7 @@ from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.mask_picture import draw_masks
 from rattn_jax.report.page import PAGE
 from rattn_jax.report.unsettled import explain_loss
-from rattn_jax.runs.best import best_row, early_end, is_enough
+from rattn_jax.runs.best import best_step, early_end, is_enough
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import MetricWriter
@@ -97,7 +97,8 @@ def train(job: Job, state: TrainState) -> TrainState:
             if due:  # after an evaluation others wait until the main process has drawn the report
                 after = " after an evaluation" if results else ""
                 count = job.schedule.next_due(step) - step
-                job.watchdog.enter(f"training of {count} updates{after}", step)
+                at_most = 1 << (count - 1).bit_length()  # phases of one name are about equally long
+                job.watchdog.enter(f"training of up to {at_most} updates{after}", step)
             done = frozenset()
             job.preemption.check()
             job.checkpointer.check()
@@ -136,17 +137,14 @@ def evaluate_splits(
 
 
 def choose(job: Job, step: int) -> tuple[bool, bool]:
-    """Whether the evaluation after `step` updates is the best so far, and whether it is the last.
+    """Whether the state after `step` updates is to be kept as the best, and whether it is the last.
 
-    The checkpoints are told which of them is the best.
+    It is the best if no checkpoint is better: one that was may not have been saved.
     """
-    rows = job.writer.history
-    best = best_row(rows, job.keep_best)
+    rows, steps = job.writer.history, {*job.checkpointer.steps(), step}
     is_best, enough = broadcast_from_main(
-        [best is not None and best["step"] == step, is_enough(rows, job.keep_best)]
+        [best_step(rows, job.keep_best, steps) == step, is_enough(rows, job.keep_best)]
     )
-    if best is not None:  # in the process that writes the lines, and removes checkpoints
-        job.checkpointer.best = best["step"]
     return bool(is_best), bool(enough)
 
 

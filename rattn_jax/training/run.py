@@ -32,7 +32,7 @@ from rattn_jax.parallel.mesh import (
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
-from rattn_jax.runs.best import best_row, is_enough
+from rattn_jax.runs.best import best_step, is_enough
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
@@ -90,16 +90,26 @@ def train_and_evaluate(
     given = like_source(parse_config(config), workdir)
     devices = find_devices() if devices is None else devices
     check_loggers(given.loggers)
-    if given.on_save_error == "continue" and jax.process_count() > 1:
-        raise UsageError(
-            "config.on_save_error='continue' is for one process: where one of several cannot save, "
-            "the others wait for it; leave it out"
-        )
+    check_save_errors(given)
     check_batch_size(given.batch_size, len(devices), given.accumulate_steps)
     console = Console(batch_size=given.batch_size, quiet=not is_main_process())
     with closing(console), resolve(given, workdir, console) as (resolved, opened):
         console.ends_at(resolved.num_train_steps)
         return _run(resolved, opened, workdir, devices, console)
+
+
+def check_save_errors(config: RunConfig) -> None:
+    """Refuses to go on after a failed save in a job of several processes.
+
+    Raises:
+        UsageError: the config asks for that.
+    """
+    is_training = bool(config.num_train_steps)
+    if config.on_save_error == "continue" and is_training and jax.process_count() > 1:
+        raise UsageError(
+            "config.on_save_error='continue' is for one process: where one of several cannot save, "
+            "the others wait for it; set config.on_save_error=stop"
+        )
 
 
 @contextmanager
@@ -160,6 +170,7 @@ def _run(
         step = int(state.step)
         writer = stack.enter_context(_open_writer(config, folder, step, console))
         writer.wait_for_loggers()
+        checkpointer.best_of = lambda steps: best_step(writer.history, config.keep_best, steps)
         console.enter(None)
         job = Job(
             folder=folder,
@@ -243,7 +254,7 @@ def _restore(
         return None
     console.say(f"resuming from the checkpoint of step {int(state.step)}")
     before = read_config(checkpointer.restored["config"])
-    if text := explain_jump(before, config, int(state.step)):
+    if text := explain_jump(before, config, int(state.step), int(state.num_nonfinite)):
         console.say(text)
     return state
 
@@ -294,8 +305,8 @@ def _say_result(
     row = writer.newest("test")
     if row is None:
         return
-    best = best_row(writer.history, keep_best)
-    at = f"  best         after {best['step']} steps: --step=best\n" if best else ""
+    best = best_step(writer.history, keep_best, all_steps(folder / "checkpoints"))
+    at = f"  best         after {best} steps: --step=best\n" if best is not None else ""
     page = f"  report       {folder / PAGE}\n" if (folder / PAGE).exists() else ""
     console.say(
         f"test error {100 * row['error_top1']:.2f} % after {row['step']} steps "

@@ -36,7 +36,7 @@ from rattn_jax.training.init_from import (
     start_from,
 )
 from rattn_jax.training.profiling import Throughput
-from rattn_jax.training.run import resolve
+from rattn_jax.training.run import check_save_errors, resolve
 from rattn_jax.training.state import TrainState
 from rattn_jax.training.step_functions import StepFunctions, build_steps
 
@@ -65,6 +65,7 @@ def selftest(
     """
     given = like_source(parse_config(config), workdir)
     devices = find_devices() if devices is None else devices
+    check_save_errors(given)
     check_batch_size(given.batch_size, len(devices), given.accumulate_steps)
     console = Console(batch_size=given.batch_size, quiet=not is_main_process())
     with closing(console), resolve(given, workdir, console) as (resolved, opened):

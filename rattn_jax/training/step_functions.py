@@ -248,13 +248,14 @@ def build_model(config: RunConfig, num_classes: int) -> nn.Module:
     return create_model(config.model.name, num_classes, **keywords)
 
 
-def explain_jump(before: RunConfig, now: RunConfig, step: int) -> str | None:
+def explain_jump(before: RunConfig, now: RunConfig, step: int, num_skipped: int = 0) -> str | None:
     """A line if another length of the run makes the learning rate jump.
 
     Args:
         before: the config until now.
         now: the config to go on with.
         step: number of updates done.
+        num_skipped: how many of them were skipped, which the schedule does not count.
 
     Returns:
         The line; None if the rate goes on as it would have, within 1 %, or no update is left.
@@ -262,11 +263,12 @@ def explain_jump(before: RunConfig, now: RunConfig, step: int) -> str | None:
     if not 0 < step < now.num_train_steps:
         return None
     old, new = (build_optimizer(config)[0] for config in (before, now))
-    if math.isclose(old(step - 1), new(step - 1), rel_tol=0.01):
+    count = step - num_skipped
+    if count < 1 or math.isclose(old(count - 1), new(count - 1), rel_tol=0.01):
         return None
     return (
-        f"the learning rate jumps from {float(old(step - 1)):.3g} in update {step} to "
-        f"{float(new(step)):.3g} in the next: optimizer.schedule={now.optimizer.schedule!r} spans "
+        f"the learning rate jumps from {float(old(count - 1)):.3g} in update {step} to "
+        f"{float(new(count)):.3g} in the next: optimizer.schedule={now.optimizer.schedule!r} spans "
         f"num_train_steps, which was {before.num_train_steps} and is {now.num_train_steps}"
     )
 

@@ -211,10 +211,17 @@ def test_command_evaluates_a_checkpoint_by_its_step(run, capsys):
     logits, labels = split_logits(network, "test")
     capsys.readouterr()
     evaluate([f"--workdir={folder}", "--step=best"])
-    for key in ("dataset.eval_crop_fraction", "normalization", "model.r"):
+    refused = ("dataset.eval_crop_fraction", "normalization", "model.r", "keep_best.metric")
+    for key in (*refused, "init_from", "loggers"):
         with pytest.raises(SystemExit):
             evaluate([f"--workdir={folder}", "--step=best", f"--config.{key}=1"])
         assert f"--config.{key} is part of the network or of how its" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate([f"--workdir={folder}", "--step=best", "--config.data_dirr=x"])
+    assert "no key 'data_dirr': did you mean data_dir" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate([f"--workdir={folder}", "--step=best", "--process-id=0"])
+    assert "--process-id is of a job of several processes" in capsys.readouterr().err
     evaluate([f"--workdir={folder}", "--step=best", "--config.dataset.num_threads=1"])
     error = 100 * np.mean(logits.argmax(axis=-1) != labels)
     assert capsys.readouterr().out.startswith(f"step 4: {error:.2f} % of 360 test images, 95 %")

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import shutil
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -192,18 +193,19 @@ def test_a_save_that_cannot_begin_is_reported(state, tmp_path, monkeypatch):
     assert all_saved(tmp_path) == []
 
 
-def test_the_best_is_kept_until_a_better_one_is_saved(state, tmp_path):
-    with Checkpointer(tmp_path, keep=1) as checkpoints:
-        checkpoints.best = 4
+def test_the_best_of_those_that_are_saved_is_kept(state, tmp_path, monkeypatch):
+    losses = {4: 0.4, 6: 0.3, 7: 0.2, 8: 0.6, 9: 0.5}
+    with Checkpointer(tmp_path, keep=1, stop_on_error=False, say=lambda text: None) as checkpoints:
+        checkpoints.best_of = partial(min, key=losses.get)
         for step in (4, 6):
             checkpoints.save(at_step(state, step))
-        checkpoints.wait()
-        checkpoints.save(at_step(state, 7))
-        checkpoints.best = 8  # about to be saved
-        checkpoints.wait()
-        assert all_saved(tmp_path) == ["4", "7"]
-        checkpoints.save(at_step(state, 8))
-    assert all_saved(tmp_path) == ["8"]
+            assert checkpoints.steps() == {4, step}
+        with monkeypatch.context() as patches:
+            patches.setattr("orbax.checkpoint.AsyncCheckpointer.save", lambda *_, **__: 1 / 0)
+            checkpoints.save(at_step(state, 7))
+        for step in (8, 9):
+            checkpoints.save(at_step(state, step))
+    assert all_saved(tmp_path) == ["6", "9"]
 
 
 def test_what_cannot_be_removed_ends_no_run(state, tmp_path, monkeypatch):
@@ -218,10 +220,18 @@ def test_what_cannot_be_removed_ends_no_run(state, tmp_path, monkeypatch):
                 checkpoints.save(at_step(state, step))
         (line,) = said
         assert line.startswith("checkpoint 4 cannot be removed ([Errno 39] Directory not empty): ")
+        assert line.endswith(f"remove {tmp_path}/removing-4")
         Checkpointer(tmp_path, keep=1, say=said.append)
         assert said[1].startswith(f"leftovers in {tmp_path} cannot be removed (")
-    Checkpointer(tmp_path, keep=1)
-    assert all_saved(tmp_path) == ["6"]
+    with Checkpointer(tmp_path, keep=1, say=said.append) as checkpoints:
+        assert all_saved(tmp_path) == ["6"]
+        with monkeypatch.context() as patches:
+            patches.setattr(checkpoints, "_superfluous", lambda: [6])
+            patches.setattr(LocalPath, "rename", refuse)
+            checkpoints._remove(6)
+            checkpoints._remove(6)
+    assert len(said) == 3
+    assert said[2].endswith(f"remove {tmp_path}/6")
 
 
 def test_what_is_damaged_again_takes_the_place_of_before(state, tmp_path):

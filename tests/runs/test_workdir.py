@@ -88,9 +88,11 @@ def test_same_config_and_free_keys_go_on(tmp_path):
     start(tmp_path, CONFIG)
     start(tmp_path, CONFIG)
     start(tmp_path, CONFIG | {"num_train_steps": 20, "keep_best": {"metric": "loss"}})
-    start(tmp_path, CONFIG | {"num_train_steps": 0})  # evaluates
+    start(tmp_path, CONFIG | {"num_train_steps": 0, "keep_best": {"metric": "error_top1"}})
     config = read_run(epath.Path(tmp_path))[0]
-    assert (config.num_train_steps, config.keep_best.metric) == (20, "loss"), "the newest ones"
+    assert (config.num_train_steps, config.keep_best.metric) == (20, "loss"), (
+        "the newest ones, but for those of an evaluation"
+    )
 
 
 @pytest.mark.parametrize("off", [None, False, 0, ()])

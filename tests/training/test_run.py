@@ -111,7 +111,8 @@ def test_finished_run_has_nothing_left_to_do(straight, capsys):
 def test_what_changes_for_a_run_that_goes_on_is_said(straight, monkeypatch, capsys):
     """In a thread no signal saves; and the rate may jump, from that of the checkpoint's config."""
 
-    def explain(before, now, step):
+    def explain(before, now, step, num_skipped):
+        assert num_skipped == 0
         return f"the rate jumps: {before.num_train_steps}, {now.num_train_steps}, {step}"
 
     monkeypatch.setattr(rattn_jax.training.run, "explain_jump", explain)
@@ -136,11 +137,15 @@ def test_what_changes_for_a_run_that_goes_on_is_said(straight, monkeypatch, caps
     ],
 )
 def test_when_a_jump_of_the_rate_is_said(schedule, before, now, step, says):
-    configs = (
+    configs = [
         RunConfig(num_train_steps=n, optimizer=OptimizerConfig(schedule=schedule))
         for n in (before, now)
-    )
+    ]
     assert bool(explain_jump(*configs, step)) == says
+    skipped = explain_jump(*configs, step + 2, num_skipped=2)  # the schedule does not count them
+    expected = explain_jump(*configs, step)
+    if step + 2 < now and expected is not None:
+        assert skipped == expected.replace(f"update {step} ", f"update {step + 2} ")
 
 
 def test_a_resumed_run_normalizes_as_predict_does(tmp_path, monkeypatch):

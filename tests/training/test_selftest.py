@@ -5,8 +5,10 @@ import jax
 import pytest
 
 import rattn_jax.training.selftest
+from rattn_jax.config.load import parse_config
 from rattn_jax.errors import NonfiniteError, SaveError, UsageError
 from rattn_jax.runs.checkpointer import Checkpointer
+from rattn_jax.training.run import check_save_errors, train_and_evaluate
 from rattn_jax.training.selftest import selftest
 from tests.data.smallest import changed, streaming
 from tests.devices import ONE
@@ -32,6 +34,17 @@ def test_a_sound_run_passes_and_nothing_is_left(tmp_path, capsys, config):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[1] for line in lines if line[0] == "ok"] == [*PASSED]
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+
+
+def test_going_on_without_a_save_is_refused_to_several_processes(tmp_path, monkeypatch):
+    config = make_config(on_save_error="continue")
+    check_save_errors(parse_config(config))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for function in (selftest, train_and_evaluate):
+        with pytest.raises(UsageError, match=r"for one process: .* set config\.on_save_error=stop"):
+            function(config, tmp_path, ONE)
+    config.num_train_steps = 0  # an evaluation saves nothing
+    check_save_errors(parse_config(config))
 
 
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
