@@ -95,7 +95,7 @@ class ResidualAttentionNetwork(nn.Module):
         widths: channels of each stage.
         mask_poolings: poolings in the masks of each stage; with wiring "port", 0 is a mask of
             units only.
-        stem: "cifar", "cifar_port" or "imagenet", see `ends.stem`.
+        stem: "cifar", "cifar_port" or "imagenet", see `stem_and_head.stem`.
         exit_units: units after the modules of each stage.
         final_units: units of twice the last width after all stages.
         final_stride: stride of the first of them.

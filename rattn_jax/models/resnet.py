@@ -32,7 +32,7 @@ class ResNet(nn.Module):
         units_per_stage: residual units in each stage.
         widths: channels of each stage.
         unit: "preactivation", "resnet", "resnext" or "wide", see `units.py`.
-        stem: "cifar" or "imagenet", see `ends.stem`.
+        stem: "cifar" or "imagenet", see `stem_and_head.stem`.
         dtype: dtype of the computation, for example "bfloat16"; None takes that of the images.
             Parameters, statistics and logits stay float32.
         norm_axis_name: mapped axis over which batch statistics are averaged; None keeps them
