@@ -4,7 +4,7 @@
 
 Run again with the same --workdir, it resumes. Any key of the config can be set on
 the command line: --config.batch_size=256. Exit status: 0 finished or nothing left to do, 1
-failed, 2 bad usage or config, 75 stopped by a signal after saving (run again).
+failed, 2 bad usage or config, 75 stopped by a signal (run again).
 """
 
 from rattn_jax.cli import set_up_process

@@ -12,14 +12,14 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     config.seed = 0  # for initial parameters, data order and augmentation
-    config.data_dir = config_dict.placeholder(str)  # folder of TFDS; None: ~/tensorflow_datasets
+    # Folder of TFDS; None: $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+    config.data_dir = config_dict.placeholder(str)
 
-    # Fine-tuning: workdir of the run to start from; parts of the network, such as
-    # ("stem", "stage1"), that are not trained; and whether batch norm keeps the running averages
-    # of that run.
+    # Fine-tuning: the run (its workdir), pretrained network or hf:// name to start from.
     config.init_from = config_dict.placeholder(str)
+    # Parts of that network that are not trained, such as ("stem", "stage1").
     config.freeze = config_dict.placeholder(tuple)
-    config.freeze_batch_norm = False
+    config.freeze_batch_norm = False  # whether batch norm keeps the running averages of that run
 
     config.batch_size = 64  # images per update, over all devices (paper)
     config.num_train_steps = 160_000  # updates (paper); 0 only evaluates the latest checkpoint
@@ -46,12 +46,15 @@ def get_config() -> ConfigDict:
     config.parallel = "shard_map"  # or "pmap", with the same results
     config.sync_batch_norm = False  # over all devices; False: each device by itself
     config.compilation_cache_dir = config_dict.placeholder(str)  # None: in the workdir
-    config.process_timeout_seconds = 60  # until a dead or hanging process ends the job
+    # Until a dead process ends the job; for one that hangs see docs/accelerators.md.
+    config.process_timeout_seconds = 60
     config.preemption_grace_seconds = 25  # from SIGTERM until the process ends
-    config.on_save_error = "stop"  # if a checkpoint cannot be written; or, alone, "continue"
+    # What to do if a checkpoint cannot be written: "stop", or, with a single process, "continue".
+    config.on_save_error = "stop"
     config.on_nonfinite = "stop"  # if an update gives NaN or infinity; or "skip" it
     config.profile_steps = config_dict.placeholder(tuple)  # (a, b) traces the updates from a to b
-    config.steps_per_call = 0  # updates per dispatch; 0: 1 on CPU, 100 on accelerators
+    # Updates per dispatch; 0: 100 on accelerators if the dataset is kept there, otherwise 1.
+    config.steps_per_call = 0
 
     config.dataset = ConfigDict()
     # "digits", "cifar10", "cifar100"; any image classification dataset that TFDS has prepared
@@ -86,9 +89,11 @@ def get_config() -> ConfigDict:
     # Random crops (augmentation.resized_crop_area) are of the image file, which is read each time;
     # False: of its middle at the network's size, which may stay on the device: quick, and blurred.
     config.dataset.crop_files = True
-    # Of a folder: every known format, and folders below those of the classes; False: as before.
+    # Of a folder: every known format, and folders below those of the classes; False: only .jpg,
+    # .jpeg, .png and .webp directly in those, as in runs of before there was this key.
     config.dataset.all_images = True
-    config.dataset.test_exclude_file = config_dict.placeholder(str)  # file names, one per line
+    # Test images that do not count: file names without folders, or ILSVRC's numbers, one a line.
+    config.dataset.test_exclude_file = config_dict.placeholder(str)
     config.dataset.max_resident_bytes = 2**30  # larger datasets, decoded, are streamed
     config.dataset.num_threads = 0  # that decode images; 0: one per core
     config.dataset.max_bad_examples = 10  # damaged training images that are skipped

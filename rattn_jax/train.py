@@ -6,7 +6,7 @@
 set with --config.KEY=VALUE. --data=PATH trains on images of your own: a folder with a folder for
 each class, a table of images and classes (CSV, JSON lines, parquet), or tar files of WebDataset.
 Run again with the same --workdir, it resumes. Exit status: 0 finished or nothing left to do, 1
-failed, 2 bad usage or config, 75 stopped by a signal after saving (run again). From Python:
+failed, 2 bad usage or config, 75 stopped by a signal (run again). From Python:
 
     from rattn_jax.train import train_and_evaluate
     state = train_and_evaluate(config, workdir)
@@ -67,8 +67,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
 
     The config is the run's own. Keys that a run may change when it is resumed, such as data_dir,
     can be set with --config.KEY=VALUE. A checkpoint that has been evaluated is not evaluated again.
-    With --step=best or a number, and for a pretrained network, the error is printed and nothing is
-    written.
+    With --step=best or a number, and for a pretrained network, only keys of the data can be set;
+    the error is printed, and nothing is written.
     """
     parser = _parser("rattn evaluate", evaluate.__doc__, with_config=False)
     options, overrides = parser.parse_with_overrides(arguments)
@@ -122,7 +122,7 @@ def selftest(arguments: Sequence[str] | None = None) -> None:
         rattn selftest --config=imagenet_attention56 --workdir=runs/imagenet
 
     Devices, data, disk, memory, a checkpoint written and read back, equal numbers after resuming,
-    speed, and the projected end. Nothing is left in the folder.
+    speed, and the projected end. Nothing but the folder is left.
     """
     parser = _parser("rattn selftest", selftest.__doc__)
     options, overrides = _with_data(parser, arguments)

@@ -32,7 +32,11 @@ def lock_run_folder(folder: epath.Path, say: Callable[[str], None]) -> Generator
     Raises:
         UsageError: another process is training there.
     """
-    if not is_main_process() or is_remote(folder):
+    if not is_main_process():
+        yield
+        return
+    if is_remote(folder):
+        say(f"{folder} is in an object store, without locks: make sure that no other run is there")
         yield
         return
     with (folder / ".lock").open("w") as file:
