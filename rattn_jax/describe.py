@@ -69,7 +69,7 @@ def _use_cpu() -> None:
 
 
 def _describe_all(names: list[str], options: argparse.Namespace) -> list[Description]:
-    function = partial(describe, input_size=options.input_size, batch_size=options.batch_size)
+    function = partial(describe, input_size=options.input_size, batch_size=options.batch_size or 64)
     with working("describing networks") as console:
         console.enter("describing networks", f"0 of {len(names)} done")
         found = []
@@ -97,8 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable, on one line")
     parser.add_argument("--layers", action="store_true", help="every convolution and product")
     parser.add_argument("--input-size", type=positive, help="side of the images")
-    parser.add_argument("--batch-size", type=positive, default=64, help="for the activation memory")
+    parser.add_argument("--batch-size", type=positive, help="for the activation memory (64)")
     options = parser.parse(arguments)
+    if options.layers and options.batch_size:
+        parser.error("--batch-size is for the memory, which --layers does not show: leave it out")
     _use_cpu()
     names = options.name or list_models()
     with errors_on_one_line(parser.prog):

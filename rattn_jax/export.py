@@ -51,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     of_folder = options.dtype or options.evaluate or options.data_dir or options.note
     if options.format != "safetensors" and of_folder:
         parser.error("--dtype, --evaluate, --data-dir and --note need --format=safetensors")
+    if options.data_dir and not options.evaluate:
+        parser.error(
+            "--data-dir is of the data that --evaluate reads: leave it out, or add that"
+        )
     with errors_on_one_line(parser.prog), working("reading the run") as console:
         path = path_of(options.out)
         network = load(options.workdir, options.step)

@@ -96,6 +96,7 @@ def test_layers(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--layers", "--batch-size=8"], "--batch-size is for the memory, which --layers does not"),
         (["attention57"], "rattn describe: model 'attention57' is unknown"),
         (["attention56_cifar", "--input-size=4"], "rattn describe: cannot pool a map of 1x1"),
         (["attention56_cifar", "--input-size=0"], "0: must be at least 1"),

@@ -98,7 +98,10 @@ class Loader(Protocol):
         ...
 
     def read(self, split: str, positions: Sequence[int]) -> Batch:
-        """Reads some examples of an evaluated split, on the host, without other processes."""
+        """Reads some examples of an evaluated split, on the host, without other processes.
+
+        Those that are excluded are left out.
+        """
         ...
 
     def names(self, split: str, positions: Sequence[int]) -> list[str]:
@@ -291,6 +294,7 @@ class StreamedLoader:
             crop_fraction=self._config.dataset.eval_crop_fraction,
             num_threads=options.num_threads,
             exact=options.exact,
+            excluded=self._excluded if split == "test" else frozenset(),
         )
         return Batch(found.images, found.clean_labels)
 

@@ -155,8 +155,13 @@ def error_text(evaluation: Evaluation | None) -> str:
 
 
 def _table(facts: Mapping[str, Any]) -> str:
-    rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    rows = "\n".join(f"| {key} | {_escape(str(value))} |" for key, value in facts.items())
     return f"| | |\n|---|---|\n{rows}"
+
+
+def _escape(text: str) -> str:
+    """Text for a cell: names are the users', and Markdown has HTML in it."""
+    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
 
 
 def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

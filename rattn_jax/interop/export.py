@@ -106,6 +106,7 @@ def facts(network: Classifier) -> dict[str, Any]:
     return {
         "classes": list(network.class_names),
         "readable_classes": list(network.readable_names),
+        "probabilities": f"the {network.config.loss} of the logits",
         "preprocessing": {
             "color": "RGB",
             "crop_fraction": network.crop_fraction,

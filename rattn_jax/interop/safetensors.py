@@ -5,14 +5,17 @@
 
 import dataclasses
 import json
+from typing import Any
 
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rattn_jax.config.schema import split_place
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.examples import split_logits
 from rattn_jax.inference.network import Classifier
 from rattn_jax.interop.card import Evaluation, compare, write_card
+from rattn_jax.runs.identity import PLACES
 from rattn_jax.runs.saved_run import encode_inputs
 from rattn_jax.runs.weights_folder import (
     CARD,
@@ -66,9 +69,7 @@ def export_folder(
         evaluation = compare(_SPLIT, labels, logits, exact)
     record = json.loads((network.folder / RECORD).read_text())
     record["config"] |= {key: None for key in _LOCAL_KEYS if key in record["config"]}
-    kind, place = split_place(network.config.dataset.name)
-    if kind:  # without its path
-        record["config"]["dataset"]["name"] = kind + epath.Path(place).name
+    record["config"] = _without_folders(record["config"])
     record |= {"step": network.step, "evaluation": evaluation and dataclasses.asdict(evaluation)}
     card = write_card(network, record, dtype, evaluation, note)
     files = {
@@ -79,3 +80,16 @@ def export_folder(
     }
     write_weights_folder(folder, files)
     return evaluation
+
+
+def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
+    """The nested config, with places as the last part of their paths; addresses stay."""
+    flat = flatten_dict(config, keep_empty_nodes=True)
+    for key in (tuple(name.split(".")) for name in PLACES):
+        value = flat.get(key) or ""
+        kind, place = split_place(value)
+        if not kind and key != ("dataset", "name"):  # which without a kind is a name
+            place = value
+        if place and "://" not in place:
+            flat[key] = kind + epath.Path(place).name
+    return unflatten_dict(flat)

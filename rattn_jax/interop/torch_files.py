@@ -150,7 +150,7 @@ def read_class_names(path: epath.Path | None, num_classes: int) -> tuple[str, ..
         numbers = tuple(str(i) for i in range(num_classes))
         return _CIFAR10 if num_classes == len(_CIFAR10) else numbers
     try:
-        names = tuple(path.read_text().split("\n"))
+        names = tuple(path.read_text().removeprefix("\ufeff").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--class-names={path} cannot be read ({error}): correct it") from error
     names = tuple(name.strip() for name in names if name.strip())

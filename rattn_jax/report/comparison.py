@@ -65,7 +65,7 @@ def read_run(path: str, name: str) -> Run:
         text = (folder / "metrics.jsonl").read_text()
         # The text after the last newline is a line that is being written.
         rows = [json.loads(line) for line in text.split("\n")[:-1]]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"{path} cannot be read as the folder of a run ({reason}): must hold {RECORD} and "

@@ -2,7 +2,7 @@
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from rattn_jax.report.mistakes import Mistaken, mistakes_section
 from rattn_jax.report.rendering import render
 from rattn_jax.report.scores import Calibration, percents
 from rattn_jax.report.unsettled import explain_loss
-from rattn_jax.runs.best import best_row, early_end
+from rattn_jax.runs.best import best_row, best_step, early_end
 
 PAGE = "report.html"
 _SPLITS = ("train", "validation", "test")  # in this order, so that each split keeps its line style
@@ -72,6 +72,7 @@ def run_page(
     evaluated: Evaluated,
     masks: Masks | None,
     num_parameters: int,
+    saved: Collection[int],
 ) -> str:
     """Renders the page.
 
@@ -83,6 +84,7 @@ def run_page(
         evaluated: the latest evaluation.
         masks: None if the network has no attention modules.
         num_parameters: parameters of the network.
+        saved: steps of the checkpoints.
     """
     config, names = record["config"], readable_names(record["dataset"]["class_names"])
     typed, split = read_config(config), evaluated.split
@@ -90,7 +92,9 @@ def run_page(
     last = _newest(rows)[split]
     warning = masks and alarm(masks.history[-1], config["model"]["attention_residual"] is not False)
     several = typed.loss == SIGMOID
-    early = explain_loss(rows, split, 2 if several else len(names))
+    early = None
+    if not typed.freeze_batch_norm:  # else training normalises by the averages, too
+        early = explain_loss(rows, split, 2 if several else len(names))
     place = typed.dataset.name.removeprefix(FOLDER)
     num_errors = round(last["error_top1"] * counts[split])
     sections = [
@@ -115,7 +119,7 @@ def run_page(
         update=last["step"],
         result=_result(rows, counts, split, typed, epoch),
         summary=_summary(rows, split, epoch, num_parameters),
-        best=_best(rows, typed.keep_best, epoch),
+        best=_best(rows, typed.keep_best, epoch, saved),
         early=f"{early[0].upper()}{early[1:]}." if early else "",
         warning=warning,
         curves=curves(rows, epoch),
@@ -228,11 +232,14 @@ def _summary(
 
 
 def _best(
-    rows: Sequence[Mapping[str, Any]], keep_best: KeepBestConfig, epoch: float
+    rows: Sequence[Mapping[str, Any]],
+    keep_best: KeepBestConfig,
+    epoch: float,
+    saved: Collection[int],
 ) -> dict[str, Any] | None:
     """The best evaluation: as the run chooses it, or the one with the lowest error."""
-    is_kept = keep_best.metric is not None
-    if not is_kept:
+    kept = best_step(rows, keep_best, saved)
+    if keep_best.metric is None:
         held_out = any(row["split"] == "validation" for row in rows)
         split = "validation" if held_out else "test"
         keep_best = KeepBestConfig(metric="error_top1", split=split)
@@ -245,7 +252,8 @@ def _best(
         "split": best["split"],
         "metric": keep_best.metric,
         "value": f"{best[keep_best.metric]:.4f}",
-        "is_kept": is_kept,
+        "is_kept": best["step"] == kept,
+        "kept": None if kept is None else f"{kept:,}",
     }
 
 

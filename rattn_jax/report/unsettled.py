@@ -13,6 +13,7 @@ from typing import Any
 
 _EARLY = 1_000  # updates; what looks like it later has other reasons, such as wrong labels
 _WORSE = 2  # times the loss of guessing, and of training
+_MUCH_WORSE = 10  # the same where the training loss is low, and examples may be known by heart
 
 
 def explain_loss(rows: Sequence[Mapping[str, Any]], split: str, num_classes: int) -> str | None:
@@ -27,7 +28,9 @@ def explain_loss(rows: Sequence[Mapping[str, Any]], split: str, num_classes: int
     step, loss = newest[split]["step"], newest[split]["loss"]
     training = newest.get("train", {}).get("loss") or 0.0
     guessing = math.log(num_classes)
-    if step > _EARLY or loss is None or loss <= _WORSE * max(guessing, training):
+    is_low = 0 < training < guessing / 2
+    worse = _MUCH_WORSE if is_low else _WORSE
+    if step > _EARLY or loss is None or loss <= worse * max(guessing, training):
         return None
     return (
         f"the {split} loss of {loss:,.1f} (guessing has {guessing:.1f}) is no fault: after "

@@ -61,6 +61,7 @@ def add(
     axis_name: str,
     losses: Array | None = None,
     probabilities: Array | None = None,
+    has_class: Array | None = None,
 ) -> EvalSums:
     """Adds a batch to the sums.
 
@@ -72,15 +73,20 @@ def add(
         axis_name: mapped axis of the replicas, whose shards follow each other.
         losses: see `metrics.measure`.
         probabilities: of the classes, float32 [B, K]; None: those of a softmax.
+        has_class: bool [B], False for examples that have none of the classes: they are no errors
+            of `metrics`, are not among the confusions, and no prediction of them is right; None:
+            all have one.
     """
     prediction = predict(logits, labels)
+    in_classes = mask if has_class is None else mask & has_class
     confusion = sums.confusion
     if confusion.size:
-        counts = jnp.zeros_like(confusion).at[labels, prediction].add(mask.astype(jnp.int32))
+        counts = jnp.zeros_like(confusion).at[labels, prediction].add(in_classes.astype(jnp.int32))
         confusion = confusion + lax.psum(counts, axis_name)
     shares = jax.nn.softmax(logits) if probabilities is None else probabilities
     probability = jnp.max(shares, axis=1)
-    calibration = _calibrate(probability, prediction == labels, mask & jnp.isfinite(probability))
+    is_right = in_classes & (prediction == labels)
+    calibration = _calibrate(probability, is_right, mask & jnp.isfinite(probability))
     share = labels.shape[0]
     first = sums.num_slots + lax.axis_index(axis_name) * share
     counts_as_mistake = mask & (prediction != labels) & jnp.isfinite(probability)

@@ -231,7 +231,9 @@ def evaluate_split(job: Job, state: TrainState, split: str) -> EvalResult:
         )
         options = job.steps.rule.preprocessing
         num_classes = options.num_classes if options.label_sets is None else 2
-        if job.writer.history and (text := explain_loss(job.writer.history, split, num_classes)):
+        is_frozen = job.steps.rule.freeze_batch_norm  # averages, by which training normalises, too
+        history = () if is_frozen else job.writer.history
+        if history and (text := explain_loss(history, split, num_classes)):
             job.console.say(text)
     return result
 

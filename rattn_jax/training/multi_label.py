@@ -89,7 +89,7 @@ def add(
     """
     scores = jax.nn.sigmoid(logits)
     losses = training_losses(logits, targets.astype(jnp.float32), loss=SIGMOID)
-    nearest = nearest_labels(logits, targets)
+    nearest, has_class = nearest_labels(logits, targets), jnp.any(targets > 0, axis=1)
     first = scored.sums.num_slots % len(scored.mask)
 
     def put(whole: Array, part: Array) -> Array:
@@ -97,7 +97,7 @@ def add(
         return lax.dynamic_update_slice_in_dim(whole, batch, first, axis=0)
 
     return ScoredSums(
-        eval_sums.add(scored.sums, logits, nearest, mask, axis_name, losses, scores),
+        eval_sums.add(scored.sums, logits, nearest, mask, axis_name, losses, scores, has_class),
         put(scored.scores, scores),
         put(scored.targets, targets),
         put(scored.mask, mask),

@@ -12,6 +12,7 @@ from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.report.mask_health import health_row
 from rattn_jax.report.mistakes import MISTAKES, mistakes_table
 from rattn_jax.report.page import PAGE, Masks, run_page, shows_update
+from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import MetricsLog
 from rattn_jax.runs.workdir import RECORD
@@ -66,6 +67,7 @@ class ReportWriter:
             page.evaluated,
             self._masks(page),
             page.num_parameters,
+            {*all_steps(self._folder / "checkpoints"), page.step},  # which is saved next
         )
         replace_text(self._folder / PAGE, text)
 

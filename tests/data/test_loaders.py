@@ -122,6 +122,8 @@ def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes, capl
     masks = [mask for _, _, mask in loader.eval("test")]
     assert sum(mask.sum() for mask in masks) == loader.num_examples("test") == 4
     list(loader.eval("test"))
+    shown = loader.read("test", range(4))  # as the page of a run does
+    assert len(shown.labels) == (2 if max_resident_bytes == 0 else 4)
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
         "dataset.test_exclude_file has 5 names, and 4 examples of the test split have such a file "

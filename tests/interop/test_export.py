@@ -60,6 +60,7 @@ def assert_says_what_it_is(network, about):
 
 def test_how_images_are_read_is_that_of_the_run(network):
     assert "EXIF" in interop_export.facts(network)["preprocessing"]["orientation"]
+    assert interop_export.facts(network)["probabilities"] == "the softmax of the logits"
     dataset = dataclasses.replace(network.config.dataset, exact_pixels=False)
     config = dataclasses.replace(network.config, dataset=dataset)
     about = interop_export.facts(dataclasses.replace(network, config=config))["preprocessing"]

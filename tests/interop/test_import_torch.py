@@ -253,6 +253,8 @@ def test_class_names(tmp_path):
         torch_files.read_class_names(path, 3)
     path.write_text("a\nb\n\n")
     assert torch_files.read_class_names(path, 2) == ("a", "b")
+    path.write_text("\ufeffa\nb\n")
+    assert torch_files.read_class_names(path, 2) == ("a", "b")
     with pytest.raises(UsageError, match=r"names.txt has 2 lines, and the network 3 classes"):
         torch_files.read_class_names(path, 3)
 

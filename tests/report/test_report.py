@@ -229,7 +229,7 @@ def test_stream_of_a_folder_with_odd_names(tmp_path):
     assert read_health(tmp_path / "run<i>")[0]["images"] == 4
 
 
-def synthetic_page(num_classes, last_rows=(), **keep_best):
+def synthetic_page(num_classes, last_rows=(), saved=(1_000, 2_000), **keep_best):
     """A page as after CIFAR, with so many classes; `last_rows` are more lines of metrics."""
     generator = np.random.RandomState(0)
     names = ["n01484850", *(f"class {i} <name>" for i in range(1, num_classes))]
@@ -293,6 +293,7 @@ def synthetic_page(num_classes, last_rows=(), **keep_best):
         ),
         Masks("test", images, np.array([-1, *[0] * 7]), seen, history),
         51_300_000,
+        saved,
     )
 
 
@@ -322,6 +323,16 @@ def test_page_of_a_run_whose_last_updates_were_skipped():
     nothing = dict.fromkeys(("loss", "error_top1", "error_top5"))
     last = {"step": 2_000, "split": "train", "learning_rate": 0.1, "images_per_second": None}
     assert "train 2,000 2.56 - - - - - nan" in Page(synthetic_page(10, [last | nothing])).text
+
+
+def test_page_says_which_checkpoint_is_the_best_that_is_kept():
+    text = Page(synthetic_page(10)).text
+    assert "Best: after 2,000 updates" in text
+    assert "of 0.0300; it is kept, for --step=best." in text
+    text = Page(synthetic_page(10, saved=[1_000])).text
+    assert "of 0.0300; that checkpoint is gone, and --step=best is the one after 1,000" in text
+    text = Page(synthetic_page(10, metric=None)).text
+    assert "of 0.0300; with --config.keep_best.metric such a checkpoint is kept." in text
 
 
 def test_page_says_that_a_run_ended_early_and_why():

@@ -202,6 +202,8 @@ def test_picture_of_the_masks_has_a_row_for_each_module():
         (4, 2.0, 4.6, False),  # not twice the loss of guessing, ln 10 = 2.303
         (4, 4.0, 7.9, False),  # not twice that of training
         (4, 2.0, None, False),  # NaN, which has its own message
+        (800, 0.02, 5.0, False),  # training examples known by heart
+        (800, 0.02, 25.0, True),
     ],
 )
 def test_early_losses_are_explained(step, training, test, is_explained):

@@ -185,10 +185,26 @@ def test_card_of_class_names_that_are_not_utf_8(network, tmp_path):
     assert r"| classes | 10: caf\udce9, 1, 2" in (tmp_path / "out/README.md").read_text()
 
 
+def test_names_in_the_card_leave_its_table_whole(network, tmp_path):
+    names = ("a|b", "c\nd", "<img>", *network.class_names[3:])
+    export_folder(dataclasses.replace(network, class_names=names), tmp_path / "out")
+    assert "| classes | 10: a\\|b, c d, &lt;img>, 3" in (tmp_path / "out/README.md").read_text()
+
+
 def test_paths_of_the_machine_are_not_handed_on(network, tmp_path):
-    dataset = dataclasses.replace(network.config.dataset, name="folder:/home/me/photos")
-    config = dataclasses.replace(network.config, dataset=dataset)
-    export_folder(dataclasses.replace(network, config=config), tmp_path / "out")
+    folder = epath.Path(tmp_path / "in")
+    shutil.copytree(network.folder, folder)
+    record = json.loads((folder / "config.json").read_text())
+    record["config"]["init_from"] = "/home/me/runs/a"
+    record["config"]["dataset"]["name"] = "folder:/home/me/photos"
+    record["config"]["dataset"]["test_exclude_file"] = "/home/me/list.txt"
+    record["config"]["dataset"]["label_noise"]["matrix"] = "/home/me/m.csv"
+    (folder / "config.json").write_text(json.dumps(record))
+    moved = dataclasses.replace(network, folder=folder).with_data_dir("/home/me/elsewhere")
+    export_folder(moved, tmp_path / "out")
+    config = json.loads((tmp_path / "out/config.json").read_text())["config"]
+    assert config["init_from"] == "a"
+    assert config["dataset"]["test_exclude_file"] == "list.txt"
     text = (tmp_path / "out/config.json").read_text() + (tmp_path / "out/README.md").read_text()
     assert "folder:photos" in text
     assert "/home/me" not in text

@@ -3,6 +3,7 @@
 import json
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from rattn_jax.data import open_dataset
 from rattn_jax.data.dataset import DatasetSpec
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.examples import open_split
+from rattn_jax.report.scores import Calibration
 from rattn_jax.train import train_and_evaluate
+from rattn_jax.training import eval_sums, metrics
 from rattn_jax.training.losses import label_sets, set_targets, training_losses
-from rattn_jax.training.multi_label import Scores, measure, nearest_labels
+from rattn_jax.training.multi_label import Scores, add, begin, measure, nearest_labels
 from tests.compare import read_rows
 from tests.data.images import encode, pixels
 from tests.devices import FOUR, ONE
@@ -28,6 +31,22 @@ SETS = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 0]], np.uint8)
 def test_the_nearest_class_is_that_of_the_largest_logit_among_those_of_the_image():
     logits = jnp.array([[1.0, 5.0, 2.0], [1.0, 5.0, 2.0], [1.0, 5.0, 2.0]])
     assert nearest_labels(logits, SETS[np.array([0, 1, 2])]).tolist() == [1, 2, 1]
+
+
+def test_images_of_no_class_are_no_right_answers():
+    logits, sets = jnp.array([[-4.0, -5.0], [3.0, -5.0]]), jnp.array([[0, 0], [1, 0]], jnp.uint8)
+
+    def count(logits, targets):
+        scored = begin(eval_sums.empty(2), 2, 2)
+        return add(scored, logits, targets, jnp.ones(2, bool), "devices").sums
+
+    sums = jax.vmap(count, axis_name="devices")(logits[None], sets[None])
+    found = jax.tree.map(lambda x: x[0], sums)
+    np.testing.assert_array_equal(found.confusion, [[1, 0], [0, 0]])
+    assert metrics.compute(found.metrics)["error_top1"] == 0
+    low, high = np.asarray(jax.nn.sigmoid(jnp.array([-4.0, 3.0])))
+    gap = Calibration(*map(np.asarray, found.calibration)).error()
+    assert gap == pytest.approx((low + 1 - high) / 2, rel=1e-5)
 
 
 def test_the_loss_is_the_mean_of_binary_cross_entropies():
