@@ -5,6 +5,9 @@
 The learning rate rises for 3 epochs and then falls along a straight line to 0, which beats steps at
 a fixed small budget (Li, Yumer & Ramanan 2019, arXiv 1905.04753). Label smoothing, a small cutout,
 and weight decay on kernels only.
+
+Test error, on images that were JPEG-coded once: 9.13 % (`experiments/RESULTS.md`); 8.64 % after a
+second round of 30 epochs that begins with these weights: the package's `attention56_cifar10`.
 """
 
 from ml_collections import ConfigDict

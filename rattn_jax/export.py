@@ -52,9 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.format != "safetensors" and of_folder:
         parser.error("--dtype, --evaluate, --data-dir and --note need --format=safetensors")
     if options.data_dir and not options.evaluate:
-        parser.error(
-            "--data-dir is of the data that --evaluate reads: leave it out, or add that"
-        )
+        parser.error("--data-dir is of the data that --evaluate reads: leave it out, or add that")
     with errors_on_one_line(parser.prog), working("reading the run") as console:
         path = path_of(options.out)
         network = load(options.workdir, options.step)
