@@ -126,10 +126,8 @@ def open_loader(
         bad_examples = BadExamples(config.dataset.max_bad_examples)
         train_split = load(train, size=sizes.train, bad_examples=bad_examples)
         load = partial(load, size=sizes.eval, crop_fraction=config.dataset.eval_crop_fraction)
-        splits = {
-            name: load(source, excluded=excluded if name == "test" else frozenset())
-            for name, source in evaluated.items()
-        }
+        splits = {name: load(source) for name, source in evaluated.items() if name != "test"}
+        splits["test"] = load(evaluated["test"], excluded=excluded)
         note_unmatched(excluded, len(evaluated["test"]) - len(splits["test"]))
         normalization = kept or _normalization(config, train_split.images)
         return ResidentLoader(

@@ -91,10 +91,6 @@ def run_page(
     epoch = (record["dataset"]["num_train"] - typed.validation_examples) / typed.batch_size
     last = _newest(rows)[split]
     warning = masks and alarm(masks.history[-1], config["model"]["attention_residual"] is not False)
-    several = typed.loss == SIGMOID
-    early = None
-    if not typed.freeze_batch_norm:  # else training normalises by the averages, too
-        early = explain_loss(rows, split, 2 if several else len(names))
     place = typed.dataset.name.removeprefix(FOLDER)
     num_errors = round(last["error_top1"] * counts[split])
     sections = [
@@ -102,16 +98,16 @@ def run_page(
             "beside.html",
             sections=[
                 confusion_section(split, evaluated.confusion, names),
-                class_section(evaluated.confusion, names, _NEAREST if several else ""),
+                class_section(
+                    evaluated.confusion, names, _NEAREST if typed.loss == SIGMOID else ""
+                ),
             ],
         ),
         calibration_section(split, evaluated.calibration),
         mistakes_section(evaluated.mistaken, num_errors, names, place),
     ]
     if masks:
-        labels = [names[label] if label >= 0 else "none" for label in masks.labels]
-        sections.append(overlay_section(masks.split, masks.images, labels, masks.seen))
-        sections.append(health_section(masks.history, warning))
+        sections += _mask_sections(masks, names, warning)
     return render(
         "run.html",
         title=f"{config['model']['name']} on {config['dataset']['name']}",
@@ -120,7 +116,7 @@ def run_page(
         result=_result(rows, counts, split, typed, epoch),
         summary=_summary(rows, split, epoch, num_parameters),
         best=_best(rows, typed.keep_best, epoch, saved),
-        early=f"{early[0].upper()}{early[1:]}." if early else "",
+        early=_early(rows, split, typed, len(names)),
         warning=warning,
         curves=curves(rows, epoch),
         sections=sections,
@@ -128,6 +124,24 @@ def run_page(
         config=[(k, "" if v is None else v) for k, v in flatten(config).items()],
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _mask_sections(masks: Masks, names: Sequence[str], warning: str | None) -> list[Markup]:
+    labels = [names[label] if label >= 0 else "none" for label in masks.labels]
+    return [
+        overlay_section(masks.split, masks.images, labels, masks.seen),
+        health_section(masks.history, warning),
+    ]
+
+
+def _early(
+    rows: Sequence[Mapping[str, Any]], split: str, config: RunConfig, num_classes: int
+) -> str:
+    """A sentence on an early loss that looks broken; "" if there is none."""
+    if config.freeze_batch_norm:  # then training normalises by the running averages, too
+        return ""
+    text = explain_loss(rows, split, 2 if config.loss == SIGMOID else num_classes)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def shows_update(page: str, step: int) -> bool:

@@ -7,6 +7,7 @@ The loop calls its collaborators (loader, steps, checkpointer, ...); none of the
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -69,6 +70,7 @@ def train(job: Job, state: TrainState) -> TrainState:
         SaveError: a checkpoint or metrics could not be written.
     """
     step, num_nonfinite = int(state.step), num_reported(job)
+    job.checkpointer.best_of = partial(best_step, job.writer.history, job.keep_best)
     done = already_done(job, step)
     try:
         while True:

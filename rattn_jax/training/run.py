@@ -170,7 +170,6 @@ def _run(
         step = int(state.step)
         writer = stack.enter_context(_open_writer(config, folder, step, console))
         writer.wait_for_loggers()
-        checkpointer.best_of = lambda steps: best_step(writer.history, config.keep_best, steps)
         console.enter(None)
         job = Job(
             folder=folder,
