@@ -103,6 +103,8 @@ def get_config() -> ConfigDict:
     # Number of training examples, balanced over the classes, that are evaluated instead of the test
     # split, which is then evaluated once at the end.
     config.validation_examples = 0
+    # Chooses other ones; None: the same in all runs, by the names of image files if there are any.
+    config.validation_seed = config_dict.placeholder(int)
 
     # "mean_image": subtracts the mean training image (paper, CIFAR). "imagenet": scales to [0, 1],
     # subtracts ImageNet's mean color and divides by its standard deviation (paper, ImageNet).

@@ -2,10 +2,10 @@
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.reproduce.results import Result, compare, read_result
+from experiments.reproduce.results import Result, compare, holm, mean, read_result, rises
 from experiments.reproduce.runs import PlannedRun
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import MEASURES, Table
@@ -13,6 +13,7 @@ from rattn_jax.report.charts import Axis, Series, chart, charts, number
 from rattn_jax.report.rendering import render
 from rattn_jax.runs.identity import FREE_KEYS
 
+_SURE = 0.05  # the largest p, corrected, with which rows are told apart
 # Changes by hand under which a run is still the paper's: the paper asks for the second.
 _ALLOWED = FREE_KEYS - {"num_train_steps"} | {"dataset.test_exclude_file"}
 
@@ -38,7 +39,8 @@ class Page(NamedTuple):
 
     def results(self) -> list[Result]:
         """A result for each row."""
-        return [read_result(row, self.runs) for row in self.table.rows]
+        pooled = self.scale.own_splits
+        return [read_result(row, self.runs, pooled=pooled) for row in self.table.rows]
 
     def is_the_papers(self) -> bool:
         """Whether the runs follow the paper's protocol, as far as the paper states it."""
@@ -58,8 +60,8 @@ class Page(NamedTuple):
         records = [record for run in self.runs if (record := run.record())]
         return {
             "datasets": _distinct(
-                f"{record['config']['dataset']['name']} ({record['dataset']['num_train']:,} to "
-                f"train, {record['dataset']['num_test']:,} to test)"
+                f"{record['config']['dataset']['name']} ({_num_train(record):,} to train, "
+                f"{record['dataset']['num_test']:,} to test)"
                 for record in records
             ),
             "hardware": _distinct(
@@ -85,6 +87,8 @@ class Page(NamedTuple):
                 "seeds": list(result.values),
                 "values": list(result.values.values()),
                 "difference": result.difference,
+                "training_errors": list(result.training_errors),
+                "diverged": result.num_diverged,
                 "updates": result.updates,
                 "num_train_steps": result.num_train_steps,
             }
@@ -98,6 +102,7 @@ class Page(NamedTuple):
             "flags": list(self.overrides),
             "rows": rows,
             "differences": [difference._asdict() for difference in compare(results)],
+            "differences_of_rises": [one._asdict() for one in compare(self._rises(results))],
             **self.facts(),
         }
         return json.dumps(content, indent=2) + "\n"
@@ -106,9 +111,10 @@ class Page(NamedTuple):
         """For people."""
         results = self.results()
         grouped = any(result.row.group for result in results)
-        header = ["", "paper", "ours", "deviation", "seeds", "difference", "updates"]
+        header = ["", "paper", "ours", "deviation", "seeds", "difference", "in training, %"]
+        header.append("updates")
         lines = [
-            [*([result.row.group] if grouped else []), *_cells(result, ranks=self.scale.ranks)]
+            [*([result.row.group] if grouped else []), *_cells(result, is_near=self.scale.is_near)]
             for result in results
         ]
         measures = dict.fromkeys(MEASURES[result.row.measure][0] for result in results)
@@ -127,6 +133,8 @@ class Page(NamedTuple):
                 "",
                 *(self._order(results) if self.scale.ranks else []),
                 *(_differences(results) if self.scale.ranks else []),
+                *(self._differences_of_rises(results) if self.scale.ranks else []),
+                *_diverged(results),
                 *self.table.notes,
                 "",
                 *(f"- {key}: {_text(value)}" for key, value in self.facts().items()),
@@ -141,8 +149,9 @@ class Page(NamedTuple):
         lines, results = [], self.results()
         for variant in self.table.variants():
             found = [result for result in results if result.row.variant == variant]
-            points = [(int(r.row.measure[-1]), r.mean) for r in found if r.mean is not None]
-            lines.append(Series(found[0].row.label, [(1, 1.0), *points] if points else []))
+            stages = {int(r.row.measure[-1]): r.mean for r in found if r.mean is not None}
+            points = [*(stages | {1: 1.0}).items()] if stages else []
+            lines.append(Series(found[0].row.label, points))
         axis = Axis(number, log=True)
         shown = chart("Response", "to stage 1", lines, axis, across="stage", places=(1, 2, 3))
         text = f"Schedule: {self.scale.text}."
@@ -162,16 +171,52 @@ class Page(NamedTuple):
             members = [result for result in results if result.row.group == group]
             if any(result.mean is None or result.row.paper is None for result in members):
                 continue
+            if any(result.values.keys() != members[0].values.keys() for result in members):
+                continue
             theirs = [r.row.label for r in sorted(members, key=lambda r: r.row.paper or 0)]
             ours = [r.row.label for r in sorted(members, key=lambda r: r.mean or 0)]
             verdict = "the paper's order" if ours == theirs else f"the paper: {' < '.join(theirs)}"
-            few = "; one seed, so chance may have a part" if len(members[0].values) == 1 else ""
             name = f"{group}: " if group else ""
-            lines.append(f"- {name}{' < '.join(ours)} ({verdict}{few})")
+            lines.append(f"- {name}{' < '.join(ours)} ({verdict}{_doubt(members)})")
         return ["Order by error:", "", *lines, ""] if lines else []
 
+    def _rises(self, results: Sequence[Result]) -> list[Result]:
+        return rises(results, self.table.baseline) if self.table.baseline else []
 
-def _cells(result: Result, *, ranks: bool) -> list[str]:
+    def _differences_of_rises(self, results: Sequence[Result]) -> list[str]:
+        lines = _differences(self._rises(results))
+        return (
+            [f"The same, of how much errors rise over those of {self.table.baseline}.", "", *lines]
+            if lines
+            else []
+        )
+
+
+def _num_train(record: Mapping[str, Any]) -> int:
+    return int(record["dataset"]["num_train"] - record["config"]["validation_examples"])
+
+
+def _doubt(members: Sequence[Result]) -> str:
+    """What is to be said of the order of some rows by their means."""
+    if len(members[0].values) == 1:
+        return "; one seed, so chance may have a part"
+    found = compare(members)
+    told = [p < _SURE for p in holm([1.0 if one.p is None else one.p for one in found])]
+    return "" if all(told) else "; by means alone, for not all are told apart below"
+
+
+def _diverged(results: Sequence[Result]) -> list[str]:
+    labels = [f"{r.row.group} {r.row.label}".strip() for r in results if r.num_diverged]
+    if not labels:
+        return []
+    return [
+        f"Runs of {', '.join(dict.fromkeys(labels))} have ended at NaN or infinity. They have no "
+        "error and are left out, which makes these rows look better than they are.",
+        "",
+    ]
+
+
+def _cells(result: Result, *, is_near: bool) -> list[str]:
     def text(value: float | None, form: str = ".2f") -> str:
         return "" if value is None else f"{value:{form}}"
 
@@ -183,8 +228,9 @@ def _cells(result: Result, *, ranks: bool) -> list[str]:
         text(result.row.paper),
         text(result.mean),
         text(result.deviation),
-        str(len(result.values)),
-        text(result.difference, "+.2f") if ranks else "",
+        str(len(result.values)) + (f", {n} diverged" if (n := result.num_diverged) else ""),
+        text(result.difference, "+.2f") if is_near else "",
+        text(mean(result.training_errors)),
         updates,
     ]
 
@@ -194,7 +240,9 @@ def _differences(results: Sequence[Result]) -> list[str]:
     found = compare(results)
     if not found:
         return []
-    rows = [["", "difference", "95 % interval", "p", "seeds"]]
+    tests = [one.p for one in found if one.p is not None]
+    corrected = iter(holm(tests))
+    rows = [["", "difference", "95 % interval", "p", "p, corrected", "seeds", "in the paper"]]
     for one in found:
         group = f"{one.group}: " if one.group else ""
         tested = one.p is not None
@@ -204,12 +252,16 @@ def _differences(results: Sequence[Result]) -> list[str]:
                 f"{one.mean:+.2f}",
                 f"{one.low:+.2f} to {one.high:+.2f}" if tested else "",
                 f"{one.p:.3f}" if tested else "",
+                f"{next(corrected):.3f}" if tested else "",
                 str(one.seeds),
+                "" if one.paper is None else f"{one.paper:+.2f}",
             ]
         )
     return [
         "Differences of errors in percentage points, over pairs of runs with the same seed. p is "
-        f"that of a two-sided paired t-test, not corrected for there being {len(found)} of them:",
+        f"that of a two-sided paired t-test, and corrected for there being {len(tests)} of them "
+        "(Holm). A large p does not say that rows are equal: the interval says how far apart they "
+        "may be.",
         "",
         *_rows(rows),
         "",

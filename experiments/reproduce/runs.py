@@ -63,12 +63,19 @@ class PlannedRun(NamedTuple):
 
     def result(self) -> dict[str, Any] | None:
         """The row of the test split after the last update; None before, and until that is saved."""
+        return self.last_rows().get("test")
+
+    def last_rows(self) -> dict[str, dict[str, Any]]:
+        """The rows after the last update, by split; none before, and until that is saved."""
         total = self.config.num_train_steps
         steps = all_steps(self.folder / "checkpoints")
         if steps and steps[-1] < total:
-            return None
-        at_end = (row for row in self.rows() if (row["split"], row["step"]) == ("test", total))
-        return next(at_end, None)
+            return {}
+        return {row["split"]: row for row in self.rows() if row["step"] == total}
+
+    def has_diverged(self) -> bool:
+        """Whether it has stopped at NaN or infinity."""
+        return self.result() is None and (self.folder / "nonfinite").exists()
 
     def steps_done(self) -> int:
         """Number of updates according to its metrics."""
@@ -113,6 +120,8 @@ def plan_runs(
     for seed in range(num_seeds):
         for variant in variants:
             changes = [*variant.flags, *scale.flags(_resolve(variant.config, variant.flags))]
+            if scale.own_splits:
+                changes.append(f"--config.validation_seed={seed}")
             # Seeds, and networks on several datasets, share compiled functions.
             changes += [f"--config.compilation_cache_dir={folder / 'compilation_cache'}"]
             changes += [*overrides, f"--config.seed={seed}"]

@@ -87,6 +87,7 @@ _RULES: dict[str, Rule] = {
     "dataset.max_bad_examples": _NOT_NEGATIVE,
     "dataset.label_noise.clean_ratio": _SHARE,
     "validation_examples": _NOT_NEGATIVE,
+    "validation_seed": ("from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32),
     "model.p": _UNITS,
     "model.t": _UNITS,
     "model.r": _UNITS,
@@ -146,6 +147,7 @@ _OPTIONAL = frozenset(
         "num_epochs",
         "optimizer.warmup_epochs",
         "profile_steps",
+        "validation_seed",
     }
 )
 

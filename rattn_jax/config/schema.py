@@ -171,6 +171,7 @@ class RunConfig:
     steps_per_call: int = 0
     dataset: DatasetConfig = DatasetConfig()
     validation_examples: int = 0
+    validation_seed: int | None = None
     normalization: str = "mean_image"
     augmentation: AugmentationConfig = AugmentationConfig()
     regularization: RegularizationConfig = RegularizationConfig()

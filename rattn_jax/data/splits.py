@@ -1,4 +1,4 @@
-"""The splits of a run. The held-out examples do not depend on the seed."""
+"""The splits of a run. The held-out examples do not depend on the run's seed."""
 
 import hashlib
 import unicodedata
@@ -28,7 +28,11 @@ def hash_names(names: Iterable[str]) -> np.ndarray:
 
 
 def hold_out_count(
-    labels: np.ndarray, count: int, num_classes: int, hashes: np.ndarray | None = None
+    labels: np.ndarray,
+    count: int,
+    num_classes: int,
+    hashes: np.ndarray | None = None,
+    seed: int | None = None,
 ) -> np.ndarray:
     """Chooses validation examples, balanced over the classes.
 
@@ -38,6 +42,7 @@ def hold_out_count(
         num_classes: number of classes; the first ones get one more if `count` is no multiple.
         hashes: of the examples' names, uint64 [N], of which the lowest are chosen, so that one that
             is added moves at most one other; None chooses by position, at random.
+        seed: chooses others, by position; None: always the same.
 
     Returns:
         Positions, ascending, int64 [count].
@@ -55,6 +60,8 @@ def hold_out_count(
             f"validation_examples={count} takes {wanted[scarce[0]]} of the {sizes[scarce[0]]} "
             f"training examples of class {scarce[0]}: each class must keep one; use at most {most}"
         )
+    if seed is not None:
+        return _pick(labels, wanted, seed=seed)
     return _pick(labels, wanted, hashes)
 
 
@@ -117,9 +124,11 @@ def _class_sizes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return np.bincount(labels, minlength=num_classes)
 
 
-def _pick(labels: np.ndarray, wanted: np.ndarray, hashes: np.ndarray | None = None) -> np.ndarray:
+def _pick(
+    labels: np.ndarray, wanted: np.ndarray, hashes: np.ndarray | None = None, seed: int = _SEED
+) -> np.ndarray:
     if hashes is None:
-        order = np.random.RandomState(_SEED).permutation(len(labels))
+        order = np.random.RandomState(seed).permutation(len(labels))
     else:
         order = np.argsort(hashes, kind="stable")
     by_class = order[np.argsort(labels[order], kind="stable")]
@@ -142,6 +151,7 @@ def build_splits(config: RunConfig, dataset: Dataset) -> tuple[Source, dict[str,
     if not count:
         return noisy, evaluated
     labels, num_classes = strata(train, dataset.num_classes, dataset.label_sets)
-    held_out = hold_out_count(labels, count, num_classes, dataset.name_hashes)
+    seed = config.validation_seed
+    held_out = hold_out_count(labels, count, num_classes, dataset.name_hashes, seed)
     evaluated["validation"] = Subset(train, held_out)
     return Subset(noisy, remaining(len(train), held_out)), evaluated

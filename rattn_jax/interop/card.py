@@ -32,6 +32,7 @@ _RECIPE = frozenset(
         "regularization",
         "sync_batch_norm",
         "validation_examples",
+        "validation_seed",
     }
 )
 _OF_DATA = ("dataset.image_size", "dataset.label_noise.", "dataset.sampling")

@@ -24,6 +24,15 @@ def test_the_slice_is_fixed():
     assert set(hold_out_count(LABELS, 8, 4)) <= set(hold_out_count(LABELS, 20, 4))
 
 
+def test_a_seed_chooses_others():
+    chosen = [hold_out_count(LABELS, 20, 4, seed=seed).tolist() for seed in (1, 1, 2)]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert hold_out_count(LABELS, 20, 4).tolist() not in chosen
+    assert np.bincount(LABELS[chosen[2]]).tolist() == [5] * 4
+    hashes = hash_names([f"{i}.png" for i in range(len(LABELS))])
+    assert hold_out_count(LABELS, 20, 4, hashes, seed=1).tolist() == chosen[0]
+
+
 def test_the_slice_is_not_the_first_examples():
     labels = np.zeros(1000, np.int32)
     assert hold_out_count(labels, 100, 1).mean() == pytest.approx(500, abs=100)

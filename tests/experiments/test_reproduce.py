@@ -7,7 +7,7 @@ import pytest
 
 from experiments.reproduce import __main__ as program
 from experiments.reproduce.page import Page
-from experiments.reproduce.results import Result, compare
+from experiments.reproduce.results import Result, compare, holm, rises
 from experiments.reproduce.runs import ROOT, PlannedRun, plan_runs
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.tables import TABLES, Row
@@ -40,7 +40,7 @@ def trained(monkeypatch):
     return seen, outcomes
 
 
-def write_run(run: PlannedRun, error, step=None):
+def write_run(run: PlannedRun, error, step=None, held_out=None):
     run.folder.mkdir(parents=True, exist_ok=True)
     record = {
         "config": json.loads(json.dumps(run.config.to_dict())),
@@ -50,8 +50,10 @@ def write_run(run: PlannedRun, error, step=None):
         "git_commit": "c0ffee",
     }
     (run.folder / "config.json").write_text(json.dumps(record))
-    row = {"step": step or run.config.num_train_steps, "split": "test", "error_top1": error}
-    (run.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    errors = {"train": 0.01, "validation": held_out, "test": error}
+    step = step or run.config.num_train_steps
+    rows = [{"step": step, "split": s, "error_top1": e} for s, e in errors.items() if e is not None]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def run_program(folder, *arguments, table="table1", scale="short"):
@@ -118,10 +120,11 @@ def test_numbers_beside_the_papers(tmp_path, trained, capsys):
     assert mixed["difference"] == pytest.approx(6.5 - 5.52)
     assert (channel["ours"], spatial["ours"]) == pytest.approx((8.0, 10.0))
     page = (tmp_path / "table1-short.md").read_text()
-    assert "| mixed | 5.52 | 6.50 | 0.71 | 2 | +0.98 | 4,000 |" in page
-    assert "- mixed < channel < spatial (the paper's order)" in page
+    assert "| mixed | 5.52 | 6.50 | 0.71 | 2 | +0.98 | 1.00 | 4,000 |" in page
+    assert "- mixed < channel < spatial (the paper's order; by means alone, for not all" in page
     assert "NOT the paper's protocol" in page
-    assert "| mixed minus spatial | -3.50 | -9.85 to +2.85 | 0.090 | 2 |" in page
+    assert "| mixed minus spatial | -3.50 | -9.85 to +2.85 | 0.090 | 0.271 | 2 | -0.81 |" in page
+    assert "corrected for there being 3 of them (Holm)" in page
     assert "abacus" in page
     assert "c0ffee" in page
     assert page in capsys.readouterr().out
@@ -181,7 +184,7 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path, trained):
     assert run_program(tmp_path) == 1
     assert [row["ours"] is None for row in read(tmp_path)] == [False, True, False]
     page = (tmp_path / "table1-short.md").read_text()
-    assert "| channel | 6.24 |  |  | 0 |  | 0 of 4,000 |" in page
+    assert "| channel | 6.24 |  |  | 0 |  |  | 0 of 4,000 |" in page
     assert "Order" not in page
 
 
@@ -255,7 +258,9 @@ def test_responses_are_relative_to_the_first_stage(tmp_path):
     page = Page("figure4", TABLES["figure4"], "smoke", SCALES["smoke"], [], runs)
     found = {(r.row.group, r.row.label): r.mean for r in page.results() if r.values}
     label = "Attention-164, ARL"
-    assert found == {("stage 2", label): 0.5, ("stage 3", label): 0.25}
+    assert found == pytest.approx(
+        {("stage 1", label): 2.0, ("stage 2", label): 0.5, ("stage 3", label): 0.25}
+    )
     drawing = page.drawing()
     assert f"Last values: {label} 0.25" in drawing
     assert drawing.count("<polyline") == 2  # on a linear and on a logarithmic axis
@@ -265,10 +270,34 @@ def test_responses_are_relative_to_the_first_stage(tmp_path):
 def test_digits_take_the_place_of_cifar10_alone(tmp_path, trained, capsys):
     assert run_program(tmp_path, table="table7", scale="digits") == 2
     assert "--scale=digits is for the tables on CIFAR-10 alone" in capsys.readouterr().err
-    noisy = plan(tmp_path, "table5", "digits")[2].config
+    (noisy,) = (
+        run.config
+        for run in plan(tmp_path, "table5", "digits")
+        if run.variant.name == "cifar10_noise30_resnet164"
+    )
     assert noisy.dataset.label_noise.clean_ratio == 0.7
     assert noisy.model.widths is None  # the paper's network
     assert noisy.validation_examples + 200 == 1_437
+
+
+def test_digits_are_others_for_each_seed_and_errors_are_of_all_others(tmp_path, trained):
+    runs = plan(tmp_path, "table4", "digits", seeds=2)
+    assert [run.config.validation_seed for run in runs] == [0, 0, 1, 1]
+    assert {run.config.dataset.image_size for run in runs} == {16}
+    write_run(runs[0], 0.05, held_out=0.07)  # 400 test images, according to the record
+    page = Page("table4", TABLES["table4"], "digits", SCALES["digits"], [], runs)
+    (result,) = (result for result in page.results() if result.values)
+    assert result.values == {0: pytest.approx(100 * (0.05 * 400 + 0.07 * 1_237) / 1_637)}
+    assert "| local convolutions | 6.48 | 6.51 |  | 1 |  | 1.00 | 0 of 600 |" in page.markdown()
+
+
+def test_runs_that_have_diverged_are_named(tmp_path):
+    runs = plan(tmp_path, "table4")
+    write_run(runs[0], 0.06, step=100)
+    (runs[0].folder / "nonfinite").mkdir()
+    text = Page("table4", TABLES["table4"], "short", SCALES["short"], [], runs).markdown()
+    assert "| local convolutions | 6.48 |  |  | 0, 1 diverged |" in text
+    assert "Runs of local convolutions have ended at NaN or infinity." in text
 
 
 def test_several_tables_train_what_they_share_once(tmp_path, trained, capsys):
@@ -301,6 +330,39 @@ def test_rows_are_compared_over_the_seeds_that_both_have():
         (-1 - 4.3027 / 3**0.5, -1 + 4.3027 / 3**0.5), 1e-4
     )
     assert found.p == pytest.approx(0.2254, abs=1e-4)
+
+
+def test_rises_over_a_baseline_are_paired_by_seed():
+    found = results(
+        ("none", "x", {0: 1.0, 1: 2.0}),
+        ("none", "y", {0: 1.0, 1: 1.0}),
+        ("some", "x", {0: 4.0, 1: 4.0}),
+        ("some", "y", {0: 2.0, 1: 5.0, 2: 9.0}),
+    )
+    rise = rises(found, "none")
+    assert [(r.row.label, r.values) for r in rise] == [
+        ("x", {0: 3.0, 1: 2.0}),
+        ("y", {0: 1.0, 1: 4.0}),
+    ]
+    assert [one.mean for one in compare(rise)] == [0.0]
+
+
+def test_the_correction_for_several_tests():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_noise_is_compared_with_none(tmp_path):
+    runs = plan(tmp_path, "table5", seeds=2)
+    for run in runs:
+        noise = 100 - 100 * run.config.dataset.label_noise.clean_ratio
+        slope = 0.001 if "attention" in run.variant.name else 0.002
+        write_run(run, 0.05 + slope * noise + 0.01 * run.seed + 0.0001 * noise * run.seed)
+    text = Page("table5", TABLES["table5"], "short", SCALES["short"], [], runs).markdown()
+    assert "The same, of how much errors rise over those of 0 % noise." in text
+    assert text.count("70 % noise: ResNet-164 minus Attention-92 | +7.00 |") == 2
+    assert "| 0 % noise | ResNet-164 | 5.46 |" in text
 
 
 def test_equal_differences_have_no_test():
