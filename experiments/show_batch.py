@@ -44,7 +44,7 @@ def training_batch(keys: ConfigDict, step: int) -> tuple[np.ndarray, np.ndarray,
     batch = take(data, jax.tree.map(lambda x: x[0], rows))
     positions = jnp.arange(len(batch.labels))
     preprocessing = for_data(steps.rule.preprocessing, data)
-    images, targets = prepare(batch, data.normalization, jnp.int32(step), positions, preprocessing)
+    images, targets = prepare(batch, data, jnp.int32(step), positions, preprocessing)
     shown = images / data.normalization.scale + data.normalization.mean
     pixels = np.asarray(jnp.clip(jnp.round(shown), 0, 255).astype(jnp.uint8))
     return pixels, np.asarray(targets), list(readable_names(dataset.class_names))

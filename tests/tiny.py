@@ -80,7 +80,7 @@ def _compiled(devices, modules, mode, learning_rate, sync, use_scan, label_smoot
     config = OptimizerConfig(momentum=0.9, weight_decay=1e-4)
     optimizer = make_optimizer(config, optax.constant_schedule(learning_rate))
     plain = AugmentationConfig(crop_padding=0, flip=False)
-    preprocessing = Preprocessing(plain, RegularizationConfig(), 10, 0, label_smoothing)
+    preprocessing = Preprocessing(plain, RegularizationConfig(), 10, label_smoothing)
     rule = UpdateRule(model, optimizer, preprocessing, **changes)
     function = partial(train_steps, rule=rule, axis_name=DATA_AXIS, use_scan=use_scan)
     step = data_parallel(function, mesh, mode, num_batches=1, donate_state=True)

@@ -160,7 +160,7 @@ def _step(
     rule = UpdateRule(
         model,
         optimizer,
-        Preprocessing(AugmentationConfig(), RegularizationConfig(), case.num_classes, 0),
+        Preprocessing(AugmentationConfig(), RegularizationConfig(), case.num_classes),
     )
     mesh: Mesh = make_mesh([device])
     function = partial(

@@ -55,7 +55,7 @@ def _train(model: Any, ours: Any, task: Task) -> tuple[Run, Any, float]:
     config = OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=1e-4)
     optimizer = make_optimizer(config, make_schedule(config, num_train_steps=1))
     preprocessing = Preprocessing(
-        AugmentationConfig(crop_padding=4, flip=True), RegularizationConfig(), task.num_classes, 0
+        AugmentationConfig(crop_padding=4, flip=True), RegularizationConfig(), task.num_classes
     )
     function = partial(
         train_steps,

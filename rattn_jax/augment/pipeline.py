@@ -5,6 +5,7 @@ that a run sees the same images on any number of devices.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,11 @@ Array = jax.Array
 _RESIZED_CROP, _TRIVIAL_AUGMENT, _LIGHTING, _CUTOUT, _ERASING, _MIXING = range(2, 8)
 
 
-def example_rngs(seed: int, step: Array, positions: Array) -> Array:
+def example_rngs(seed: Any, step: Array, positions: Array) -> Array:
     """One random key for each example of a batch.
 
     Args:
-        seed: seed of the run.
+        seed: seed of the run, from 0 to 2**32 - 1.
         step: number of updates done, int32 scalar.
         positions: positions of the examples in the global batch, int32 [B].
 

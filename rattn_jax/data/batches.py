@@ -13,6 +13,8 @@ import numpy as np
 
 Array = jax.Array
 
+_NO_SEED = np.uint32(0)
+
 
 class Normalization(NamedTuple):
     """Normalization: (images - mean) * scale.
@@ -45,11 +47,14 @@ class ResidentData(NamedTuple):
         images: uint8 [N, H, W, C].
         labels: int32 [N].
         normalization: normalization of the images.
+        seed: of augmentation, uint32 scalar; an argument of the compiled step, so that runs with
+            other seeds need not compile it again.
     """
 
     images: Array | np.ndarray
     labels: Array | np.ndarray
     normalization: Normalization
+    seed: Array | np.generic = _NO_SEED
 
 
 class StreamedData(NamedTuple):
@@ -57,9 +62,11 @@ class StreamedData(NamedTuple):
 
     Attributes:
         normalization: normalization of the images.
+        seed: see `ResidentData`.
     """
 
     normalization: Normalization
+    seed: Array | np.generic = _NO_SEED
 
 
 Data = ResidentData | StreamedData

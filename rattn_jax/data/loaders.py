@@ -143,7 +143,8 @@ class ResidentLoader:
         self._seed, self._batch_size, self._num_train = seed, batch_size, len(train)
         self._members = class_members(train.clean_labels) if balanced else None
         self.normalization = normalization
-        self._train = replicate(ResidentData(train.images, train.labels, normalization), mesh)
+        data = ResidentData(train.images, train.labels, normalization, np.uint32(seed))
+        self._train = replicate(data, mesh)
         self._sources = {name: split.source for name, split in evaluated.items()}
         self._evaluated = {
             name: replicate(ResidentData(split.images, split.clean_labels, normalization), mesh)
@@ -233,7 +234,7 @@ class StreamedLoader:
             )
             for size in sizes
         )
-        self._data = replicate(StreamedData(normalization), mesh)
+        self._data = replicate(StreamedData(normalization, np.uint32(config.seed)), mesh)
         self._bad_examples = BadExamples(config.dataset.max_bad_examples)
         self._stream: Generator[TrainingBatch] | None = None
         self._next_step = 0  # of the stream

@@ -193,7 +193,6 @@ def build_steps(
         config.augmentation,
         config.regularization,
         spec.num_classes,
-        config.seed,
         config.label_smoothing,
         config.num_train_steps,
         label_sets(config.loss, spec),

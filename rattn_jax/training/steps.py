@@ -17,7 +17,7 @@ import optax
 
 from rattn_jax.augment import augment_images, example_rngs, one_hot_targets, regularize
 from rattn_jax.config.schema import SIGMOID, SOFTMAX, AugmentationConfig, RegularizationConfig
-from rattn_jax.data.batches import Batch, Data, Normalization, ResidentData, normalize, take
+from rattn_jax.data.batches import Batch, Data, ResidentData, normalize, take
 from rattn_jax.training import eval_sums, multi_label
 from rattn_jax.training.eval_sums import EvalSums
 from rattn_jax.training.losses import set_targets, training_losses
@@ -38,7 +38,6 @@ class Preprocessing:
             host, from the whole image, so `resized_crop_area` is not set for them.
         regularization: regularization of normalised images and targets.
         num_classes: number of classes.
-        seed: seed of the run.
         label_smoothing: fraction of the target that is spread over all classes.
         num_train_steps: updates of the whole run, for `mixing_off_last_steps`.
         label_sets: see `losses.label_sets`.
@@ -47,7 +46,6 @@ class Preprocessing:
     augmentation: AugmentationConfig
     regularization: RegularizationConfig
     num_classes: int
-    seed: int
     label_smoothing: float = 0.0
     num_train_steps: int = 0
     label_sets: np.ndarray | None = dataclasses.field(default=None, compare=False)
@@ -90,7 +88,7 @@ class UpdateRule:
 
 def prepare(
     batch: Batch,
-    normalization: Normalization,
+    data: Data,
     step: Array,
     positions: Array,
     preprocessing: Preprocessing,
@@ -99,7 +97,7 @@ def prepare(
 
     Args:
         batch: images and labels.
-        normalization: of the images.
+        data: the training split, whose normalization and seed it takes.
         step: number of updates done, int32 scalar.
         positions: positions of the examples in the global batch, int32 [B].
         preprocessing: what to do with them.
@@ -108,10 +106,10 @@ def prepare(
         Images float32 [B, H, W, C], targets float32 [B, num_classes].
     """
     options = preprocessing
-    rngs = example_rngs(options.seed, step, positions)
+    rngs = example_rngs(data.seed, step, positions)
     augmentation = dataclasses.asdict(options.augmentation)
     images = augment_images(rngs, jnp.asarray(batch.images), **augmentation)
-    images = normalize(images, normalization)
+    images = normalize(images, data.normalization)
     labels = jnp.asarray(batch.labels)
     if options.label_sets is None:
         targets = one_hot_targets(labels, options.num_classes, options.label_smoothing)
@@ -160,7 +158,7 @@ def train_step(
     share = batch.labels.shape[0]
     positions = jax.lax.axis_index(axis_name) * share + jnp.arange(share)
     images, targets = prepare(
-        batch, data.normalization, state.step, positions, for_data(rule.preprocessing, data)
+        batch, data, state.step, positions, for_data(rule.preprocessing, data)
     )
     network = state if packing is None else packing.unpack_state(state)
     grads, batch_stats, sums = _gradients(

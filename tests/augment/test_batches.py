@@ -11,7 +11,7 @@ from rattn_jax.augment import augment_images, example_rngs, pca_lighting, regula
 from rattn_jax.augment.color import _EIGENVALUES, _EIGENVECTORS
 from rattn_jax.augment.geometry import random_crop, random_flip
 from rattn_jax.config.schema import AugmentationConfig, RegularizationConfig
-from rattn_jax.data.batches import Batch, Normalization
+from rattn_jax.data.batches import Batch, Normalization, StreamedData
 from rattn_jax.errors import UsageError
 from rattn_jax.training.steps import Preprocessing, prepare
 
@@ -99,14 +99,14 @@ def test_with_both_kinds_of_mixing_a_batch_takes_one(rng):
 def test_mixing_ends_so_many_updates_before_the_end(rng, option):
     regularization = RegularizationConfig(mixing_off_last_steps=3, **option)
     preprocessing = Preprocessing(
-        AugmentationConfig(crop_padding=0, flip=False), regularization, 64, 0, num_train_steps=10
+        AugmentationConfig(crop_padding=0, flip=False), regularization, 64, num_train_steps=10
     )
-    normalization = Normalization(np.zeros((), np.float32), np.ones((), np.float32))
+    data = StreamedData(Normalization(np.zeros((), np.float32), np.ones((), np.float32)))
     batch = Batch(IMAGES, np.arange(64))
 
     @jax.jit
     def targets_of(step):
-        return prepare(batch, normalization, step, jnp.arange(64), preprocessing)[1]
+        return prepare(batch, data, step, jnp.arange(64), preprocessing)[1]
 
     mixed = [step for step in range(10) if np.any(targets_of(jnp.int32(step)) != np.eye(64))]
     assert mixed == [0, 1, 2, 3, 4, 5, 6]
@@ -122,6 +122,10 @@ def test_rng_of_an_example_depends_on_seed_step_and_position_only():
     assert key_data(0, 5, [2, 3]) == whole[2:]
     assert not set(key_data(0, 6, [0, 1, 2, 3])) & set(whole)
     assert not set(key_data(1, 5, [0, 1, 2, 3])) & set(whole)
+    for seed in (0, 7, 2**31, 2**32 - 1):  # as a number, or as an argument of a compiled step
+        traced = jax.jit(lambda seed: jax.random.key_data(example_rngs(seed, 5, jnp.arange(4))))
+        found = [tuple(data) for data in np.asarray(traced(np.uint32(seed)))]
+        assert found == key_data(seed, 5, [0, 1, 2, 3])
 
 
 def test_lighting_adds_principal_components(rng):

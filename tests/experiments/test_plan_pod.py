@@ -71,8 +71,8 @@ def test_memory_work_and_exchange():
     assert found.memory.arguments == num_bytes((step.state, step.data)) + 16 // 4 * 4
     assert step.data.images.shape == (1_337, 8, 8, 3)
     image = 8 * 8 * 3
-    normalization = 4 * (image + 1)
-    assert found.evaluated_bytes == (360 + 100) * (image + 4) + 2 * normalization
+    normalization, seed = 4 * (image + 1), 4
+    assert found.evaluated_bytes == (360 + 100) * (image + 4) + 2 * (normalization + seed)
     state = step.state
     # Three totals and, as the three counts are the same, one count.
     exchanged = num_bytes((state.params, state.batch_stats)) + 4 * (3 + 1)

@@ -29,9 +29,9 @@ def poison(monkeypatch, where, value):
     )
     steps = []
 
-    def bad_prepare(batch, normalization, step, *rest, **keywords):
+    def bad_prepare(batch, data, step, *rest, **keywords):
         steps.append(step)
-        images, targets = prepare(batch, normalization, step, *rest, **keywords)
+        images, targets = prepare(batch, data, step, *rest, **keywords)
         return (with_value(images, step) if where == "data" else images), targets
 
     def bad_loss(*arguments):

@@ -6,9 +6,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from rattn_jax.config.load import parse_config
+from rattn_jax.data.catalog import build_dataset, build_spec
+from rattn_jax.data.loaders import ImageSizes
+from rattn_jax.data.open_loader import open_loader
 from rattn_jax.errors import UsageError
+from rattn_jax.parallel.mesh import make_mesh
 from rattn_jax.train import train_and_evaluate
 from rattn_jax.training.compilation import compile_for, use_cache
+from rattn_jax.training.step_functions import build_steps
 from tests.compare import numbers, read_rows
 from tests.devices import ONE
 from tests.tiny import make_config
@@ -50,6 +56,19 @@ def test_second_start_reads_what_the_first_has_compiled(tmp_path, events, capsys
 
 
 @pytest.mark.slow
+def test_another_seed_needs_no_other_step():
+    texts = []
+    for seed in (0, 1):
+        config = parse_config(make_config(modules=0, seed=seed))
+        mesh, dataset = make_mesh(ONE), build_dataset(config)
+        steps = build_steps(config, build_spec(config), mesh)
+        loader = open_loader(config, dataset, ImageSizes(8, 8), mesh)
+        assert int(loader.train(0, 1).data.seed) == seed
+        state = steps.to_device(steps.initial_state())
+        texts.append(steps.train_function.lower(state, *loader.train(0, 1)[:2]).as_text())
+    assert texts[0] == texts[1]
+
+
 def test_cache_is_in_the_workdir_by_default(tmp_path, events):
     jax.clear_caches()
     train_and_evaluate(
