@@ -19,6 +19,8 @@ os.environ |= {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # for profiles, which no test reads
     "TINY_COMPILATION_CACHE": _CACHE.name,
+    "NO_PROXY": "localhost,127.0.0.1",  # where the tests' servers are
+    "no_proxy": "localhost,127.0.0.1",
 }
 # Tests compile more than they compute. A program in one piece takes a quarter less time than in
 # pieces for several threads, and XLA's older emitters, which jaxlib 0.11.1 has no more, half of it.

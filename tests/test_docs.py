@@ -3,15 +3,19 @@
 What runs the commands and the Python is in test_page_commands.py.
 """
 
+import json
 import re
 import runpy
 import tomllib
 
 import pytest
 
+import rattn_jax
 from rattn_jax import cli
 from rattn_jax.config.load import flatten, load_config, parse_config
 from rattn_jax.configs import default
+from rattn_jax.runs.pretrained import find_folder
+from tests.networks import CIFAR_PARAMETERS
 from tests.pages import PAGES, ROOT, commands
 from tests.test_cli import PROGRAMS
 
@@ -77,6 +81,22 @@ def test_every_extra_and_target_exists():
     assert {*extras} - {*project["optional-dependencies"]} == set()
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert named(r"(?:`|^    )make ([\w-]+)") - {*targets} == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", "deployment.md"])
+def test_figures_of_networks_are_those_of_their_records(page):
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", TEXT[page], re.MULTILINE))
+    for name in rattn_jax.list_pretrained():
+        found = json.loads((find_folder(name) / "config.json").read_text())["evaluation"]
+        error, low, high = (100 * found[key] for key in ("error_top1", "low", "high"))
+        assert f"{error:.2f} % ({low:.2f} to {high:.2f}), {found['num_examples']:,}" in rows[name]
+
+
+def test_parameters_of_the_readme_are_those_of_the_networks():
+    rows = dict(re.findall(r"^\| `(\w+_cifar)` \| ([\d,]+) \|", TEXT["README.md"], re.MULTILINE))
+    assert len(rows) == 6
+    for name, parameters in rows.items():
+        assert f"{CIFAR_PARAMETERS[name][0]:,}" == parameters
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import sys
 
 import pytest
 
@@ -42,7 +43,10 @@ from tests.main_program import BARE, TINY, run, start, wait_for_step
         ([TINY, "--config.batch_size=four"], "--config.batch_size=four: invalid literal"),
         ([TINY, "--config.batch_size=0"], "config.batch_size=0 is out of range"),
         ([TINY, "--config.dataset.name=no\nset"], r"no\\nset"),
-        ([TINY, "--config.dataset.name=mnist"], "'mnist' is not prepared in .*cifar10"),
+        (
+            [TINY, "--config.dataset.name=mnist", "--config.data_dir=nowhere"],
+            "'mnist' is not prepared in .*cifar10",
+        ),
         ([TINY, "--config.model.name=vgg"], "model 'vgg' is unknown: .*attention56_cifar"),
         (
             [TINY, "--config.model.widths=(4,'a')"],
@@ -86,7 +90,14 @@ def test_failure_is_status_1(tmp_path):
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
-    [({}, "glibc.malloc.hugetlb=1"), ({"GLIBC_TUNABLES": ""}, "")],
+    [
+        pytest.param(
+            {},
+            "glibc.malloc.hugetlb=1",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="they are glibc's"),
+        ),
+        ({"GLIBC_TUNABLES": ""}, ""),
+    ],
 )
 def test_huge_pages_are_asked_for_unless_the_environment_says_otherwise(
     tmp_path, environment, expected

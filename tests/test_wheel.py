@@ -22,7 +22,12 @@ def site(tmp_path_factory):
     pytest.importorskip("setuptools", reason="builds the wheel")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # where setuptools may leave its files
-    ignored = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info")
+    everywhere = shutil.ignore_patterns(".*", "*.egg-info")
+    at_root = shutil.ignore_patterns("build", "dist", "runs")
+
+    def ignored(place, names):
+        return everywhere(place, names) | (at_root(place, names) if Path(place) == ROOT else set())
+
     shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
     pip = [sys.executable, "-m", "pip", "--quiet"]
     build = ["wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(source)]
@@ -50,6 +55,8 @@ def test_wheel_trains_with_a_config_that_it_has(site, tmp_path):
     listed = {path.stem for path in (site / "rattn_jax/configs").glob("*.py")} - {"__init__"}
     assert listed == shipped_configs().keys()
     assert not any((site / "rattn_jax/configs").glob("*/*.py"))
+    modules = {path.relative_to(ROOT) for path in (ROOT / "rattn_jax").rglob("*.py")}
+    assert {path.relative_to(site) for path in (site / "rattn_jax").rglob("*.py")} >= modules
     (tmp_path / "mine.py").write_text(
         "from rattn_jax.configs import digits\n"
         "def get_config():\n"

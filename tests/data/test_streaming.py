@@ -165,7 +165,7 @@ def test_middle_of_the_image_at_another_size():
 
 
 def test_decoding_goes_on_while_the_consumer_computes():
-    source, read = Files(files(40)), []
+    source, read, before = Files(files(40)), [], threading.active_count()
 
     class Watched(Files):
         def __getitem__(self, position):
@@ -187,6 +187,7 @@ def test_decoding_goes_on_while_the_consumer_computes():
     assert len(read) >= 24, "two batches ahead"
     time.sleep(0.1)
     assert len(read) < 40, "but no more than that"
-    before = threading.active_count()
     stream.close()
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() <= before

@@ -7,9 +7,13 @@ A test asks for a fixture `case`, a number, says with `@pytest.mark.fault(NAME, 
 how many there are, and calls `outcome(WORD)` with what became of the fault. Whatever fails is lost.
 """
 
+import hashlib
 import json
+import platform
 import subprocess
 from collections import Counter, defaultdict
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -58,10 +62,17 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("case", range(count))
 
 
-def commit():
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return result.stdout.strip()
+@cache
+def code():
+    """What is tested: commit, what differs from it, Python and JAX."""
+
+    def git(*arguments):
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
+        return done.stdout
+
+    commit = git("describe", "--always", "--abbrev=40", "--exclude=*").decode().strip()
+    changes = hashlib.sha256(git("diff", "HEAD")).hexdigest()[:12] if git("diff", "HEAD") else ""
+    return f"{commit} {changes} {platform.python_version()} {version('jax')}"
 
 
 def earlier_results():
@@ -69,8 +80,7 @@ def earlier_results():
     if not RESULTS.exists():
         return {}
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines() if line.endswith("}")]
-    now = commit()
-    return {row["test"]: row for row in rows if row["commit"] == now}
+    return {row["test"]: row for row in rows if row.get("code") == code()}
 
 
 def pytest_collection_modifyitems(config, items):
@@ -79,6 +89,13 @@ def pytest_collection_modifyitems(config, items):
     done = set(config.stash[DONE])
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
     items[:] = [item for item in items if item.nodeid not in done]
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Nothing is left to do where all faults have been met before."""
+    none = exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+    if none and is_counted(session.config) and session.config.stash[DONE]:
+        session.exitstatus = pytest.ExitCode.OK
 
 
 @pytest.fixture
@@ -100,7 +117,7 @@ def pytest_runtest_logreport(report):
     RESULTS.parent.mkdir(exist_ok=True)
     row = {"test": report.nodeid, "fault": properties["fault"], "result": result}
     with RESULTS.open("a") as file:
-        file.write(json.dumps(row | {"commit": commit()}) + "\n")
+        file.write(json.dumps(row | {"code": code()}) + "\n")
 
 
 def pytest_terminal_summary(terminalreporter, config):

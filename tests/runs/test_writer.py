@@ -138,11 +138,11 @@ def test_a_picture_that_is_not_taken_keeps_no_line_back(folder, stream):
 def test_a_writer_that_never_answers_neither_ends_nor_holds_the_run(
     folder, stream, monkeypatch, hangs
 ):
-    monkeypatch.setattr(rattn_jax.runs.metrics_log, "_OPENING", 0.05)
-    monkeypatch.setattr(rattn_jax.runs.metrics_log, "_FINISHING", 0.05)
     fake = Fake()
     fake.error = RuntimeError("never")
     if hangs:
+        monkeypatch.setattr(rattn_jax.runs.metrics_log, "_OPENING", 0.05)
+        monkeypatch.setattr(rattn_jax.runs.metrics_log, "_FINISHING", 0.05)
         fake.gate.clear()
     start = time.monotonic()
     with open_writer(folder, stream, fake) as writer:
