@@ -3,7 +3,7 @@
 #   make demo      train a small attention network on handwritten digits
 #   make test      formatting, lint, types, and the tests of everything
 #   make test-all  the same with the tests that take long, and all faults
-#   make faults    950 faults on purpose, counted, in 50 minutes; goes on where it was stopped
+#   make faults    950 faults on purpose, counted, in 20 minutes; goes on where it was stopped
 #   make docs      build the documentation site, build/site/index.html
 #   make dist      build wheel and sdist, and try each in an empty environment; needs a network
 #   make audit     known vulnerabilities of the packages in requirements.lock; needs a network

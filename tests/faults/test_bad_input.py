@@ -20,6 +20,7 @@ REALS = (-1.0, 0.0, 1e-300, 0.5, 1.0, 1e30, math.inf, -math.inf, math.nan)
 TEXTS = ("", " ", "none", "é\n", "a" * 300, "../x", "cosine", "lamb", "spatial", "local", "digits")
 # These set how long it takes, or what is fetched.
 FIXED = {"num_train_steps", "data_dir", "compilation_cache_dir", "preemption_grace_seconds"}
+FIXED |= {"num_epochs"}  # in place of the first
 
 
 def flat(config, prefix=""):
