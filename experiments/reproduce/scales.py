@@ -116,7 +116,8 @@ SCALES = {
         f"{_DIGITS_SIZE}x{_DIGITS_SIZE} pixels, other ones for each seed, and errors on all "
         f"{1_797 - _DIGITS_TO_TRAIN:,} others. The paper's networks and recipe, but without flips, "
         "and with a rate that falls after 2/3 and 7/8 of the updates. NOT the paper's data: "
-        "whether its claims hold here is the question",
+        "whether its claims hold here is the question. A row whose error in training is far from 0 "
+        "has not learned its images in so few updates",
         _digits,
         ranks=True,
         is_near=False,
