@@ -65,7 +65,7 @@ TINY = {
 }
 TINY_FLAGS = {
     r"serve": ("--port=0", "--batch-size=2"),
-    r"\.accelerator": ("--tiny",),
+    r"\.accelerator (check|speed)": ("--tiny",),
     r"\.accelerator train": ("--updates=2",),
     r"\.plan_pod": ("--topology=cpu:2",),
     r"\.reproduce": ("--scale=smoke", "--seeds=1", "--only=cifar10_attention56"),
