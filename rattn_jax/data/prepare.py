@@ -9,7 +9,6 @@ dataset's folder gets its name when everything is written.
 
 import dataclasses
 import hashlib
-import io
 import json
 import re
 import threading
@@ -20,17 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
-from PIL import Image
 from tensorflow_datasets.core import example_serializer, file_adapters
 
 from rattn_jax.config.paths import path_of
 from rattn_jax.data.dataset import Example, Source
-from rattn_jax.data.decoding import decode_image, decode_upright, read_header
+from rattn_jax.data.stored_image import stored_image
 from rattn_jax.data.tfds import FILE_FORMAT, one_line
 from rattn_jax.errors import UsageError
 
 _EXAMPLES_IN_A_FILE = 1_252  # 1,024 files of ImageNet's training images, as TFDS writes
-_QUALITY = 95  # of a JPEG that is written anew
 _PLAN = "plan.json"
 
 Say = Callable[[str], None]
@@ -286,32 +283,6 @@ def _records(path: epath.Path) -> Any:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     return ArrayRecordDataSource([str(path)])
-
-
-def stored_image(example: Example, shorter_side: int | None, *, only_jpeg: bool) -> bytes:
-    """The image of an example as it is stored; see `prepare`.
-
-    Raises:
-        BadImageError: it cannot be decoded.
-    """
-    if isinstance(example.image, np.ndarray):
-        kind, pixels = "PNG", example.image
-    else:
-        header = read_header(example.image)
-        kind = "JPEG" if header.kind == "JPEG" or only_jpeg else "PNG"
-        is_plain = header.kind == kind and header.mode != "CMYK"
-        is_small = shorter_side is None or min(header.height, header.width) <= shorter_side
-        if is_plain and is_small and (header.is_upright or not example.upright):
-            return example.image
-        pixels = decode_upright(example.image) if example.upright else decode_image(example.image)
-    image = Image.fromarray(pixels)
-    if shorter_side is not None and min(image.size) > shorter_side:
-        scale = shorter_side / min(image.size)
-        width, height = (max(shorter_side, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    stream = io.BytesIO()
-    image.save(stream, kind, quality=_QUALITY, subsampling=0)
-    return stream.getvalue()
 
 
 def _features(content: Content) -> Any:

@@ -15,7 +15,7 @@ from rattn_jax import prepare as command
 from rattn_jax.data import imagenet_archives, open_dataset, prepare
 from rattn_jax.data.dataset import ArraySource, Example
 from rattn_jax.data.decoding import BadImageError, decode_image
-from rattn_jax.data.prepare import stored_image
+from rattn_jax.data.stored_image import stored_image
 from tests.data.images import encode, pixels, write_tar
 
 CLASSES = ("n01440764", "n01443537", "n15075141")  # numbers 0, 1 and 999
