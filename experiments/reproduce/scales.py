@@ -11,7 +11,7 @@ _SHORTER = 40
 # Chosen with the error of Attention-56 on the examples that are held out (experiments/RESULTS.md).
 _DIGITS_TO_TRAIN, _DIGITS_HELD_OUT, _DIGITS_STEPS = 200, 1_237, 600
 # Scaled up from 8, at which all masks of stage 3 would be constant: they pool to 1x1 and back.
-_DIGITS_SIZE = 16
+_DIGITS_SIZE, _DIGITS_BATCH = 16, 32
 
 
 class Scale(NamedTuple):
@@ -64,7 +64,7 @@ def _digits(config: ConfigDict) -> tuple[str, ...]:
             "num_train_steps": _DIGITS_STEPS,
             "optimizer.boundaries": (_DIGITS_STEPS * 2 // 3, _DIGITS_STEPS * 7 // 8),
             "dataset.image_size": _DIGITS_SIZE,
-            "batch_size": 32,
+            "batch_size": _DIGITS_BATCH,
             "augmentation.crop_padding": _DIGITS_SIZE // 8,  # as 4 pixels are of CIFAR's
             "augmentation.flip": False,  # a mirrored digit is no digit
             "eval_every_steps": _DIGITS_STEPS,
@@ -112,7 +112,8 @@ SCALES = {
         ranks=True,
     ),
     "digits": Scale(
-        f"{_DIGITS_STEPS} updates of 32 of {_DIGITS_TO_TRAIN} of scikit-learn's digits, scaled to "
+        f"{_DIGITS_STEPS} updates in batches of {_DIGITS_BATCH} on {_DIGITS_TO_TRAIN} of "
+        "scikit-learn's digits, scaled to "
         f"{_DIGITS_SIZE}x{_DIGITS_SIZE} pixels, other ones for each seed, and errors on all "
         f"{1_797 - _DIGITS_TO_TRAIN:,} others. The paper's networks and recipe, but without flips, "
         "and with a rate that falls after 2/3 and 7/8 of the updates. NOT the paper's data: "

@@ -143,6 +143,8 @@ def choose(job: Job, step: int) -> tuple[bool, bool]:
 
     It is the best if no checkpoint is better: one that was may not have been saved.
     """
+    if job.keep_best.metric is None:
+        return False, False
     rows, steps = job.writer.history, {*job.checkpointer.steps(), step}
     is_best, enough = broadcast_from_main(
         [best_step(rows, job.keep_best, steps) == step, is_enough(rows, job.keep_best)]

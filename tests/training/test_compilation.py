@@ -55,7 +55,6 @@ def test_second_start_reads_what_the_first_has_compiled(tmp_path, events, capsys
     assert all(line.startswith("an update: traced in ") for line in lines)
 
 
-@pytest.mark.slow
 def test_another_seed_needs_no_other_step():
     texts = []
     for seed in (0, 1):
@@ -69,6 +68,7 @@ def test_another_seed_needs_no_other_step():
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_cache_is_in_the_workdir_by_default(tmp_path, events):
     jax.clear_caches()
     train_and_evaluate(
