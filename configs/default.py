@@ -84,7 +84,8 @@ def get_config() -> ConfigDict:
     config.dataset.image_size = config_dict.placeholder(int)  # pixels; None: that of the dataset
     config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side
-    # Scale as Pillow does, whatever the file; False: as in runs of before there was this key.
+    # Scale as Pillow does, whatever the file, streamed training images nearly so; False: as in runs
+    # of before there was this key.
     config.dataset.exact_pixels = True
     # Random crops (augmentation.resized_crop_area) are of the image file, which is read each time;
     # False: of its middle at the network's size, which may stay on the device: quick, and blurred.

@@ -61,6 +61,13 @@ def decode_image(
         BadImageError: as above, or see `to_rgb`.
     """
     measure(data)
+    return decode_measured(data, at_least, fast=fast)
+
+
+def decode_measured(
+    data: bytes, at_least: tuple[int, int] = (0, 0), *, fast: bool = False
+) -> np.ndarray:
+    """`decode_image` of a file that `measure` has not refused."""
     if simplejpeg.is_jpeg(data):
         minimum = {"min_height": at_least[0], "min_width": at_least[1]} if at_least[0] else {}
         try:

@@ -211,21 +211,25 @@ def test_one_pixel():
     assert box == Box(0, 0, 1, 1)
 
 
-def as_pillow_does(image, box, size):
-    """All of an image decoded, and a part of it resized."""
+def decode_by_pillow(data):
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def resize_by_pillow(decoded, box, size):
     top, left, height, width = box
-    with Image.open(io.BytesIO(image)) as opened:
-        part = opened.convert("RGB").resize(
-            (size, size),
-            Image.Resampling.BILINEAR,
-            box=(left, top, left + width, top + height),
-            reducing_gap=None,
-        )
-    return np.asarray(part).astype(int)
+    resized = Image.fromarray(decoded).resize(
+        (size, size),
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + width, top + height),
+        reducing_gap=None,
+    )
+    return np.asarray(resized).astype(int)
 
 
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "array"])
-def test_the_same_picture_gives_the_same_pixels(kind):
+def test_the_same_picture_gives_the_same_pixels(kind, fast):
     generator = np.random.RandomState(0)
     for seed in range(80):
         height, width = generator.randint(20, 400, 2)
@@ -235,8 +239,9 @@ def test_the_same_picture_gives_the_same_pixels(kind):
         picture = rough(height, width, seed)
         data = encode(picture, "PNG" if kind == "array" else kind, quality=95)
         image = picture if kind == "array" else data
-        found = load_crop(image, choose, size).astype(int)
-        expected = as_pillow_does(data, choose(height, width), size)
+        found = load_crop(image, choose, size, fast=fast).astype(int)
+        decoded = decode_image(data, fast=True) if fast else decode_by_pillow(data)
+        expected = resize_by_pillow(decoded, choose(height, width), size)
         assert np.abs(found - expected).mean() <= 2, (height, width, size)
 
 
@@ -250,24 +255,44 @@ def rough(height, width, seed):
     return (total / total.max() * 255).astype(np.uint8)
 
 
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-@pytest.mark.parametrize(("edge", "size"), [(213, 64), (213, 32), (101, 17), (300, 7)])
-def test_an_edge_lies_where_it_belongs(kind, edge, size):
+@pytest.mark.parametrize(
+    ("edge", "size"), [(213, 400), (213, 229), (213, 64), (213, 32), (101, 17), (300, 7)]
+)
+def test_an_edge_lies_where_it_belongs(kind, edge, size, fast):
     picture = np.zeros((427, 641, 3), np.uint8)
     picture[edge:] = 255
     box = Box(27, 133, 374, 374)
-    found = load_crop(encode(picture, kind, quality=95), lambda *_: box, size)
+    found = load_crop(encode(picture, kind, quality=95), lambda *_: box, size, fast=fast)
     white = found[..., 0].mean(axis=1).sum() / 255
     assert white == pytest.approx((27 + 374 - edge) * size / 374, abs=0.1)
 
 
-@pytest.mark.parametrize("side", [203, 331, 427])
-def test_a_square_stays_square(side):
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "fast"])
+@pytest.mark.parametrize(("side", "size"), [(203, 40), (331, 40), (427, 40), (203, 131)])
+def test_a_square_stays_square(side, size, fast):
     picture = np.zeros((427, 641, 3), np.uint8)
     picture[101 : 101 + side // 3, 203 : 203 + side // 3] = 255
     box = Box(427 - side, 641 - side - 150, side, side)
-    found = load_crop(encode(picture, quality=95), lambda *_: box, 40)[..., 0] / 255
+    found = load_crop(encode(picture, quality=95), lambda *_: box, size, fast=fast)[..., 0] / 255
     assert found.max(axis=1).sum() == pytest.approx(found.max(axis=0).sum(), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("shrink", "levels"),
+    [(0.4, 1), (1.0, 0), (1.1, 4), (1.5, 7), (2.0, 1), (2.3, 3), (3.0, 1), (3.9, 1)],
+)
+def test_fast_resizing_is_nearly_pillows_even_of_noise(shrink, levels):
+    side = round(60 * shrink)
+    noise = np.random.RandomState(0).randint(0, 256, (side + 9, side + 17, 3)).astype(np.uint8)
+    fast, exact = (
+        load_crop(noise, lambda *_: Box(4, 7, side, side), 60, fast=fast).astype(int)
+        for fast in (True, False)
+    )
+    assert np.abs(fast - exact).mean() <= levels
+    assert fast.mean() == pytest.approx(exact.mean(), abs=0.5)
+    assert fast.std() == pytest.approx(exact.std(), rel=0.1)
 
 
 def test_jpeg_is_decoded_at_a_fraction_where_that_is_enough(monkeypatch):
@@ -277,7 +302,7 @@ def test_jpeg_is_decoded_at_a_fraction_where_that_is_enough(monkeypatch):
         sizes.append(at_least)
         return decode_image(data, at_least, fast=fast)
 
-    monkeypatch.setattr("rattn_jax.data.crops.decode_image", decode)
+    monkeypatch.setattr("rattn_jax.data.crops.decode_measured", decode)
     for size in (20, 27, 54, 107):
         load_crop(encode(pixels(427, 641)), center_box(1.0), size)
     assert sizes == [(54, 81), (107, 161), (214, 321), (427, 641)]
