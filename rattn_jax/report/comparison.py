@@ -21,6 +21,13 @@ from rattn_jax.runs.best import early_end
 from rattn_jax.runs.workdir import RECORD
 
 _SHOWN = 10  # different values of a list
+_COLUMNS = (
+    *("run", "network", "split", "update", "top-1 error (95 % interval)", "accuracy"),
+    *("top-5 error", "loss"),
+)
+# Where images have several classes: their columns, and the keys in metrics.jsonl.
+_SEVERAL_CLASSES = ("mean average precision", "macro F1")
+_MEASURES = ("mean_average_precision", "f1_macro")
 
 
 class Run(NamedTuple):
@@ -80,6 +87,7 @@ def compare_page(runs: Sequence[Run]) -> str:
         "comparison.html",
         title="Runs compared",
         names=[run.name for run in runs],
+        columns=_COLUMNS + (_SEVERAL_CLASSES if _has_several_classes(runs) else ()),
         results=_results(runs),
         curves=_curves(runs),
         differences=_differences(runs),
@@ -101,15 +109,27 @@ def _results(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
         progress = f"{row['step']:,}, {ended}" if ended else total
         error = error_text(row["error_top1"], count)
         accuracy, top5 = percents([1 - row["error_top1"], row["error_top5"]])
-        loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
-        rows.append((run.name, network, row["split"], progress, error, accuracy, top5, loss))
+        shown = (run.name, network, row["split"], progress, error, accuracy, top5)
+        measures = ["loss", *(_MEASURES if _has_several_classes(runs) else ())]
+        rows.append((*shown, *(_four_digits(row.get(key)) for key in measures)))
     return rows
+
+
+def _has_several_classes(runs: Sequence[Run]) -> bool:
+    return any(_MEASURES[0] in row for run in runs for row in run.rows)
+
+
+def _four_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _curves(runs: Sequence[Run]) -> Markup:
     def lines(key: str, *splits: str) -> list[Series]:
         return [
-            Series(run.name, [(r["step"], r[key]) for r in run.rows if r["split"] in splits])
+            Series(
+                run.name,
+                [(r["step"], r[key]) for r in run.rows if r["split"] in splits and key in r],
+            )
             for run in runs
         ]
 
@@ -117,6 +137,10 @@ def _curves(runs: Sequence[Run]) -> Markup:
         return sorted({row["step"]: row["learning_rate"] for row in run.rows}.items())
 
     share, plain = Axis(percent, low=0.0), Axis(number, low=0.0)
+    precisions = [
+        chart(f"{split.capitalize()} mean average precision", "", lines(_MEASURES[0], split), share)
+        for split in ("validation", "test")
+    ]
     of_splits = [
         drawn
         for split in ("validation", "test", "train")
@@ -127,6 +151,7 @@ def _curves(runs: Sequence[Run]) -> Markup:
     ]
     return charts(
         [
+            *precisions,
             *of_splits,
             chart(
                 "Learning rate",

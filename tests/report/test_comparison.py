@@ -55,6 +55,20 @@ def test_runs_side_by_side(tmp_path, capsys):
     assert page.count('<figure class="chart"') == 5  # no throughput was measured
 
 
+def test_images_of_several_classes(tmp_path):
+    measured = row(20, "test", 0.05) | {"mean_average_precision": 0.8125, "f1_macro": None}
+    make_run(tmp_path / "a", rows=[measured])
+    make_run(tmp_path / "b", rows=[row(20, "test", 0.05)])
+    page = compare_page([read_run(str(tmp_path / name), name) for name in "ab"])
+    result = text_of(page, "result")
+    assert "top-5 error loss mean average precision macro F1 a" in result
+    assert "0.00 % 1.0000 0.8125 - b" in result
+    assert result.endswith("0.00 % 1.0000 - -")
+    assert "Test mean average precision" in text_of(page, "curves")
+    alone = compare_page([read_run(str(tmp_path / "b"), "b")])
+    assert "mean average precision" not in alone
+
+
 def test_curves_of_held_out_examples_stay_when_the_test_split_is_evaluated(tmp_path):
     rows = [row(10, "validation", 0.5), row(20, "validation", 0.4), row(20, "test", 0.3)]
     make_run(tmp_path / "run", rows=rows)
