@@ -74,8 +74,9 @@ class PlannedRun(NamedTuple):
         return {row["split"]: row for row in self.rows() if row["step"] == total}
 
     def has_diverged(self) -> bool:
-        """Whether it has stopped at NaN or infinity."""
-        return self.result() is None and (self.folder / "nonfinite").exists()
+        """Whether it has stopped at NaN or infinity; one that skips such updates goes on."""
+        stops = self.config.on_nonfinite == "stop"
+        return stops and self.result() is None and (self.folder / "nonfinite").exists()
 
     def steps_done(self) -> int:
         """Number of updates according to its metrics."""

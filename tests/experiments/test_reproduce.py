@@ -298,6 +298,8 @@ def test_runs_that_have_diverged_are_named(tmp_path):
     text = Page("table4", TABLES["table4"], "short", SCALES["short"], [], runs).markdown()
     assert "| local convolutions | 6.48 |  |  | 0, 1 diverged |" in text
     assert "Runs of local convolutions have ended at NaN or infinity." in text
+    runs[0].config.on_nonfinite = "skip"
+    assert not runs[0].has_diverged()
 
 
 def test_several_tables_train_what_they_share_once(tmp_path, trained, capsys):
