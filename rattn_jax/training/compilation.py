@@ -76,16 +76,20 @@ def compile_for(function: Any, *arguments: Any) -> tuple[Any, Seconds]:
     traced = time.perf_counter()
     compiled = lowered.compile()
     seconds = Seconds(traced - start, time.perf_counter() - traced)
-    _return_freed_memory()
+    del lowered
+    release_memory()
     return compiled, seconds
 
 
-def _return_freed_memory() -> None:
-    """Returns memory that the compiler has freed to the operating system.
+def release_memory() -> None:
+    """Returns what tracing and compilation have left in memory to the operating system.
 
-    A process with a train step of Attention-56 for CIFAR goes from 1,460 to 884 MB, and as much is
-    missing from the peak of its training.
+    On a CPU it is missing from the peak of training: a process with a train step of Attention-56
+    for CIFAR goes from 1,270 to 600 MB, 110 of them what JAX keeps of functions that it has traced.
+    Those of others in this process are traced anew when they are called.
     """
+    if jax.default_backend() == "cpu":
+        jax.clear_caches()
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):  # other C libraries do not have it
