@@ -22,8 +22,14 @@ from rattn_jax.runs.workdir import RECORD
 
 _SHOWN = 10  # different values of a list
 _COLUMNS = (
-    *("run", "network", "split", "update", "top-1 error (95 % interval)", "accuracy"),
-    *("top-5 error", "loss"),
+    "run",
+    "network",
+    "split",
+    "update",
+    "top-1 error (95 % interval)",
+    "accuracy",
+    "top-5 error",
+    "loss",
 )
 # Where images have several classes: their columns, and the keys in metrics.jsonl.
 _SEVERAL_CLASSES = ("mean average precision", "macro F1")
@@ -95,6 +101,7 @@ def compare_page(runs: Sequence[Run]) -> str:
 
 
 def _results(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
+    measures = ["loss", *(_MEASURES if _has_several_classes(runs) else ())]
     rows: list[tuple[Any, ...]] = []
     for run in runs:
         row = run.newest("test", "validation")
@@ -110,7 +117,6 @@ def _results(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
         error = error_text(row["error_top1"], count)
         accuracy, top5 = percents([1 - row["error_top1"], row["error_top5"]])
         shown = (run.name, network, row["split"], progress, error, accuracy, top5)
-        measures = ["loss", *(_MEASURES if _has_several_classes(runs) else ())]
         rows.append((*shown, *(_four_digits(row.get(key)) for key in measures)))
     return rows
 
