@@ -1,10 +1,10 @@
 """Attention-56 on CIFAR-10 in 120 epochs of large batches, for a GPU.
 
-    python main.py --config=configs/cifar10_attention56_gpu.py --workdir=runs/modern56
+    python main.py --config=configs/cifar10_attention56_gpu.py --workdir=runs/gpu56
 
-Batches of 512 in bfloat16, which a GPU takes in little more time than the paper's 64; the paper's
-learning rate for each image (Goyal et al. 2017), which rises for 5 epochs and falls along a
-straight line to 0; mild mixup and a small cutout; weight decay on kernels only.
+Batches of 512 in bfloat16; the paper's learning rate for each image (Goyal et al. 2017), which
+rises for 5 epochs and falls along a straight line to 0; mild mixup and a small cutout; weight decay
+on kernels only. Not yet run to the end here.
 """
 
 from ml_collections import ConfigDict

@@ -39,7 +39,8 @@ def get_config() -> ConfigDict:
     # Split that chooses; None: "validation", see validation_examples. "test" must be asked for:
     # the test error of a checkpoint that was chosen by it is too low.
     config.keep_best.split = config_dict.placeholder(str)
-    config.keep_best.patience = 0  # evaluations without a better one that end the run; 0: none do
+    # Stop after this many evaluations in a row that were not better; 0: never.
+    config.keep_best.patience = 0
     config.report = True  # whether to write report.html after each evaluation
     config.loggers = ()  # "wandb", "mlflow": where metrics go besides metrics.jsonl and TensorBoard
 
@@ -66,7 +67,7 @@ def get_config() -> ConfigDict:
     config.dataset.test_split = config_dict.placeholder(str)  # None: "test" or "validation"
     config.dataset.test_fraction = 0.1  # of each class, if there is no test split
     # Choose what is held out of a folder by the names of the files, so that an image that is added
-    # moves no other; False: by their numbers, as in runs of before there was this key.
+    # moves no other; False: by their numbers, as in runs started before this key existed.
     config.dataset.hold_out_by_name = True
     # Columns of a table, and names in the JSON of shards; None: found by usual names.
     config.dataset.image_column = config_dict.placeholder(str)
@@ -85,13 +86,13 @@ def get_config() -> ConfigDict:
     config.dataset.eval_image_size = config_dict.placeholder(int)  # None: image_size
     config.dataset.eval_crop_fraction = 1.0  # size of the center crop, of the shorter side
     # Scale as Pillow does, whatever the file, streamed training images nearly so; False: as in runs
-    # of before there was this key.
+    # started before this key existed.
     config.dataset.exact_pixels = True
     # Random crops (augmentation.resized_crop_area) are of the image file, which is read each time;
-    # False: of its middle at the network's size, which may stay on the device: quick, and blurred.
+    # False: of its middle at the network's size, which may stay on the device: fast, but blurred.
     config.dataset.crop_files = True
     # Of a folder: every known format, and folders below those of the classes; False: only .jpg,
-    # .jpeg, .png and .webp directly in those, as in runs of before there was this key.
+    # .jpeg, .png and .webp directly in those, as in runs started before this key existed.
     config.dataset.all_images = True
     # Test images that do not count: file names without folders, or ILSVRC's numbers, one a line.
     config.dataset.test_exclude_file = config_dict.placeholder(str)
@@ -168,7 +169,7 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 1e-4  # (paper)
     config.optimizer.decay_norm_and_bias = True  # False: only kernels
     config.optimizer.clip_norm = 0.0  # maximum norm of the gradients; 0: no clipping
-    config.accumulate_steps = 1  # microbatches per device and update
+    config.accumulate_steps = 1  # microbatches per device and update; batch norm sees one at a time
     config.ema_decay = 0.0  # EMA of parameters and statistics, which is evaluated; 0: none
 
     return config

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.usage = "rattn COMMAND ..."
     parser.add_argument("--version", action="version", version=f"rattn {__version__}")
     if not command.startswith("-"):
-        known = did_you_mean(command, COMMANDS) or f"choose of {', '.join(COMMANDS)}"
+        known = did_you_mean(command, COMMANDS) or f"choose one of {', '.join(COMMANDS)}"
         parser.error(f"unknown command {command!r}: {known.strip()}")
     parser.parse([command])
 

@@ -64,7 +64,7 @@ def _add_flags(parser: Parser) -> None:
     errors.add_argument("--split", help="test, train or validation (test)")
     errors.add_argument("--examples", type=positive, help="how many, drawn at random (all)")
     errors.add_argument("--batch-size", type=positive, help="images at a time (64)")
-    errors.add_argument("--data-dir", help="of the dataset, if it is no longer the run's")
+    errors.add_argument("--data-dir", help="where the dataset is now, if it has moved")
     errors.add_argument(
         "--json", action="store_const", const=True, help="machine-readable, on one line"
     )

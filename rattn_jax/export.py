@@ -14,7 +14,7 @@ newer JAX reads such files for six months: keep the run, and export again.
     network.fun_name                           # "rattn_jax with jax 0.10.2"
 
 `onnx` has the input "images", outputs of the same names and, as metadata, the class names; it needs
-`pip install 'rattn_jax[onnx]'`.
+`pip install -e '.[onnx]'`.
 
 `safetensors` is a folder to hand on: weights, config, normalization, checksums, and a card, which
 has the test error if --evaluate measures it. `rattn_jax.load`, `init_from` and --workdir take it.
@@ -36,14 +36,19 @@ from rattn_jax.interop.safetensors import DTYPES, export_folder
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes what the command line asks for."""
     add_workdir(parser := Parser("rattn export", __doc__))
-    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="the file, or with --format=safetensors folder, to write",
+    )
     formats = ["stablehlo", "onnx", "safetensors"]
-    parser.add_argument("--format", choices=formats, default=formats[0])
+    parser.add_argument("--format", choices=formats, default=formats[0], help="(stablehlo)")
     parser.add_argument("--masks", action="store_true", help="the modules' masks as outputs, too")
     folder = parser.add_argument_group("safetensors")
     folder.add_argument("--dtype", choices=DTYPES, help="what parameters are stored in (float32)")
     folder.add_argument("--evaluate", action="store_true", help="the card has the test error")
-    folder.add_argument("--data-dir", help="of the dataset, if it is no longer the run's")
+    folder.add_argument("--data-dir", help="where the dataset is now, if it has moved")
     folder.add_argument("--note", help="a sentence on the data, for the card")
     options = parser.parse(arguments)
     if options.format == "safetensors" and options.masks:

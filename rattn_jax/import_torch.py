@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--class-names",
         metavar="FILE",
-        help="a name a line (those of CIFAR-10 if there are ten classes, or else numbers)",
+        help="one name per line (those of CIFAR-10 if there are ten classes, or else numbers)",
     )
     options = parser.parse(arguments)
     with errors_on_one_line(parser.prog):

@@ -1,4 +1,4 @@
-"""Writes images in the format of tensorflow-datasets, without TensorFlow.
+r"""Writes images in the format of tensorflow-datasets, without TensorFlow.
 
     rattn prepare imagenet --train=ILSVRC2012_img_train.tar --validation=ILSVRC2012_img_val.tar \
         --out=/data/tfds
@@ -32,12 +32,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=("imagenet", "images"))
     parser.add_argument("--train", metavar="TAR", help="imagenet: ILSVRC2012_img_train.tar")
     parser.add_argument("--validation", metavar="TAR", help="imagenet: ILSVRC2012_img_val.tar")
-    parser.add_argument("--check-md5", action="store_true", help="imagenet: read them once more")
+    parser.add_argument(
+        "--check-md5",
+        action="store_true",
+        help="imagenet: compare the archives with their published MD5 first",
+    )
     parser.add_argument("--data", metavar="PLACE", help="images: a folder, a table or shards")
     parser.add_argument("--name", help="images: name of the dataset")
     parser.add_argument("--out", required=True, metavar="DIR", help="TFDS's folder, the data_dir")
-    parser.add_argument("--shorter-side", type=positive, metavar="N", help="pixels, at most")
-    parser.add_argument("--threads", type=positive, default=num_cpus(), metavar="N")
+    parser.add_argument(
+        "--shorter-side",
+        type=positive,
+        metavar="N",
+        help="scale larger images down to N pixels on the shorter side",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=num_cpus(),
+        metavar="N",
+        help="that work at once (all cores)",
+    )
     options = parser.parse(arguments)
     for what, flags in _FLAGS.items():
         for flag in flags:

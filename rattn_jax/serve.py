@@ -1,7 +1,7 @@
 """Serves a trained network over HTTP.
 
     rattn serve --workdir=runs/mine
-    curl --data-binary @photo.jpg http://127.0.0.1:8000/predict?top=3
+    curl --data-binary @photo.jpg "http://127.0.0.1:8000/predict?top=3"
 
 Images of concurrent requests are computed together. http://127.0.0.1:8000/ is a page to drop an
 image on, which shows classes and masks. POST /explain answers with both, /openapi.json describes
@@ -10,7 +10,7 @@ all, and /health and /ready are for what watches over the service.
 An image has 10 MB and 25 million pixels at most, a JPEG file 100 scans. There is no encryption and
 no login: programs of this machine alone can reach the service, unless --host names another address.
 SIGTERM or Ctrl-C ends it when all requests that have begun are answered. It needs
-`pip install 'rattn_jax[serve]'`.
+`pip install -e '.[serve]'`.
 """
 
 import argparse
@@ -44,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from rattn_jax.serving.server import open_port, serve
         except ImportError as error:
             raise UsageError(
-                f"rattn serve needs {error.name}, which is not installed: pip install "
-                "'rattn_jax[serve]'"
+                f"rattn serve needs {error.name}, which is not installed: pip install -e '.[serve]'"
             ) from error
         limits = Limits(
             batch_size=options.batch_size,

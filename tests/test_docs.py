@@ -65,7 +65,7 @@ def test_every_flag_is_one_of_a_program(capsys):
     for main in PROGRAMS.values():
         with pytest.raises(SystemExit):
             main(["--help"])
-    others = {"--data-binary", "--logdir", "--xla_gpu_enable_triton_gemm"}
+    others = {"--data-binary", "--logdir", "--file_format", "--xla_gpu_enable_triton_gemm"}
     known = {*re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)} | others
     assert named(r"(?<![\w-])--[a-z][\w-]*(?![\w.-])") - known == set()
 

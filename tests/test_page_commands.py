@@ -136,6 +136,13 @@ def train_here(command):
     return PROGRAMS["rattn train"](command[2:]) or 0
 
 
+def train_tiny(config, workdir):
+    """Trains as many updates of the smallest run."""
+    return train_and_evaluate(
+        make_config(num_train_steps=config.num_train_steps, modules=0), workdir, ONE
+    )
+
+
 def port_weights():
     name = "ResidualAttentionModel_92_32input_update"
     state = port_state.random_state(name, widths=(16, 24, 32), num_classes=3)
@@ -180,6 +187,7 @@ def test_python_runs(page, folder, finished, monkeypatch):
     monkeypatch.setattr(rattn_jax, "load", lambda name: load(finished))
     narrow = partial(create_model, **KEYWORDS)
     monkeypatch.setattr(rattn_jax, "create_model", narrow, raising=False)
+    monkeypatch.setattr(rattn_jax.train, "train_and_evaluate", train_tiny)
     images = np.zeros((2, 8, 8, 3), np.float32)
     names = {"rattn_jax": rattn_jax, "images": images, "image": np.zeros((9, 9, 3), np.uint8)}
     exec(compile(code, page, "exec"), names)

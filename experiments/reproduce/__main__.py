@@ -113,7 +113,7 @@ def _chosen(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
     names = only.split(",") if only else known
     for name in names:
         if name not in known:
-            raise UsageError(f"--only: no run is called {name!r}: choose of {', '.join(known)}")
+            raise UsageError(f"--only: no run is called {name!r}: choose one of {', '.join(known)}")
     return [run for run in runs if run.variant.name in names]
 
 

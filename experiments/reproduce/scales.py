@@ -55,7 +55,7 @@ def _digits(config: ConfigDict) -> tuple[str, ...]:
     if config.dataset.name != "cifar10":
         raise UsageError(
             f"--scale=digits is for the tables on CIFAR-10 alone, and this one needs "
-            f"{config.dataset.name}: choose of table1, table3, table4, table5, figure4"
+            f"{config.dataset.name}: choose one of table1, table3, table4, table5, figure4"
         )
     return _flags(
         {

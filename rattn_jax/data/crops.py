@@ -4,18 +4,25 @@ image = load_crop(example.image, center_box(0.875), size=224)    # uint8 [224, 2
 
 A JPEG file is decoded at a fraction of its size where that is at least twice what is needed. The
 part is then resized as Pillow does it, so that a picture gives the same pixels whatever file it
-lies in; training does so within a level, in less time (`experiments/benchmark_input.py` measures
-the speed).
+lies in; training does so nearly, in less time (`experiments/benchmark_input.py` measures the
+speed).
 """
 
 import math
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from rattn_jax.data.boxes import Box, ChooseBox
-from rattn_jax.data.decoding import decode_measured, measure, orientation_in
+from rattn_jax.data.decoding import (
+    decode_image,
+    decode_measured,
+    decode_upright,
+    measure,
+    orientation_in,
+)
 from rattn_jax.data.orientation import AS_STORED
 
 cv2.setNumThreads(1)  # images are decoded on several threads already
@@ -37,7 +44,8 @@ def load_crop(
         choose_box: chooses the part.
         size: height and width of the result.
         fast: decode as `decode_image` does then, and resize most parts in half the time or less.
-            Colors differ by a level or two in the mean, positions do not.
+            Pixels differ by one level in the mean, of single JPEG files by up to 4; positions do
+            not.
         exact: resize as Pillow's `resize` with linear interpolation does. False: as before there
             was a choice, where a JPEG may be shifted by half a pixel.
         upright: apply the rotation in the file's metadata (EXIF).
@@ -50,6 +58,8 @@ def load_crop(
     """
     if not exact:
         return _load_crop_as_before(image, choose_box, size, fast=fast)
+    if isinstance(image, bytes) and not simplejpeg.is_jpeg(image):
+        image = decode_upright(image) if upright else decode_image(image)
     rows, columns = image.shape[:2] if isinstance(image, np.ndarray) else measure(image)
     orientation = orientation_in(image) if upright and isinstance(image, bytes) else AS_STORED
     height, width = orientation.stored_size(rows, columns)
@@ -59,7 +69,7 @@ def load_crop(
     else:
         eighths = _enough_eighths(box, size)
         pixels = decode_measured(image, at_least=_reduced(rows, columns, eighths), fast=fast)
-        if pixels.shape[:2] == (rows, columns):  # no JPEG, or one that Pillow has decoded
+        if pixels.shape[:2] == (rows, columns):  # one that Pillow has decoded
             eighths = 8
     return orientation.upright(_resize(pixels, box, eighths / 8, size, fast))
 
@@ -81,18 +91,29 @@ def _reduced(height: int, width: int, eighths: int) -> tuple[int, int]:
 
 
 def _resize(pixels: np.ndarray, box: Box, scale: float, size: int, fast: bool) -> np.ndarray:
-    """A box, whose numbers are multiplied by `scale`, resized with anti-aliasing."""
+    """A box, whose numbers are multiplied by `scale`, resized with anti-aliasing.
+
+    As with Pillow's `box`, pixels around the box count where the filter reaches them, but for what
+    `_resize_whole_pixels` does.
+    """
     top, left, height, width = (side * scale for side in box)
-    first_row, first_column = math.floor(top), math.floor(left)
-    part = pixels[first_row : math.ceil(top + height), first_column : math.ceil(left + width)]
-    if part.shape[:2] == (size, size) == (height, width):
-        return part
-    if fast and part.shape[:2] == (height, width) and max(height, width) < 4 * size:
-        return _resize_whole_pixels(part, size)
-    top, left = top - first_row, left - first_column
+    if all(float(side).is_integer() for side in (top, left, height, width)):
+        whole = pixels[int(top) : int(top + height), int(left) : int(left + width)]
+        if (height, width) == (size, size):
+            return whole
+        if fast and max(height, width) < 4 * size:
+            return _resize_whole_pixels(whole, size)
+    rows, columns = _reached(top, height, size), _reached(left, width, size)
+    top, left = top - rows.start, left - columns.start
     exact = (left, top, left + width, top + height)
-    linear = Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(part).resize((size, size), linear, box=exact))
+    part = Image.fromarray(pixels[rows, columns])
+    return np.asarray(part.resize((size, size), Image.Resampling.BILINEAR, box=exact))
+
+
+def _reached(first: float, length: float, size: int) -> slice:
+    """The pixels that the filter reaches, a triangle as wide as two pixels of the result."""
+    reach = max(length / size, 1.0)
+    return slice(max(math.floor(first - reach), 0), math.ceil(first + length + reach))
 
 
 def _resize_whole_pixels(part: np.ndarray, size: int) -> np.ndarray:

@@ -74,9 +74,14 @@ def decode_measured(
             return simplejpeg.decode_jpeg(data, "RGB", fast, fast, min_factor=2, **minimum)
         except ValueError:  # damaged or unusual: try Pillow
             pass
+    return _decode_by_pillow(data)[0]
+
+
+def _decode_by_pillow(data: bytes) -> tuple[np.ndarray, Orientation]:
+    """Pixels and orientation in one reading: of a PNG file the latter may stand at the end."""
     try:
         with _open(data) as image:
-            return to_rgb(image)
+            return to_rgb(image), _orientation_of(image)
     except BadImageError:
         raise
     except Exception as error:  # a damaged file can raise anything
@@ -159,20 +164,32 @@ def read_header(data: bytes) -> Header:
     try:
         with _open(data) as image:
             kind = "JPEG" if image.format == "MPO" else str(image.format)
-            return Header(kind, image.mode, height, width, orientation_in(data) == AS_STORED)
+            return Header(kind, image.mode, height, width, _orientation_of(image) == AS_STORED)
     except Exception as error:  # a damaged file can raise anything
         raise BadImageError(str(error) or type(error).__name__) from error
 
 
 def decode_upright(data: bytes) -> np.ndarray:
     """`decode_image` with the rotation in the metadata (EXIF) applied."""
-    return orientation_in(data).upright(decode_image(data))
+    measure(data)
+    if simplejpeg.is_jpeg(data):
+        pixels, orientation = decode_measured(data), orientation_in(data)
+    else:
+        pixels, orientation = _decode_by_pillow(data)
+    return orientation.upright(pixels)
 
 
 def orientation_in(data: bytes) -> Orientation:
-    """Reads the orientation from the metadata of a file."""
+    """Reads the orientation from the metadata of a file; of a PNG file it may decode all of it."""
     try:
         with _open(data) as image:
-            return orientation_of(image)
+            return _orientation_of(image)
+    except Exception:  # a file that Pillow does not know says nothing
+        return AS_STORED
+
+
+def _orientation_of(image: Image.Image) -> Orientation:
+    try:
+        return orientation_of(image)
     except Exception:  # damaged metadata, which raises many kinds of errors, say nothing
         return AS_STORED

@@ -173,7 +173,7 @@ def _begin(content: Content, folder: epath.Path, files: Sequence[_File]) -> None
         before = json.loads(path.read_text())
     except ValueError as error:
         raise UsageError(f"{path} is damaged: remove {folder}, and begin anew") from error
-    if plan | before != plan:  # one of before has no "contents"
+    if plan | before != plan:  # an older one has no "contents"
         raise UsageError(
             f"{folder} is half of a preparation of other images, or with another --shorter-side: "
             "remove it, or go on with those"

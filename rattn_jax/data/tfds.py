@@ -56,7 +56,7 @@ def open_prepared(name: str, data_dir: str | None, hint: str = "") -> Any:
         raise UsageError(
             f"dataset.name={name!r} is not prepared in data_dir {root}: {found}; {hint}prepare it "
             f"with tfds build {name} --file_format={FILE_FORMAT} (after pip install "
-            f"'rattn_jax[prepare]'), or choose another data_dir ({one_line(error)})"
+            f"-e '.[prepare]'), or choose another data_dir ({one_line(error)})"
         ) from None
     return check_prepared(builder)
 

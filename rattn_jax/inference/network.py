@@ -55,7 +55,7 @@ class Classifier(SavedRun):
     def decode(self, image: AnyImage) -> np.ndarray:
         """Decodes and crops an image as in evaluation: uint8 [image_size, image_size, 3].
 
-        A rotation in the metadata (EXIF) is applied, unless the run is of before it was.
+        A rotation in the metadata (EXIF) is applied, unless the run was started before it was.
 
         Args:
             image: a path; an encoded file; uint8 [H, W, 3]; or a Pillow image.

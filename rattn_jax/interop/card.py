@@ -35,7 +35,7 @@ _RECIPE = frozenset(
         "validation_seed",
     }
 )
-_OF_DATA = ("dataset.image_size", "dataset.label_noise.", "dataset.sampling")
+_IF_UNUSUAL = ("dataset.image_size", "dataset.label_noise.", "dataset.sampling", "model.")
 _OF_STEPS = ("optimizer.boundaries", "optimizer.step_decay")  # of the schedule "step" alone
 
 
@@ -108,7 +108,8 @@ def write_card(
     versions = " ".join(f"{library} {version}" for library, version in record["versions"].items())
     facts = {
         "network": f"`{name}`, {count:,} parameters, stored as {dtype}",
-        "input": f"RGB images: of the middle square {share:.0%}, scaled to {size}x{size} pixels",
+        "input": f"RGB images: the middle square, {100 * share:g} % of the shorter side, scaled to "
+        f"{size}x{size} pixels",
         "classes": f"{len(names):,}: {', '.join(names[:10])}{', ...' if names[10:] else ''}",
         "data": f"{data}: {dataset['num_train']:,} training, {dataset['num_test']:,} test images",
         "error": error_text(evaluation),
@@ -119,7 +120,7 @@ def write_card(
     }
     blocks = [
         _HEADER,
-        f"# {name} on {data}",
+        f"# {name} on {_escape(data)}",
         "A Residual Attention Network (Wang et al., CVPR 2017, arXiv 1704.06904) of rattn_jax.",
         '    network = rattn_jax.load("THIS FOLDER")\n    network.predict(["photo.jpg"])',
         _table(facts),
@@ -128,7 +129,7 @@ def write_card(
         _IMPORTED if "imported" in config else _table(dict(_recipe(with_new_names(config)))),
         "## Intended use",
         "Research, teaching and comparisons: to look at its attention masks, to start other "
-        f"trainings from, and to classify images like those of {data}.",
+        f"trainings from, and to classify images like those of {_escape(data)}.",
         "## Limits",
         "\n".join(f"- {limit}" for limit in _limits(dtype, evaluation)),
     ]
@@ -171,7 +172,7 @@ def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in flatten_dict(dict(config), sep=".").items():
         is_unusual = value is not None and value != usual.get(key)
         is_said = key.split(".")[0] in _RECIPE and (value or (is_unusual and usual.get(key)))
-        if not is_said and not (key.startswith(_OF_DATA) and is_unusual):
+        if key == "model.name" or not (is_said or (key.startswith(_IF_UNUSUAL) and is_unusual)):
             continue
         if key not in _OF_STEPS or config["optimizer"]["schedule"] == "step":
             yield f"`{key}`", value

@@ -168,7 +168,7 @@ def _to_onnx(function: Function, size: int, about: dict[str, Any]) -> tuple[int,
     except ImportError as error:
         raise UsageError(
             f"--format=onnx needs {error.name}, which is not installed: pip install "
-            "'rattn_jax[onnx]', or choose --format=stablehlo"
+            "-e '.[onnx]', or choose --format=stablehlo"
         ) from error
     names = list(jax.eval_shape(function, jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)))
     try:

@@ -25,7 +25,7 @@ def check_loggers(names: Sequence[str]) -> None:
         if not is_installed(name):
             raise UsageError(
                 f"config.loggers has {name!r}, and the package {name} is not installed: "
-                f"pip install 'rattn_jax[{name}]', or leave it out"
+                f"pip install -e '.[{name}]', or leave it out"
             )
 
 

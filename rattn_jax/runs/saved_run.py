@@ -54,7 +54,7 @@ def encode_inputs(normalization: Normalization, image_size: int) -> bytes:
 def kept_normalization(folder: epath.Path) -> Normalization | None:
     """The normalization with which the run in the folder goes on; None without a checkpoint.
 
-    It is None also for a run of before it was kept.
+    It is None also for a run started before it was kept.
 
     Raises:
         UsageError: the file is damaged.

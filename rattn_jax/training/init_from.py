@@ -99,7 +99,8 @@ def describe_source(
     """What a run's config.json says of the weights that it began from: a hash, by the key SOURCE.
 
     A run that goes on needs them no more: they are read only if config.init_from names another
-    place than before, where the same ones must be. A run of before has no hash: its place stays.
+    place than before, where the same ones must be. A run started before hashes were kept has
+    none: its place stays.
 
     Args:
         config: the run's config.

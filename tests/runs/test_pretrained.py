@@ -1,6 +1,7 @@
 """Networks that come with the package, folders of weights, and the hub."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
-from PIL import Image
+from PIL import Image, ImageOps
 
 import rattn_jax
 from rattn_jax import export, predict
@@ -24,11 +25,11 @@ from rattn_jax.data.tfds import tfds_root
 from rattn_jax.errors import UsageError
 from rattn_jax.inference import attention_sheet
 from rattn_jax.inference.examples import split_logits
-from rattn_jax.interop.card import compare, write_card
 from rattn_jax.interop.safetensors import export_folder
 from rattn_jax.runs import weights_folder
 from rattn_jax.runs.pretrained import find_folder
 from rattn_jax.train import train_and_evaluate
+from tests.data.images import encode, pixels
 from tests.tiny import make_config
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,16 @@ def usage_error(capsys, main, arguments):
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     return err
+
+
+@pytest.mark.parametrize("name", rattn_jax.list_pretrained())
+def test_a_photo_is_turned_as_its_metadata_says(name):
+    network, exif = rattn_jax.load(name), Image.Exif()
+    exif[0x0112] = 6  # stored with its right side up
+    data = encode(pixels(), quality=95, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        upright = network.decode(ImageOps.exif_transpose(image))
+    assert np.abs(network.decode(data).astype(int) - upright).mean() <= 1
 
 
 @pytest.mark.parametrize("name", rattn_jax.list_pretrained())
@@ -163,41 +174,6 @@ def test_exported_run_is_the_run(tmp_path, capsys, network):
         export_folder(trained, trained.folder)
 
 
-def test_what_float16_costs_is_in_the_card(network, tmp_path):
-    evaluation = export_folder(network, tmp_path / "half", dtype="float16", evaluate=True)
-    half = rattn_jax.load(tmp_path / "half")
-    exact, labels = split_logits(network, "test")
-    rounded, _ = split_logits(half, "test")
-    assert evaluation == compare("test", labels, rounded, exact)
-    assert 0 < evaluation.largest_difference < 0.1
-    kernel = network.variables["params"]["classifier"]["kernel"]
-    np.testing.assert_array_equal(
-        half.variables["params"]["classifier"]["kernel"], kernel.astype(np.float16)
-    )
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        half.variables["batch_stats"],
-        network.variables["batch_stats"],
-    )
-    card = (tmp_path / "half" / "README.md").read_text()
-    assert f"and {evaluation.largest_difference:.2g} at most from those before rounding" in card
-    large = jax.tree.map(lambda x: x * 1e6, network.variables)
-    with pytest.raises(UsageError, match=r"--dtype=float16 cannot hold params/.*choose --dtype=f"):
-        weights_folder.encode_weights(large, "float16")
-
-
-def test_card_of_class_names_that_are_not_utf_8(network, tmp_path):
-    names = ("caf\udce9", *network.class_names[1:])
-    export_folder(dataclasses.replace(network, class_names=names), tmp_path / "out")
-    assert r"| classes | 10: caf\udce9, 1, 2" in (tmp_path / "out/README.md").read_text()
-
-
-def test_names_in_the_card_leave_its_table_whole(network, tmp_path):
-    names = ("a|b", "c\nd", "<img>", *network.class_names[3:])
-    export_folder(dataclasses.replace(network, class_names=names), tmp_path / "out")
-    assert "| classes | 10: a\\|b, c d, &lt;img>, 3" in (tmp_path / "out/README.md").read_text()
-
-
 def test_paths_of_the_machine_are_not_handed_on(network, tmp_path):
     folder = epath.Path(tmp_path / "in")
     shutil.copytree(network.folder, folder)
@@ -215,28 +191,6 @@ def test_paths_of_the_machine_are_not_handed_on(network, tmp_path):
     text = (tmp_path / "out/config.json").read_text() + (tmp_path / "out/README.md").read_text()
     assert "folder:photos" in text
     assert "/home/me" not in text
-
-
-def test_card_says_what_was_not_measured(network):
-    record = json.loads((network.folder / "config.json").read_text())
-    card = write_card(network, record, "float16", None, None)
-    assert "| error | not measured" in card
-    assert "rounded to float16; what that changes was not measured" in card
-    assert "| `optimizer.boundaries` | [400, 525] |" in card
-    assert "sampling" not in card
-    record["config"]["dataset"]["sampling"] = "balanced"
-    record["config"]["dataset"]["label_noise"]["clean_ratio"] = 0.5
-    record["config"]["optimizer"] |= {"decay_norm_and_bias": False, "nesterov": False}
-    record["config"]["optimizer"]["schedule"] = "linear"
-    card = write_card(network, record, "float32", None, None)
-    for key, value in (
-        ("dataset.sampling", "balanced"),
-        ("dataset.label_noise.clean_ratio", 0.5),
-        ("optimizer.decay_norm_and_bias", False),
-        ("optimizer.nesterov", False),
-    ):
-        assert f"| `{key}` | {value} |" in card
-    assert "optimizer.boundaries" not in write_card(network, record, "float32", None, None)
 
 
 @pytest.mark.parametrize("name", [*weights_folder.CHECKED, weights_folder.SUMS])

@@ -265,7 +265,7 @@ def test_command(network, monkeypatch, capsys):
         )
     assert "--port: 65536: must be at most 65535" in refused("--port=65536")
     monkeypatch.setitem(sys.modules, "rattn_jax.serving.app", None)
-    assert "which is not installed: pip install 'rattn_jax[serve]'" in refused()
+    assert "which is not installed: pip install -e '.[serve]'" in refused()
 
 
 @pytest.mark.slow
