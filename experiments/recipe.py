@@ -26,11 +26,18 @@ from experiments.reproduce.runs import PlannedRun, make_folder, plan_runs, train
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.step_time import StepTimes, seconds_left
 from experiments.reproduce.tables import Variant
+from experiments.run_length import with_length
 from rattn_jax.cli import FAILED, Parser, align, errors_on_one_line, positive
 from rattn_jax.data import dataset_spec
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.preemption import STOPPED
 from rattn_jax.runs.files import absolute, replace_text
+
+# Keys that `shorten` sets, whatever a recipe says.
+_PLANNED = (
+    *("num_train_steps", "validation_examples", "eval_every_steps", "checkpoint_every_steps"),
+    "report",
+)
 
 
 class Result(NamedTuple):
@@ -94,10 +101,18 @@ def compare_recipes(options: argparse.Namespace, overrides: Sequence[str]) -> in
 
 
 def as_variant(recipe: str, overrides: Sequence[str]) -> Variant:
-    """The variant of a recipe, which is "CONFIG KEY=VALUE ...", with flags for all recipes."""
+    """The variant of a recipe, which is "CONFIG KEY=VALUE ...", with flags for all recipes.
+
+    Raises:
+        UsageError: a flag sets what the length of the runs decides.
+    """
     config, *changes = recipe.split() or [""]
-    flags = (f"--config.{change.removeprefix('--config.')}" for change in changes)
-    return Variant(re.sub(r"[^\w.=+-]+", "_", recipe.strip()), config, (*flags, *overrides))
+    flags = [*(f"--config.{change.removeprefix('--config.')}" for change in changes), *overrides]
+    for flag in flags:
+        key = flag.removeprefix("--config.").split("=")[0]
+        if key in _PLANNED:
+            raise UsageError(f"{key} follows from --epochs and --held-out here: leave it out")
+    return Variant(re.sub(r"[^\w.=+-]+", "_", recipe.strip()), config, tuple(flags))
 
 
 def shorten(config: ConfigDict, *, epochs: int, held_out: int) -> tuple[str, ...]:
@@ -110,14 +125,8 @@ def shorten(config: ConfigDict, *, epochs: int, held_out: int) -> tuple[str, ...
         )
     an_epoch = num_train // config.batch_size
     steps = epochs * an_epoch
-    share = steps / max(config.num_train_steps, 1)
-    boundaries = (max(round(share * step), 1) for step in config.optimizer.boundaries)
-    mixing_off = round(share * config.regularization.mixing_off_last_steps)
     values = {
-        "num_train_steps": steps,
-        "optimizer.warmup_steps": round(share * config.optimizer.warmup_steps),
-        "optimizer.boundaries": tuple(dict.fromkeys(boundaries)),
-        "regularization.mixing_off_last_steps": mixing_off,
+        **with_length(config, steps),
         "validation_examples": held_out,
         "eval_every_steps": steps,
         "checkpoint_every_steps": an_epoch,

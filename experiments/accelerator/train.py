@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.accelerator.record import Record
-from rattn_jax.config.load import load_config, parse_config
+from experiments.run_length import with_length
+from rattn_jax.config.load import EPOCHS, load_config, parse_config
 from rattn_jax.data.epochs import in_steps
 
 _CALL = 100  # updates; another number would be compiled again
@@ -32,15 +33,14 @@ class _Run:
         folder: the run's folder.
         log: file for what it prints.
         arguments: of main.py.
-        num_train_steps: number of updates.
+        num_train_steps: number of updates, which the arguments say as well.
     """
 
     def __init__(self, folder: Path, log: Path, arguments: list[str], num_train_steps: int) -> None:
-        self.folder, self.log, self.num_train_steps = folder, log, num_train_steps
+        self.folder, self.log = folder, log
         every = max(_CALL, num_train_steps // _EVALUATIONS // _CALL * _CALL)
         command = [sys.executable, "main.py", f"--workdir={folder}", *arguments]
         command += [
-            f"--config.num_train_steps={num_train_steps}",
             f"--config.eval_every_steps={every}",
             f"--config.checkpoint_every_steps={every}",
             "--config.keep_checkpoints=1",
@@ -80,8 +80,13 @@ def train(
     """
     config = in_steps(parse_config(load_config(config_name, overrides)))
     updates = num_train_steps or config.num_train_steps
-    arguments = [f"--config={config_name}", *overrides]
-    run = _start(record, "run", arguments, updates, start)
+    given = [flag for flag in overrides if _key(flag) not in EPOCHS]
+
+    def arguments(updates: int) -> list[str]:
+        lengths = (f"--config.{key}={value}" for key, value in with_length(config, updates).items())
+        return [f"--config={config_name}", *given, *lengths]
+
+    run = _start(record, "run", arguments(updates), updates, start)
     is_measured, kept, seconds_at_start = False, None, record.seconds_left()
     while run.process.poll() is None:
         time.sleep(1)
@@ -96,12 +101,11 @@ def train(
                 usable = record.seconds_left() - again - _EVALUATION_SECONDS
                 fitting = int(usable * speed / config.batch_size) // _CALL * _CALL
                 record.add(updates_that_fit=max(fitting, 0))
-                # Otherwise this run goes on until it is cut off.
-                if fitting > config.optimizer.warmup_steps:
+                if fitting > 0:  # otherwise this run goes on until it is cut off
                     run.process.kill()
                     run.process.wait()
                     updates = fitting
-                    run = _start(record, "shorter_run", arguments, updates, start)
+                    run = _start(record, "shorter_run", arguments(updates), updates, start)
         newest = run.newest_checkpoint()
         if newest and newest != kept and _keep(record, run, newest):
             kept = newest
@@ -110,6 +114,10 @@ def train(
         _keep(record, run, newest)
     print(run.log.read_text()[-2000:])
     return run.process.returncode == 0
+
+
+def _key(flag: str) -> str:
+    return flag.removeprefix("--config.").split("=")[0]
 
 
 def _start(

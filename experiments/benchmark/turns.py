@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import time
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from experiments.benchmark.task import (
     Run,
     Task,
 )
+from rattn_jax.errors import UsageError
 from rattn_jax.runs.peak_memory import peak_bytes_of_process
 
 # Networks of `torch_twin.NETWORKS` that `flax_twin` can build as well.
@@ -74,24 +76,24 @@ def take_turns(task: Task, names: list[str], rounds: int, calls_per_round: int) 
     """
     # One after the other, because compilation is timed as well.
     processes: dict[Key, Connection] = {(MATMUL, False): _start(MATMUL, False, task)}
-    ready: dict[Key, Ready] = {key: process.recv() for key, process in processes.items()}
+    ready: dict[Key, Ready] = {key: _answer(key, one) for key, one in processes.items()}
     on_cpu = ready[MATMUL, False].platform == "cpu"
     for huge_pages in (True, False) if on_cpu else (False,):
-        for name in names:
-            processes[name, huge_pages] = _start(name, huge_pages, task)
-            ready[name, huge_pages] = processes[name, huge_pages].recv()
+        for key in ((name, huge_pages) for name in names):
+            processes[key] = _start(*key, task)
+            ready[key] = _answer(key, processes[key])
 
     seconds: dict[Key, list[float]] = {key: [] for key in processes}
     order = list(processes)
     for _ in range(rounds):
         for key in order:
             processes[key].send(calls_per_round)
-            seconds[key].append(processes[key].recv())
+            seconds[key].append(_answer(key, processes[key]))
         order.reverse()
     turns = {}
     for key, process in processes.items():
         process.send(0)
-        turns[key] = Turns(ready[key], np.array(seconds[key]), process.recv())
+        turns[key] = Turns(ready[key], np.array(seconds[key]), _answer(key, process))
     return turns
 
 
@@ -105,6 +107,20 @@ def _start(name: str, huge_pages: bool, task: Task) -> Connection:
     context.Process(target=_work, args=(remote, name, task), daemon=True).start()
     remote.close()
     return here
+
+
+def _answer(key: Key, process: Connection) -> Any:
+    """What a contender's process sends next.
+
+    Raises:
+        UsageError: it has ended; what it has printed says why.
+    """
+    try:
+        return process.recv()
+    except EOFError:
+        raise UsageError(
+            f"the process of {key[0]} has ended, perhaps for want of memory: choose a smaller batch"
+        ) from None
 
 
 def _work(connection: Connection, name: str, task: Task) -> None:

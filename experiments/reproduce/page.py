@@ -1,11 +1,19 @@
 """A table with the paper's numbers and ours, for people and for programs."""
 
 import datetime
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.reproduce.results import Result, compare, holm, mean, read_result, rises
+from experiments.reproduce.results import (
+    Difference,
+    Result,
+    compare,
+    mean,
+    read_result,
+    rises,
+)
 from experiments.reproduce.runs import PlannedRun
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import MEASURES, Table
@@ -61,7 +69,7 @@ class Page(NamedTuple):
         return {
             "datasets": _distinct(
                 f"{record['config']['dataset']['name']} ({_num_train(record):,} to train, "
-                f"{record['dataset']['num_test']:,} to test)"
+                f"{self._num_test(record):,} to test)"
                 for record in records
             ),
             "hardware": _distinct(
@@ -74,6 +82,10 @@ class Page(NamedTuple):
             ),
             "date": datetime.date.today().isoformat(),
         }
+
+    def _num_test(self, record: Mapping[str, Any]) -> int:
+        held_out = record["config"]["validation_examples"] if self.scale.own_splits else 0
+        return int(record["dataset"]["num_test"] + held_out)
 
     def json(self) -> str:
         """For programs; numbers in the units of the table."""
@@ -166,18 +178,21 @@ class Page(NamedTuple):
 
     def _order(self, results: Sequence[Result]) -> list[str]:
         """The order of each group's rows by error, in the paper and here."""
-        lines = []
+        lines, found = [], compare(results)
         for group in dict.fromkeys(result.row.group for result in results):
             members = [result for result in results if result.row.group == group]
             if any(result.mean is None or result.row.paper is None for result in members):
                 continue
             if any(result.values.keys() != members[0].values.keys() for result in members):
                 continue
-            theirs = [r.row.label for r in sorted(members, key=lambda r: r.row.paper or 0)]
-            ours = [r.row.label for r in sorted(members, key=lambda r: r.mean or 0)]
-            verdict = "the paper's order" if ours == theirs else f"the paper: {' < '.join(theirs)}"
+            paper = {result.row.label: result.row.paper or 0.0 for result in members}
+            ours = {result.row.label: result.mean or 0.0 for result in members}
+            verdict = (
+                "the paper's order" if _agree(paper, ours) else f"the paper: {_ranking(paper)}"
+            )
+            doubt = _doubt(members, [one for one in found if one.group == group])
             name = f"{group}: " if group else ""
-            lines.append(f"- {name}{' < '.join(ours)} ({verdict}{_doubt(members)})")
+            lines.append(f"- {name}{_ranking(ours)} ({verdict}{doubt})")
         return ["Order by error:", "", *lines, ""] if lines else []
 
     def _rises(self, results: Sequence[Result]) -> list[Result]:
@@ -196,12 +211,28 @@ def _num_train(record: Mapping[str, Any]) -> int:
     return int(record["dataset"]["num_train"] - record["config"]["validation_examples"])
 
 
-def _doubt(members: Sequence[Result]) -> str:
-    """What is to be said of the order of some rows by their means."""
+def _agree(paper: Mapping[str, float], ours: Mapping[str, float]) -> bool:
+    """Whether our numbers have the paper's order; what is equal there may have either."""
+    pairs = itertools.combinations(paper, 2)
+    return all(
+        paper[a] == paper[b] or (paper[a] - paper[b]) * (ours[a] - ours[b]) > 0 for a, b in pairs
+    )
+
+
+def _ranking(numbers: Mapping[str, float]) -> str:
+    """The labels in the order of their numbers, such as "a < b = c"."""
+    labels = sorted(numbers, key=lambda label: numbers[label])
+    signs = [
+        f" {'=' if numbers[a] == numbers[b] else '<'} {b}" for a, b in itertools.pairwise(labels)
+    ]
+    return labels[0] + "".join(signs)
+
+
+def _doubt(members: Sequence[Result], differences: Sequence[Difference]) -> str:
+    """What is to be said of the order of some rows, whose differences these are, by their means."""
     if len(members[0].values) == 1:
         return "; one seed, so chance may have a part"
-    found = compare(members)
-    told = [p < _SURE for p in holm([1.0 if one.p is None else one.p for one in found])]
+    told = [one.corrected is not None and one.corrected < _SURE for one in differences]
     return "" if all(told) else "; by means alone, for not all are told apart below"
 
 
@@ -240,8 +271,7 @@ def _differences(results: Sequence[Result]) -> list[str]:
     found = compare(results)
     if not found:
         return []
-    tests = [one.p for one in found if one.p is not None]
-    corrected = iter(holm(tests))
+    num_tests = sum(one.p is not None for one in found)
     rows = [["", "difference", "95 % interval", "p", "p, corrected", "seeds", "in the paper"]]
     for one in found:
         group = f"{one.group}: " if one.group else ""
@@ -252,14 +282,14 @@ def _differences(results: Sequence[Result]) -> list[str]:
                 f"{one.mean:+.2f}",
                 f"{one.low:+.2f} to {one.high:+.2f}" if tested else "",
                 f"{one.p:.3f}" if tested else "",
-                f"{next(corrected):.3f}" if tested else "",
+                f"{one.corrected:.3f}" if tested else "",
                 str(one.seeds),
                 "" if one.paper is None else f"{one.paper:+.2f}",
             ]
         )
     return [
         "Differences of errors in percentage points, over pairs of runs with the same seed. p is "
-        f"that of a two-sided paired t-test, and corrected for there being {len(tests)} of them "
+        f"that of a two-sided paired t-test, and corrected for there being {num_tests} of them "
         "(Holm). A large p does not say that rows are equal: the interval says how far apart they "
         "may be.",
         "",

@@ -53,7 +53,7 @@ class Result(NamedTuple):
         """Mean over seeds; None before the first has ended."""
         values = [*self.values.values()]
         if values and self.is_ratio:
-            return statistics.geometric_mean(values)
+            return statistics.geometric_mean(values) if min(values) > 0 else 0.0
         return mean(values)
 
     @property
@@ -79,6 +79,7 @@ class Difference(NamedTuple):
         mean: mean difference, in percentage points.
         low, high: its 95 % interval, by Student's t; None if all differences are equal.
         p: of a two-sided paired t-test; None if all differences are equal.
+        corrected: the same, corrected for the number of tests of the table (Holm).
         paper: what it is in the paper; None if that is not printed.
     """
 
@@ -90,6 +91,7 @@ class Difference(NamedTuple):
     low: float | None
     high: float | None
     p: float | None
+    corrected: float | None = None
     paper: float | None = None
 
 
@@ -153,7 +155,8 @@ def compare(results: Sequence[Result]) -> list[Difference]:
         same = first.row.group == second.row.group
         if same and len(seeds) > 1 and first.row.measure.startswith("error"):
             found.append(_difference(first, second, seeds))
-    return found
+    corrected = iter(holm([one.p for one in found if one.p is not None]))
+    return [one if one.p is None else one._replace(corrected=next(corrected)) for one in found]
 
 
 def _difference(first: Result, second: Result, seeds: Sequence[int]) -> Difference:
@@ -168,11 +171,14 @@ def _difference(first: Result, second: Result, seeds: Sequence[int]) -> Differen
     average, paper = float(differences.mean()), None
     if first.row.paper is not None and second.row.paper is not None:
         paper = first.row.paper - second.row.paper
-    return Difference(first.row.group, *labels, len(seeds), average, low, high, p, paper)
+    return Difference(first.row.group, *labels, len(seeds), average, low, high, p, paper=paper)
 
 
 def _value(run: PlannedRun, measure: str, *, pooled: bool) -> float | None:
-    """A run's number, in the unit of the table; None before it has ended."""
+    """A run's number, in the unit of the table.
+
+    None before it has ended, and for a response that is relative to one of 0.
+    """
     rows, record = run.last_rows(), run.record()
     row = rows.get("test")
     if row is None or record is None:
@@ -192,4 +198,5 @@ def _value(run: PlannedRun, measure: str, *, pooled: bool) -> float | None:
     responses = found["responses"]
     if measure == "response1":
         return float(responses["stage1"])
-    return float(responses[measure.replace("response", "stage")] / responses["stage1"])
+    response = float(responses[measure.replace("response", "stage")])
+    return response / responses["stage1"] if responses["stage1"] else None

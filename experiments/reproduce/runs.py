@@ -1,5 +1,6 @@
 """The runs of a table: their configs, their progress, and training them with main.py."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -112,11 +113,14 @@ def plan_runs(
         scale: the schedule.
         folder: the parent of the runs' folders.
         num_seeds: seeds 0 ... num_seeds - 1.
-        overrides: flags that are applied last.
+        overrides: flags that are applied last, but for the seed.
 
     Raises:
-        UsageError: the flags do not make a valid config.
+        UsageError: the flags do not make a valid config, or set the seed.
     """
+    given = [*overrides, *itertools.chain(*(variant.flags for variant in variants))]
+    if any(flag.startswith("--config.seed=") for flag in given):
+        raise UsageError("config.seed is that of each run, 0, 1, ...: give their number by --seeds")
     runs = []
     for seed in range(num_seeds):
         for variant in variants:

@@ -93,14 +93,26 @@ def test_a_run_that_does_not_fit_starts_again_with_as_many_updates_as_fit(
     assert (record.folder / "run.tar.gz").exists()
 
 
-def test_a_run_goes_on_if_no_more_than_the_warm_up_fits(record, monkeypatch):
-    monkeypatch.setattr(train, "_Run", FakeRun)
+def test_a_schedule_is_shortened_with_the_run(record, monkeypatch):
+    seen = []
+
+    class Watched(FakeRun):
+        def __init__(self, folder, log, arguments, num_train_steps):
+            super().__init__(folder, log, arguments, num_train_steps)
+            seen.append(dict(argument.split("=", 1) for argument in arguments))
+
+    monkeypatch.setattr(train, "_Run", Watched)
     monkeypatch.setattr(train.time, "sleep", lambda seconds: None)
-    overrides = ["--config.batch_size=100", "--config.optimizer.warmup_steps=5800"]
-    assert train.train(record, "digits", overrides, num_train_steps=6_300)
-    rows = rows_of(record)
-    assert [row["updates"] for row in rows if "run" in row] == [6_300]
-    assert {"updates_that_fit": 5_800} in rows
+    overrides = ["--config.batch_size=256", "--config.optimizer.warmup_epochs=10"]
+    train.train(record, "cifar10_attention92_modern", overrides, num_train_steps=4_290)
+    train.train(record, "cifar10_attention92_modern", overrides)
+    lengths = [int(flags["--config.num_train_steps"]) for flags in seen]
+    assert lengths[::2] == [4_290, 42_900]
+    for flags, length in zip(seen, lengths, strict=True):
+        share = length / 42_900
+        assert flags["--config.optimizer.warmup_steps"] == str(round(1_950 * share))
+        assert flags["--config.regularization.mixing_off_last_steps"] == str(round(3_900 * share))
+        assert "--config.optimizer.warmup_epochs" not in flags
 
 
 def test_a_length_in_epochs(record, monkeypatch):
@@ -191,6 +203,11 @@ def test_the_bundle_leaves_out_what_other_datasets_need(tmp_path):
             file.writestr(name, "text")
     _leave_out_other_datasets(wheel)
     assert zipfile.ZipFile(wheel).namelist() == ["tfds/core/reader.py"]
+
+
+def test_what_was_not_compared_has_not_passed(record, monkeypatch):
+    monkeypatch.setattr(type(record), "seconds_left", lambda self: -1.0)
+    assert not check.check(record, cases=check.CASES[:1])
 
 
 @pytest.mark.slow

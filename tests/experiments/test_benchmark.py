@@ -1,13 +1,15 @@
 """The figures of `experiments.benchmark`, from made-up turns."""
 
 import importlib.util
+import multiprocessing
 
 import numpy as np
 import pytest
 
 from experiments.benchmark.report import figures, table
 from experiments.benchmark.task import FLAX, FOLDED, MATMUL, ONNX, OURS, TORCH, Ready, Task
-from experiments.benchmark.turns import Turns, contenders
+from experiments.benchmark.turns import Turns, _answer, contenders
+from rattn_jax.errors import UsageError
 
 TASK = Task("attention56_cifar", "train", batch_size=64)
 
@@ -40,6 +42,13 @@ def test_figures():
     header, _, _, _, first, *_ = table(found).splitlines()
     assert "10 GFLOP/s" in header
     assert "| 2.00 (2.00) | 1.50 |" in first
+
+
+def test_a_process_that_has_ended_is_one_line():
+    here, remote = multiprocessing.Pipe()
+    remote.close()
+    with pytest.raises(UsageError, match="the process of PyTorch has ended, perhaps for want of m"):
+        _answer(("PyTorch", True), here)
 
 
 def test_contenders(monkeypatch):

@@ -82,6 +82,8 @@ def test_plan_and_bad_recipes(tmp_path, capsys):
         (["digits optimizer.warmup_epochs=2"], "warmup_epochs=2: runs of a table count updates"),
         (["--config.eval_every_epochs=1"], "eval_every_epochs=1: runs of a table count updates"),
         (["digits optimizer.rate=1"], "the config has no key 'optimizer.rate'"),
+        (["digits report=True"], "report follows from --epochs and --held-out here: leave it out"),
+        (["--config.eval_every_steps=5"], "eval_every_steps follows from --epochs and"),
         (["digit"], "there is no such file and no config of this name: did you mean digits"),
     ):
         assert compare(tmp_path, *arguments) == 2

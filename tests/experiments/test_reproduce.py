@@ -7,10 +7,9 @@ import pytest
 
 from experiments.reproduce import __main__ as program
 from experiments.reproduce.page import Page
-from experiments.reproduce.results import Result, compare, holm, rises
 from experiments.reproduce.runs import ROOT, PlannedRun, plan_runs
 from experiments.reproduce.scales import SCALES
-from experiments.reproduce.tables import TABLES, Row
+from experiments.reproduce.tables import TABLES
 from rattn_jax.config.load import parse_config
 
 TINY = [
@@ -214,6 +213,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
     [
         ("--config.no_such_key=1", "the config has no key 'no_such_key'"),
         ("--config.batch_size=0", "config.batch_size=0 is out of range"),
+        ("--config.seed=7", "config.seed is that of each run, 0, 1, ...: give their number by --s"),
         (
             "--only=cifar10_attention56,mixed",
             "no run is called 'mixed': choose one of cifar10_attention56, ",
@@ -289,6 +289,7 @@ def test_digits_are_others_for_each_seed_and_errors_are_of_all_others(tmp_path, 
     (result,) = (result for result in page.results() if result.values)
     assert result.values == {0: pytest.approx(100 * (0.05 * 400 + 0.07 * 1_237) / 1_637)}
     assert "| local convolutions | 6.48 | 6.51 |  | 1 |  | 1.00 | 0 of 600 |" in page.markdown()
+    assert "digits (-1,217 to train, 1,637 to test)" in page.markdown()
 
 
 def test_runs_that_have_diverged_are_named(tmp_path):
@@ -314,47 +315,6 @@ def test_several_tables_train_what_they_share_once(tmp_path, trained, capsys):
     assert "Mask structures" in capsys.readouterr().out
 
 
-def results(*rows):
-    """Results of rows of (group, label, values by seed)."""
-    variant = TABLES["table1"].rows[0].variant
-    return [
-        Result(Row(group, label, variant, "error_top1", None), values, 1, 1)
-        for group, label, values in rows
-    ]
-
-
-def test_rows_are_compared_over_the_seeds_that_both_have():
-    first, second = {0: 5.0, 1: 6.0, 2: 7.0, 3: 1.0}, {0: 7.0, 1: 7.0, 2: 7.0}
-    (found,) = compare(results(("a", "x", first), ("a", "y", second), ("b", "z", first)))
-    assert (found.first, found.second, found.seeds, found.mean) == ("x", "y", 3, -1)
-    # Differences -2, -1, 0: their mean is 3 ** 0.5 standard errors from 0, t(2) at 97.5 % is 4.303.
-    assert (found.low, found.high) == pytest.approx(
-        (-1 - 4.3027 / 3**0.5, -1 + 4.3027 / 3**0.5), 1e-4
-    )
-    assert found.p == pytest.approx(0.2254, abs=1e-4)
-
-
-def test_rises_over_a_baseline_are_paired_by_seed():
-    found = results(
-        ("none", "x", {0: 1.0, 1: 2.0}),
-        ("none", "y", {0: 1.0, 1: 1.0}),
-        ("some", "x", {0: 4.0, 1: 4.0}),
-        ("some", "y", {0: 2.0, 1: 5.0, 2: 9.0}),
-    )
-    rise = rises(found, "none")
-    assert [(r.row.label, r.values) for r in rise] == [
-        ("x", {0: 3.0, 1: 2.0}),
-        ("y", {0: 1.0, 1: 4.0}),
-    ]
-    assert [one.mean for one in compare(rise)] == [0.0]
-
-
-def test_the_correction_for_several_tests():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
-
-
 def test_noise_is_compared_with_none(tmp_path):
     runs = plan(tmp_path, "table5", seeds=2)
     for run in runs:
@@ -365,15 +325,6 @@ def test_noise_is_compared_with_none(tmp_path):
     assert "The same, of how much errors rise over those of 0 % noise." in text
     assert text.count("70 % noise: ResNet-164 minus Attention-92 | +7.00 |") == 2
     assert "| 0 % noise | ResNet-164 | 5.46 |" in text
-
-
-def test_equal_differences_have_no_test():
-    (found,) = compare(results(("", "x", {0: 5.0, 1: 6.0}), ("", "y", {0: 6.0, 1: 7.0})))
-    assert (found.mean, found.low, found.high, found.p) == (-1, None, None, None)
-
-
-def test_one_seed_is_not_compared():
-    assert not compare(results(("", "x", {0: 5.0}), ("", "y", {0: 6.0, 1: 7.0})))
 
 
 @pytest.mark.slow
