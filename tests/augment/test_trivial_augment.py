@@ -91,6 +91,15 @@ def test_rotate(degrees):
     assert differing(rotate(BASE, degrees), expected) < 0.02
 
 
+@pytest.mark.parametrize("degrees", [-135.0, 135.0])
+def test_rotation_differs_from_pillows_in_as_few_pixels_as_it_says(degrees):
+    number = np.arange(32 * 32).reshape(32, 32)
+    image = np.stack([number // 256, number % 256, number * 0 + 1], axis=-1).astype(np.uint8)
+    expected = Image.fromarray(image).rotate(degrees, Image.Resampling.NEAREST)
+    found = np.asarray(jax.jit(rotate)(image, degrees))
+    assert np.any(found != np.asarray(expected), axis=-1).sum() <= 23
+
+
 @pytest.mark.parametrize(
     "matrix",
     [(1, 0.4, 0, 0, 1, 0), (1, 0, 0, -0.99, 1, 0), (1, 0, 5.2, 0, 1, 0), (1, 0, 0, 0, 1, -32)],

@@ -203,6 +203,10 @@ def test_modern_recipe_is_that_of_its_source():
         assert (config.optimizer.schedule, config.optimizer.warmup_steps) == ("cosine", 5 * epoch)
         used = {key: value for key, value in config.regularization.items() if value}
         assert used == {"mixup": 1.0, "mixing_off_last_steps": 20 * epoch, "erasing": 0.5}
+        optimizer = config.optimizer
+        assert (optimizer.name, optimizer.momentum, optimizer.nesterov) == ("sgd", 0.9, True)
+        assert (optimizer.weight_decay, optimizer.decay_norm_and_bias) == (1e-4, False)
+        assert (config.augmentation.crop_padding, config.augmentation.flip) == (4, True)
 
 
 def test_wide_network_has_the_parameters_of_the_ports():

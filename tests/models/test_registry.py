@@ -118,8 +118,10 @@ def test_too_small_images():
             {"wiring": "port", "unit": "resnext", "widths": (64, 64, 64)},
             "unit='resnext' does not exist with wiring='port': leave it at 'preactivation'",
         ),
-        ({"dtype": "float17"}, "dtype='float17' is unknown"),
-        ({"dtype": "int8"}, "dtype='int8' is unknown"),
+        ({"dtype": "float17"}, "dtype='float17': choose one of bfloat16"),
+        ({"dtype": "int8"}, "dtype='int8': choose one of bfloat16, float32, float64"),
+        ({"dtype": "float16"}, "dtype='float16': choose one of"),
+        ({"dtype": "float64"}, "dtype='float64' needs jax.config.update"),
         ({"depth": 3}, "has no keyword 'depth': it has attention_residual, .*widths"),
     ],
 )
@@ -137,7 +139,7 @@ def test_unknown_name():
 def test_keywords_that_a_baseline_cannot_have(name):
     with pytest.raises(UsageError, match=f"model {name} has no keyword 'mask_activation'"):
         rattn_jax.create_model(name, 10, mask_activation="mixed")
-    with pytest.raises(UsageError, match="dtype='float17' is unknown"):
+    with pytest.raises(UsageError, match="dtype='float17': choose one of bfloat16"):
         rattn_jax.create_model(name, 10, dtype="float17")
 
 

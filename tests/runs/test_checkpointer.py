@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+import importlib
 import json
 import shutil
 from contextlib import closing
@@ -51,7 +52,10 @@ def test_checkpoint_of_an_earlier_version_is_restored(state, tmp_path):
 # It reads where each array was from the checkpoint, and says that this takes a moment longer.
 @pytest.mark.filterwarnings("ignore:Sharding info not provided")
 def test_checkpoint_is_read_by_the_orbax_to_come(state, tmp_path):
-    v1 = pytest.importorskip("orbax.checkpoint.experimental.v1")
+    try:
+        v1 = importlib.import_module("orbax.checkpoint.v1")
+    except ImportError:  # before 1.0
+        v1 = importlib.import_module("orbax.checkpoint.experimental.v1")
     shutil.unpack_archive(GOLDEN, tmp_path, filter="data")
     found = v1.load(tmp_path / "7", checkpointable_name="state")
     expected = to_state_dict(numbered(state))

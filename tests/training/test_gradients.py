@@ -1,5 +1,9 @@
 """What XLA computes on this machine, against what it should be."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from rattn_jax.models import init_variables
 from tests.tiny import make_model
 
+_OF_TESTS = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS", "JAX_NUM_CPU_DEVICES")
 _HAS_FAULT = jax.__version__ == "0.10.2" and jax.default_backend() == "cpu"
 
 
@@ -57,3 +62,11 @@ def test_gradients_against_float64():
     with jax.enable_x64(True):
         exact = flat(np.float64)
     assert np.linalg.norm(found - exact) < 1e-5 * np.linalg.norm(exact)
+
+
+@pytest.mark.slow
+def test_gradients_with_the_compiler_as_users_run_it():
+    """The tests' own processes compile with fewer optimizations."""
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_TESTS}
+    code = f"from {__name__} import *; test_gradients_against_float64()"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

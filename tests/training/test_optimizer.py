@@ -8,8 +8,9 @@ import pytest
 
 from rattn_jax.config.schema import OptimizerConfig
 from rattn_jax.errors import UsageError
-from rattn_jax.models import stack_modules
+from rattn_jax.models import init_variables, stack_modules
 from rattn_jax.training.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from tests.tiny import make_model
 
 constant = optax.constant_schedule
 PARAMS = {"kernel": jnp.array([[2.0, -1.0]]), "bias": jnp.array([0.5]), "scale": jnp.array([1.5])}
@@ -117,25 +118,47 @@ def test_sgd_with_decay_in_the_gradient(nesterov):
         np.testing.assert_allclose(params["bias"], w, rtol=1e-6)
 
 
+@pytest.mark.parametrize("decay_norm_and_bias", [True, False])
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_sgd_is_that_of_pytorch(nesterov):
+def test_an_update_of_sgd_is_that_of_pytorch(nesterov, decay_norm_and_bias):
     torch = pytest.importorskip("torch", reason="an optional dependency")
-    config = OptimizerConfig(learning_rate=0.1, nesterov=nesterov, weight_decay=0.01)
-    optimizer = make_optimizer(config, constant(0.1))
-    generator = np.random.RandomState(0)
-    params = {"kernel": jnp.asarray(generator.randn(3, 4), jnp.float32)}
-    twin = torch.nn.Parameter(torch.tensor(np.array(params["kernel"])))
-    torch_optimizer = torch.optim.SGD(
-        [twin], lr=0.1, momentum=config.momentum, nesterov=nesterov, weight_decay=0.01
+    config = OptimizerConfig(
+        nesterov=nesterov,
+        weight_decay=0.01,
+        boundaries=(3,),
+        decay_norm_and_bias=decay_norm_and_bias,
     )
+    schedule = make_schedule(config, 6)
+    optimizer, generator = make_optimizer(config, schedule), np.random.RandomState(0)
+    params = init_variables(make_model(modules=0), jax.random.key(0), (8, 8, 3))["params"]
     state = optimizer.init(params)
-    for _ in range(20):
-        grad = generator.randn(3, 4).astype(np.float32)
-        twin.grad = torch.tensor(grad)
-        torch_optimizer.step()
-        updates, state = optimizer.update({"kernel": jnp.asarray(grad)}, state, params)
-        params = optax.apply_updates(params, updates)
-        np.testing.assert_allclose(params["kernel"], twin.detach(), rtol=1e-6, atol=1e-6)
+    for step in range(6):
+        grads = jax.tree.map(lambda x: generator.randn(*x.shape).astype(np.float32), params)
+        momenta = optax.tree_utils.tree_get(state, "trace")
+        updates, state = optimizer.update(grads, state, params)
+        changed = optax.apply_updates(params, updates)
+        for path, found in jax.tree.leaves_with_path(changed):
+            param, grad, momentum = (leaf_at(tree, path) for tree in (params, grads, momenta))
+            twin = torch.nn.Parameter(torch.tensor(np.array(param)))
+            twin.grad = torch.tensor(grad)
+            decays = decay_norm_and_bias or path[-1].key == "kernel"
+            twin_optimizer = torch.optim.SGD(
+                [twin],
+                lr=float(schedule(step)),
+                momentum=config.momentum,
+                nesterov=nesterov,
+                weight_decay=config.weight_decay * decays,
+            )
+            twin_optimizer.state[twin]["momentum_buffer"] = torch.tensor(np.array(momentum))
+            twin_optimizer.step()
+            np.testing.assert_allclose(found, twin.detach(), rtol=1e-6, atol=1e-6)
+        params = changed
+
+
+def leaf_at(tree, path):
+    for key in path:
+        tree = tree[key.key]
+    return tree
 
 
 def update(optimizer, gradients, params=PARAMS):
