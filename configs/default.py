@@ -66,9 +66,10 @@ def get_config() -> ConfigDict:
     config.dataset.train_split = "train"  # of a TFDS set
     config.dataset.test_split = config_dict.placeholder(str)  # None: "test" or "validation"
     config.dataset.test_fraction = 0.1  # of each class, if there is no test split
-    # Choose what is held out of a folder by the names of the files, so that an image that is added
-    # moves no other; False: by their numbers, as in runs started before this key existed.
-    config.dataset.hold_out_by_name = True
+    # How held-out images of one's own are chosen. "path": by a hash of class and file of each, so
+    # that an image that is added moves no other. As in earlier runs, "name": by a hash of the name
+    # of the file, so that those of one name are held out together; "position": at random.
+    config.dataset.hold_out_by = "path"
     # Columns of a table, and names in the JSON of shards; None: found by usual names.
     config.dataset.image_column = config_dict.placeholder(str)
     config.dataset.label_column = config_dict.placeholder(str)

@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from rattn_jax.config.rules import check_config
-from rattn_jax.config.schema import RunConfig, split_place
+from rattn_jax.config.schema import BY_NAME, BY_POSITION, RunConfig, split_place
 from rattn_jax.errors import UsageError
 
 Section = TypeVar("Section")
@@ -28,9 +28,16 @@ Section = TypeVar("Section")
 # Old names of keys, which a config.json of an earlier version may have.
 _RENAMED = {
     "augmentation.scale_crop": "augmentation.resized_crop_area",
+    "dataset.hold_out_by_name": "dataset.hold_out_by",
     "dataset.validation_blacklist": "dataset.test_exclude_file",
     "freeze_statistics": "freeze_batch_norm",
     "optimizer.decay": "optimizer.step_decay",
+}
+# Old values of keys, under the names that these had, and those of today.
+_OLD_NORMALIZATION, _NEW_NORMALIZATION = "unit", "zero_one"
+_NEW_VALUES: dict[str, dict[Any, Any]] = {
+    "dataset.hold_out_by_name": {True: BY_NAME, False: BY_POSITION},
+    "normalization": {_OLD_NORMALIZATION: _NEW_NORMALIZATION},
 }
 # Values that keys stood for before they existed, where some config of today has another.
 _BEFORE: dict[str, Any] = {
@@ -38,7 +45,7 @@ _BEFORE: dict[str, Any] = {
     "dataset.classes": (),
     "dataset.crop_files": False,
     "dataset.exact_pixels": False,
-    "dataset.hold_out_by_name": False,
+    "dataset.hold_out_by": BY_POSITION,
     "optimizer.nesterov": True,
 }
 # Keys in epochs, and those in updates that they stand in for.
@@ -47,7 +54,6 @@ EPOCHS = {
     "eval_every_epochs": "eval_every_steps",
     "optimizer.warmup_epochs": "optimizer.warmup_steps",
 }
-_OLD_NORMALIZATION, _NEW_NORMALIZATION = "unit", "zero_one"
 
 # In the repository this folder is a link to configs/.
 SHIPPED = Path(__file__).parents[1] / "configs"
@@ -196,7 +202,8 @@ def as_before(record: Mapping[str, Any], config: RunConfig) -> tuple[RunConfig, 
         config: the config to go on with.
     """
     known, now = flatten(record), flatten(config.to_dict())
-    changed = {k: v for k, v in _BEFORE.items() if k not in known and now[k] != v}
+    then = _BEFORE | flatten(with_new_names(record))
+    changed = {k: then[k] for k in _BEFORE if k not in known and now[k] != then[k]}
     for key, value in changed.items():
         section, _, name = key.partition(".")
         part = dataclasses.replace(getattr(config, section), **{name: value})
@@ -207,7 +214,7 @@ def as_before(record: Mapping[str, Any], config: RunConfig) -> tuple[RunConfig, 
 def with_new_names(record: Mapping[str, Any], section: str = "") -> dict[str, Any]:
     """Brings a config that an earlier version has written to today's keys.
 
-    Keys get their new names, and keys that did not exist the values they stood for.
+    Keys and values get their new names, and keys that did not exist the values they stood for.
 
     Args:
         record: nested keys and values.
@@ -218,8 +225,8 @@ def with_new_names(record: Mapping[str, Any], section: str = "") -> dict[str, An
         path = section + key
         if isinstance(value, Mapping):
             value = with_new_names(value, f"{path}.")
-        elif (path, value) == ("normalization", _OLD_NORMALIZATION):
-            value = _NEW_NORMALIZATION
+        elif path in _NEW_VALUES:
+            value = _NEW_VALUES[path].get(value, value)
         renamed[_RENAMED.get(path, path).rpartition(".")[2]] = value
     for path, value in _BEFORE.items():
         if path.startswith(section) and path.count(".") == section.count("."):

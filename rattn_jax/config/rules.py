@@ -7,6 +7,9 @@ from typing import Any
 
 from rattn_jax.config.schema import (
     BALANCED,
+    BY_NAME,
+    BY_PATH,
+    BY_POSITION,
     OF_SIGMOID,
     SIGMOID,
     SOFTMAX,
@@ -77,6 +80,10 @@ _RULES: dict[str, Rule] = {
     ),
     "parallel": ("'shard_map' or 'pmap'", lambda value: value in ("shard_map", "pmap")),
     "dataset.test_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
+    "dataset.hold_out_by": (
+        "'path', 'name' or 'position'",
+        lambda value: value in (BY_PATH, BY_NAME, BY_POSITION),
+    ),
     "dataset.label_separator": ("at least one character", bool),
     "dataset.sampling": ("'uniform' or 'balanced'", lambda value: value in ("uniform", BALANCED)),
     "dataset.image_size": _PIXELS,

@@ -14,6 +14,7 @@ FOLDER, TABLE, SHARDS = "folder:", "table:", "shards:"
 SOFTMAX, SIGMOID = "softmax", "sigmoid"  # of loss
 OF_SIGMOID = ("mean_average_precision", "f1_macro", "f1_micro")  # what it is measured by
 BALANCED = "balanced"  # of dataset.sampling and class_weights
+BY_PATH, BY_NAME, BY_POSITION = "path", "name", "position"  # of dataset.hold_out_by
 
 
 def split_place(name: str) -> tuple[str, str]:
@@ -38,7 +39,7 @@ class DatasetConfig:
     train_split: str = "train"
     test_split: str | None = None
     test_fraction: float = 0.1
-    hold_out_by_name: bool = True
+    hold_out_by: str = BY_PATH
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None

@@ -14,7 +14,16 @@ import numpy as np
 from absl import logging
 
 from rattn_jax.config.paths import path_of
-from rattn_jax.config.schema import BALANCED, FOLDER, TABLE, DatasetConfig, RunConfig, split_place
+from rattn_jax.config.schema import (
+    BALANCED,
+    BY_NAME,
+    BY_PATH,
+    FOLDER,
+    TABLE,
+    DatasetConfig,
+    RunConfig,
+    split_place,
+)
 from rattn_jax.data import splits
 from rattn_jax.data.class_order import CLASSES_FILE, are_numbers, in_order, read_classes
 from rattn_jax.data.dataset import Dataset, DatasetSpec, Parts, Subset
@@ -158,7 +167,8 @@ def _open_place(config: DatasetConfig, kind: str, path: str) -> Dataset:
     if any(name.lower().endswith(".gif") for name in found.files):
         note = "of an animation the first frame is read"
         found = dataclasses.replace(found, notes=(*found.notes, note))
-    hashes = splits.hash_names(found.train_names) if config.hold_out_by_name else None
+    names = {BY_PATH: found.train_paths, BY_NAME: found.train_names}.get(config.hold_out_by)
+    hashes = None if names is None else splits.hash_names(names)
     return _complete(config, found, hashes=hashes)
 
 
@@ -186,7 +196,7 @@ def _open_tfds(config: DatasetConfig, data_dir: str | None) -> Dataset:
             "not be trained on; name another split"
         )
     test = tfds.TfdsSource(builder, test_split) if test_split else None
-    found = Parts(names, train, test, train_names=())
+    found = Parts(names, train, test, train_paths=(), train_names=())
     complete = _complete(config, found, image_size=tfds.image_size(builder))
     return dataclasses.replace(complete, version=tfds.version(builder))
 

@@ -168,7 +168,9 @@ class Parts:
         class_names: names of the classes, in the order of the labels.
         train: the training examples.
         test: the test examples; None if there is no such part.
-        train_names: names of the training examples within their class, by which some are held out.
+        train_paths: names of the training examples, all different, by which some are held out.
+        train_names: what these were before, where several may have one name: see
+            `dataset.hold_out_by`.
         notes: see `Dataset`.
         files: see `Dataset`.
         containers: see `Dataset`.
@@ -178,6 +180,7 @@ class Parts:
     class_names: tuple[str, ...]
     train: Source
     test: Source | None
+    train_paths: Sequence[str]
     train_names: Sequence[str]
     notes: tuple[str, ...] = ()
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)

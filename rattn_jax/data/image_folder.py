@@ -96,18 +96,14 @@ def open_folder(path: epath.PathLike, *, all_images: bool = True) -> Parts:
         notes.append(f"{below:,} of them are in folders below those of the classes")
     if test is not None and (lacking := _without_images(test, names)):
         notes.append(f"{len(lacking)} of the classes have no test images: {list_names(lacking)}")
-    parts = {"train": train, "test": test} if test else {"train": train}
     return Parts(
         names,
         train.source,
         test.source if test else None,
+        train_paths=train.names,
         train_names=[name.partition("/")[2] for name in train.names],
         notes=tuple(notes),
-        files={
-            f"{part}/{name}": path
-            for part, found in parts.items()
-            for name, path in zip(found.names, found.paths, strict=True)
-        },
+        files=_files("train", train) | (_files("test", test) if test else {}),
     )
 
 
@@ -131,6 +127,11 @@ def _list_images(
             files += images
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     return _Part(FileSource(files, labels), image_names, [*map(str, files)], num_below)
+
+
+def _files(name: str, part: _Part) -> dict[str, str]:
+    """Paths of the images of a part by their names in the dataset."""
+    return {f"{name}/{key}": path for key, path in zip(part.names, part.paths, strict=True)}
 
 
 def _without_images(part: _Part, names: Sequence[str]) -> list[str]:

@@ -28,7 +28,7 @@ from rattn_jax.data.labels import (
     first_labelled,
     number_classes,
 )
-from rattn_jax.data.part_files import find_parts
+from rattn_jax.data.part_files import PartFiles, find_parts, tell_apart
 from rattn_jax.errors import UsageError
 
 SUFFIX = ".tar"
@@ -87,10 +87,20 @@ def open_shards(path: str, columns: Columns) -> Parts:
         classes.class_names,
         _Images(train, classes.train),
         _Images(test, classes.test) if test and classes.test is not None else None,
+        train_paths=_paths(train, found),
         train_names=[sample.name for sample in train.samples],
         notes=(*([str(left_out)] if left_out else []), *notes, *classes.notes),
         containers={str(file.relative_to(found.root)): str(file) for file in shards},
         label_sets=classes.label_sets,
+    )
+
+
+def _paths(part: _Part, found: PartFiles) -> list[str]:
+    """Names of the samples of a part: those that several have with their shards'."""
+    shards = [str(file.relative_to(found.root)) for file in part.shards]
+    names = [sample.name for sample in part.samples]
+    return tell_apart(
+        names, (f"{shards[i]}/{name}" for i, name in zip(part.shard, names, strict=True))
     )
 
 

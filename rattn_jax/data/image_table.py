@@ -29,7 +29,7 @@ from rattn_jax.data.labels import (
     need_column,
     number_classes,
 )
-from rattn_jax.data.part_files import PartFiles, find_parts
+from rattn_jax.data.part_files import PartFiles, find_parts, tell_apart
 from rattn_jax.data.table_files import CACHE_BYTES, SUFFIXES, ArrowTable, Table, read_table
 from rattn_jax.errors import UsageError
 
@@ -109,7 +109,7 @@ def open_table(path: str, columns: Columns) -> Parts:
     notes += classes.notes
     if _holds_images(train, image):
         return _with_images(found, train, test, image, classes, notes)
-    return _with_paths(train, test, image, classes, notes)
+    return _with_paths(found, train, test, image, classes, notes)
 
 
 def _image_column(rows: _Rows, columns: Columns) -> str:
@@ -161,29 +161,36 @@ def _split(
 
 
 def _with_paths(
-    train: _Rows, test: _Rows | None, image: str, classes: Classes, notes: list[str]
+    found: PartFiles,
+    train: _Rows,
+    test: _Rows | None,
+    image: str,
+    classes: Classes,
+    notes: list[str],
 ) -> Parts:
     """The dataset where the table has paths: in the order of classes and paths, as a folder."""
     seen: dict[str, str] = {}
     files: dict[str, str] = {}
-    sources, names = [], []
+    sources, names, places = [], [], []
     for part, rows, labels in ((TRAIN, train, classes.train), (TEST, test, classes.test)):
         if rows is None or labels is None:
             continue
         paths = _check_paths(rows, image, seen)
         order = [i for _, _, i in sorted(zip(labels, paths, range(len(paths)), strict=True))]
         where = [rows.tables[number].file.parent for number in rows.where[:, 0]]
-        found = [where[i] / paths[i] for i in order]
+        images = [where[i] / paths[i] for i in order]
         names.append([paths[i] for i in order])
-        sources.append(FileSource(found, labels[order]))
+        places.append([f"{where[i].relative_to(found.root)}/{paths[i]}" for i in order])
+        sources.append(FileSource(images, labels[order]))
         classes_of = (classes.texts[label] for label in labels[order])
         keys = (f"{part}/{name}/{path}" for name, path in zip(classes_of, names[-1], strict=True))
-        files |= dict(zip(keys, map(str, found), strict=True))
+        files |= dict(zip(keys, map(str, images), strict=True))
     train_source, *test_sources = sources
     return Parts(
         classes.class_names,
         train_source,
         test_sources[0] if test_sources else None,
+        train_paths=tell_apart(names[0], places[0]),
         train_names=names[0],
         notes=tuple(notes),
         files=files,
@@ -255,23 +262,31 @@ def _with_images(
             "dataset.crop_files=False random crops come from images that are kept in memory, "
             "scaled down, if they fit there"
         )
+    paths = _image_paths(train, image)
+    files = [str(table.file.relative_to(found.root)) for table in train.tables]
+    rows = (f"{files[number]}/{row}" for number, row in train.where.tolist())
     return Parts(
         classes.class_names,
         _Images(train, image, classes.train),
         _Images(test, image, classes.test) if test and classes.test is not None else None,
-        train_names=_names(train, image),
+        train_paths=tell_apart(paths, rows),
+        train_names=_names_before(train, paths),
         notes=tuple(notes),
         containers={str(t.file.relative_to(found.root)): str(t.file) for t in tables},
         label_sets=classes.label_sets,
     )
 
 
-def _names(rows: _Rows, image: str) -> list[str]:
-    """Names of images in a table: their paths, if all have one of their own."""
+def _image_paths(rows: _Rows, image: str) -> list[str | None]:
+    """The paths that the images had, where a table knows them."""
     paths = [table.image_paths(image) for table in rows.tables if isinstance(table, ArrowTable)]
-    names = [paths[number][row] for number, row in rows.where.tolist()]
-    if None not in names and len({*names}) == len(names):
-        return [str(name) for name in names]
+    return [paths[number][row] for number, row in rows.where.tolist()]
+
+
+def _names_before(rows: _Rows, paths: Sequence[str | None]) -> list[str]:
+    """Names by which images in a table were held out before: if paths do not do, all by rows."""
+    if None not in paths and len({*paths}) == len(paths):
+        return [str(path) for path in paths]
     return [f"{rows.tables[number].file.name}/{row}" for number, row in rows.where.tolist()]
 
 

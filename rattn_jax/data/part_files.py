@@ -8,6 +8,7 @@ found.tests          # [[photos/test-000.tar, ...]]
 import glob
 import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -73,6 +74,23 @@ def find_parts(place: str, suffixes: Collection[str], kind: str) -> PartFiles:
         by_part = beside | {TRAIN: given}
         by_part.pop(None, None)
     return _choose(root, by_part, kind)
+
+
+def tell_apart(names: Sequence[str | None], places: Iterable[str]) -> list[str]:
+    """Different names of examples, by which they are held out.
+
+    One keeps its own name, which stays when it moves to another file, unless others have the same.
+
+    Args:
+        names: of the examples; None if unknown.
+        places: of the examples, with the files that they are in: what those are called whose name
+            is unknown, or not theirs alone.
+    """
+    counts = Counter(names)
+    return [
+        place if name is None or counts[name] > 1 else name
+        for name, place in zip(names, places, strict=True)
+    ]
 
 
 def list_files(folder: epath.Path, suffixes: Collection[str]) -> list[epath.Path]:

@@ -79,8 +79,8 @@ def hold_out_fraction(
         labels: classes, int32 [N].
         fraction: above 0 and below 1.
         num_classes: number of classes.
-        hashes: of the examples' names within their class, uint64 [N]; None chooses by position, at
-            random.
+        hashes: of the examples' names, which should all differ, uint64 [N]; None chooses by
+            position, at random.
 
     Returns:
         Positions, ascending, int64. Classes with a single example keep it for training.

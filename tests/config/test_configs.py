@@ -141,6 +141,15 @@ def test_renamed_key_is_refused_with_its_new_name(old):
         parse_config(config)
 
 
+def test_the_key_for_what_is_held_out_is_refused_with_its_new_name():
+    message = "the key 'dataset.hold_out_by_name' of the config is now called 'dataset.hold_out_by'"
+    with pytest.raises(UsageError, match=message):
+        load_config("default", ["--config.dataset.hold_out_by_name=False"])
+    config = load_config("default", ["--config.dataset.hold_out_by=names"])
+    with pytest.raises(UsageError, match="hold_out_by='names' is out of range: it must be 'path'"):
+        parse_config(config)
+
+
 def test_renamed_value_is_refused_with_its_new_name():
     config = load_config("default", ["--config.normalization=unit"])
     with pytest.raises(UsageError, match="normalization='unit' is now called 'zero_one'"):

@@ -33,12 +33,9 @@ def test_classes_are_in_the_stated_order(tmp_path):
 
 def test_the_order_does_not_move_examples_between_training_and_test(tmp_path):
     place = f"folder:{make_folder(tmp_path, ('',), count=20)}"
-    for by_name in (True, False):
+    for by in ("path", "name", "position"):
         tests = [
-            {
-                example.name
-                for example in open_dataset(place, classes=c, hold_out_by_name=by_name).test
-            }
+            {example.name for example in open_dataset(place, classes=c, hold_out_by=by).test}
             for c in ((), ("dog", "cat"))
         ]
         assert tests[0] == tests[1]

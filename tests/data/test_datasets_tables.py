@@ -101,6 +101,15 @@ def test_images_in_a_table_are_held_out_by_their_names(tmp_path, paths):
         assert held_out(range(29, -1, -1)) == before
 
 
+def test_images_of_one_path_in_tables_of_one_name_are_held_out_each_by_itself(tmp_path):
+    for i in range(20):
+        (tmp_path / str(i)).mkdir()
+        parquet.write_table(arrow_table(range(6)), tmp_path / f"{i}/all.parquet")
+    test = open_dataset(f"table:{tmp_path}/{{0..19}}/all.parquet").test
+    assert 4 <= len(test) <= 24  # of 120
+    assert len({example.file_name for example in test}) > 3
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -2,6 +2,8 @@
 
 import shutil
 import unicodedata
+from collections import Counter
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def test_what_is_no_image_is_ignored(tmp_path):
 def test_a_part_of_each_class_is_held_out(tmp_path, parts):
     make_folder(tmp_path, parts, count=10)
     first, second = (
-        open_dataset(f"folder:{tmp_path}", test_fraction=0.2, hold_out_by_name=False)
+        open_dataset(f"folder:{tmp_path}", test_fraction=0.2, hold_out_by="position")
         for _ in range(2)
     )
     np.testing.assert_array_equal(np.bincount(first.train.labels()), [8, 8])
@@ -95,6 +97,22 @@ def test_an_image_that_is_added_moves_no_other_between_training_and_test(tmp_pat
     after = open_dataset(f"folder:{tmp_path / 'b'}", test_fraction=0.2)
     assert all(then <= now for then, now in zip(before, parts_of(after), strict=True))
     assert len(after.name_hashes) == len(after.train)
+
+
+def test_files_of_one_name_are_held_out_each_by_itself(tmp_path):
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+        for name in range(50):
+            (tmp_path / f"{number}/{name}.jpg").touch()
+    now, before = (
+        Counter(PurePath(test.name(i)).name for i in range(len(test)))
+        for test in (
+            open_dataset(f"folder:{tmp_path}", hold_out_by=by).test for by in ("path", "name")
+        )
+    )
+    assert now.total() == pytest.approx(100, abs=30)  # its standard deviation is 9.5
+    assert max(now.values()) < 10
+    assert {*before.values()} == {20}, "as runs of before go on"
 
 
 def test_test_part_may_lack_a_class_only_if_it_is_said(tmp_path):

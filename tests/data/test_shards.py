@@ -3,6 +3,8 @@
 import gzip
 import json
 import tarfile
+from collections import Counter
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -98,6 +100,32 @@ def test_examples_are_held_out_by_their_keys(tmp_path):
 
     before = held_out(range(30))
     assert before <= held_out(range(15), range(15, 40))
+
+
+def test_samples_of_one_name_are_held_out_each_by_itself(tmp_path):
+    for i in range(30):
+        write_tar(tmp_path / f"{i}.tar", samples(range(10)))
+    now, before = (
+        Counter(PurePath(test.name(i)).name for i in range(len(test)))
+        for test in (
+            open_dataset(f"shards:{tmp_path}", hold_out_by=by).test for by in ("path", "name")
+        )
+    )
+    assert now.total() == pytest.approx(30, abs=16)  # its standard deviation is 5.2
+    assert max(now.values()) < 10
+    assert max(before.values()) == 30, "as runs of before go on"
+
+
+def test_only_names_that_several_shards_have_depend_on_the_shard(tmp_path):
+    def held_out(*shards):
+        for i, numbers in enumerate(shards):
+            write_tar(tmp_path / f"{i}.tar", samples(numbers))
+        dataset = open_dataset(f"shards:{tmp_path}", test_fraction=0.3)
+        return {example.image for example in dataset.test}
+
+    before = held_out(range(30))
+    after = held_out(range(30), range(29, 60))
+    assert before - {image(29)} == after & {image(number) for number in range(29)}
 
 
 def test_contents_are_bytes_and_labels(tmp_path):

@@ -162,7 +162,7 @@ def test_a_run_of_before_keys_were_added_counts(tmp_path):
     record = run.record()
     for key in ("exact_pixels", "crop_files"):
         del record["config"]["dataset"][key]
-    del record["config"]["dataset"]["hold_out_by_name"]
+    del record["config"]["dataset"]["hold_out_by"]
     (run.folder / "config.json").write_text(json.dumps(record))
     assert run.result()["error_top1"] == 0.06
 

@@ -63,7 +63,7 @@ def test_record(tmp_path):
     [
         ("dataset", "exact_pixels", False, True),
         ("dataset", "crop_files", False, True),
-        ("dataset", "hold_out_by_name", False, True),
+        ("dataset", "hold_out_by", "position", "path"),
         ("optimizer", "nesterov", True, False),
     ],
 )
@@ -79,9 +79,27 @@ def test_a_run_of_before_goes_on_with_what_it_had(tmp_path, section, name, befor
     assert f"it goes on with {section}.{name}={before}" in said[0]
     start(tmp_path, config.to_dict())
     assert getattr(getattr(read_run(tmp_path)[0], section), name) is before
-    with pytest.raises(UsageError, match=f"{name}={before}, and this config has"):
+    with pytest.raises(UsageError, match=f"{name}={before!r}, and this config has"):
         start(tmp_path, today.to_dict())
     assert config_of_run(tmp_path / "new", today, said.append) == today
+
+
+@pytest.mark.parametrize(("by_name", "by"), [(True, "name"), (False, "position")])
+def test_a_run_of_before_goes_on_with_what_it_had_held_out(tmp_path, by_name, by):
+    """`hold_out_by` had two values then, and another name."""
+    today = RunConfig()
+    old = today.to_dict()
+    del old["dataset"]["hold_out_by"]
+    old["dataset"]["hold_out_by_name"] = by_name
+    start(tmp_path, old)
+    said = []
+    config = config_of_run(tmp_path, today, said.append)
+    assert config.dataset.hold_out_by == by
+    assert f"it goes on with dataset.hold_out_by={by}" in said[0]
+    start(tmp_path, config.to_dict())
+    assert read_run(tmp_path)[0].dataset.hold_out_by == by
+    with pytest.raises(UsageError, match=f"hold_out_by='{by}', and this config has"):
+        start(tmp_path, today.to_dict())
 
 
 def test_same_config_and_free_keys_go_on(tmp_path):
