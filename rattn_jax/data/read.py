@@ -6,7 +6,7 @@ because errors over different test sets must not be compared.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -75,12 +75,7 @@ class BadExamples:
                 self._found[name] = reason
                 logging.warning("skipping bad example %d: %s (%s)", len(self._found), name, reason)
         if len(self._found) > self._limit:
-            listed = "; ".join(f"{name} ({reason})" for name, reason in self._found.items())
-            raise DataError(
-                f"{len(self._found)} training examples cannot be used, more than "
-                f"dataset.max_bad_examples={self._limit}: {listed}. Repair or remove them, or "
-                "raise the limit"
-            )
+            raise too_many_bad(self._found, self._limit)
 
 
 def load(
@@ -203,8 +198,23 @@ def load_split(
     if not keep.all():
         images, labels = images[keep], labels[:, keep]
     if not keep.any():
-        raise DataError("no example of the split can be used: check the dataset")
+        raise nothing_usable(bad[0] if bad else None)
     return Split(images, labels[0], labels[1], Subset(source, np.flatnonzero(keep)))
+
+
+def too_many_bad(reasons: Mapping[str, str], limit: int) -> DataError:
+    """Message about more bad training examples than the limit, by their names."""
+    listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+    return DataError(
+        f"{len(reasons)} training examples cannot be used, more than "
+        f"dataset.max_bad_examples={limit}: {listed}. Repair or remove them, or raise the limit"
+    )
+
+
+def nothing_usable(bad: BadExample | None = None) -> DataError:
+    """Message about a split of bad or excluded examples alone, with one of the bad ones."""
+    example = f", such as {bad.name} ({bad.reason})" if bad else ""
+    return DataError(f"no example of the split can be used{example}: check the dataset")
 
 
 def bad_test_example(bad: BadExample) -> DataError:

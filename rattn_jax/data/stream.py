@@ -14,7 +14,14 @@ import numpy as np
 
 from rattn_jax.data.boxes import center_box, random_box
 from rattn_jax.data.dataset import Source
-from rattn_jax.data.read import BadExample, Loaded, bad_test_example, load
+from rattn_jax.data.read import (
+    BadExample,
+    Loaded,
+    bad_test_example,
+    load,
+    nothing_usable,
+    too_many_bad,
+)
 from rattn_jax.data.sampling import Members, training_index
 from rattn_jax.parallel.mesh import WHOLE, ProcessShard
 
@@ -107,11 +114,11 @@ def training_batches(
         options: options of the stream.
         seed: seed of the run.
         crop_area: see `random_box`; None takes the largest center square.
-        max_bad_examples: number of consecutive bad examples after which to give up.
+        max_bad_examples: number of consecutive bad examples that are replaced.
         members: see `training_indices`.
 
     Raises:
-        DataError: a label is out of range.
+        DataError: a label is out of range, or more examples are bad.
     """
     local, size = options.local_batch_size, options.size
     whole = center_box(1.0)
@@ -121,15 +128,22 @@ def training_batches(
         index = training_index(seed, place, len(source), members)
         box = whole if crop_area is None else random_box(crop_draws(seed, place), crop_area)
         bad: list[BadExample] = []
-        while len(bad) <= max_bad_examples:
-            index = (index + bool(bad)) % len(source)
+        for other in range(index, index + min(max_bad_examples + 1, len(source))):
             found = load(
-                source, index, box, size, options.num_classes, fast=True, exact=options.exact
+                source,
+                other % len(source),
+                box,
+                size,
+                options.num_classes,
+                fast=True,
+                exact=options.exact,
             )
             if isinstance(found, Loaded):
                 return found, bad
             bad.append(found)
-        return Loaded(np.zeros((size, size, 3), np.uint8), 0, 0, ""), bad
+        if len(bad) == len(source):
+            raise nothing_usable(bad[0])
+        raise too_many_bad({example.name: example.reason for example in bad}, max_bad_examples)
 
     def collate(items: Sequence[tuple[Loaded, list[BadExample]]]) -> TrainingBatch:
         images, labels, clean_labels, _ = zip(*(found for found, _ in items), strict=True)

@@ -102,9 +102,17 @@ def test_a_bad_example_is_replaced_by_the_next_good_one():
     assert_equal(train(source, range(2, 5), max_bad_examples=3), batches[2:])
 
 
-def test_nothing_but_bad_examples_comes_to_an_end():
-    (batch,) = train(Files(files(3, bad=(0, 1, 2))), range(1), max_bad_examples=2)
-    assert {bad.name for bad in batch.bad_examples} == {"file 0", "file 1", "file 2"}
+@pytest.mark.parametrize("max_bad_examples", [2, 3, 10**9])
+def test_nothing_but_bad_examples_is_an_error(max_bad_examples):
+    source = Files(files(3, bad=(0, 1, 2)))
+    with pytest.raises(DataError, match=r"no example of the split can be used, such as file \d \("):
+        train(source, range(1), max_bad_examples=max_bad_examples)
+
+
+def test_more_bad_examples_in_a_row_than_the_limit_are_an_error():
+    message = r"3 training .* max_bad_examples=2: file \d \(.*\); file \d \(.*\); file \d \("
+    with pytest.raises(DataError, match=message):
+        train(Files(files(9, bad=range(8))), range(1), max_bad_examples=2)
 
 
 def test_label_out_of_range_ends_the_stream():
