@@ -99,7 +99,10 @@ def get_config() -> ConfigDict:
     config.dataset.test_exclude_file = config_dict.placeholder(str)
     config.dataset.max_resident_bytes = 2**30  # larger datasets, decoded, are streamed
     config.dataset.num_threads = 0  # that decode images; 0: one per core
-    config.dataset.max_bad_examples = 10  # damaged training images that are skipped
+    config.dataset.max_bad_examples = 10  # damaged training images that do not end the run
+    # The next good image takes the place of a damaged one; False: of data on the device, those are
+    # left out, which changes the order of all, as in runs started before this key existed.
+    config.dataset.replace_bad_examples = True
     config.dataset.label_noise = ConfigDict()
     config.dataset.label_noise.clean_ratio = 1.0  # fraction of correct labels (table 5)
     config.dataset.label_noise.matrix = config_dict.placeholder(str)  # file, instead of clean_ratio

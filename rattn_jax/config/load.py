@@ -46,6 +46,7 @@ _BEFORE: dict[str, Any] = {
     "dataset.crop_files": False,
     "dataset.exact_pixels": False,
     "dataset.hold_out_by": BY_POSITION,
+    "dataset.replace_bad_examples": False,
     "optimizer.nesterov": True,
 }
 # Keys in epochs, and those in updates that they stand in for.

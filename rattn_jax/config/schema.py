@@ -56,6 +56,7 @@ class DatasetConfig:
     max_resident_bytes: int = 2**30
     num_threads: int = 0
     max_bad_examples: int = 10
+    replace_bad_examples: bool = True
     label_noise: LabelNoiseConfig = LabelNoiseConfig()
 
 

@@ -3,7 +3,9 @@
     loader.train(step, count)        # Batches of `count` updates, starting after `step`
     loader.eval("test")              # the Batches of a split, each example once
 
-Both loaders yield the same examples in the same order, a function of (seed, step).
+Both loaders yield the same examples in the same order, a function of (seed, step). In place of a
+bad training example the next good one comes, with its own label. In a balanced order the bad one
+counts in its own class, as it does for `class_weights`.
 `open_loader.py` chooses one of them by the size of the dataset.
 """
 
@@ -141,7 +143,7 @@ class ResidentLoader:
     ) -> None:
         self._mesh, self._shard = mesh, process_shard()
         self._seed, self._batch_size, self._num_train = seed, batch_size, len(train)
-        self._members = class_members(train.clean_labels) if balanced else None
+        self._members = class_members(train.source.labels()) if balanced else None
         self.normalization = normalization
         data = ResidentData(train.images, train.labels, normalization, np.uint32(seed))
         self._train = replicate(data, mesh)

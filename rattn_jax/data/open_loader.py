@@ -112,7 +112,7 @@ def open_loader(
         DataError: examples cannot be used.
     """
     train, evaluated = build_splits(config, dataset)
-    exclude_file = config.dataset.test_exclude_file
+    data, exclude_file = config.dataset, config.dataset.test_exclude_file
     excluded = read_exclude_file(exclude_file) if exclude_file else frozenset()
     num_train, num_test = len(dataset.train), len(dataset.test)
     spec = DatasetSpec(dataset.num_classes, dataset.image_size, num_train, num_test)
@@ -120,12 +120,12 @@ def open_loader(
         load = partial(
             load_split,
             num_classes=dataset.num_labels,
-            num_threads=num_threads(config.dataset),
-            exact=config.dataset.exact_pixels,
+            num_threads=num_threads(data),
+            exact=data.exact_pixels,
         )
-        bad_examples = BadExamples(config.dataset.max_bad_examples)
+        bad_examples = BadExamples(data.max_bad_examples, replace=data.replace_bad_examples)
         train_split = load(train, size=sizes.train, bad_examples=bad_examples)
-        load = partial(load, size=sizes.eval, crop_fraction=config.dataset.eval_crop_fraction)
+        load = partial(load, size=sizes.eval, crop_fraction=data.eval_crop_fraction)
         splits = {name: load(source) for name, source in evaluated.items() if name != "test"}
         splits["test"] = load(evaluated["test"], excluded=excluded)
         note_unmatched(excluded, len(evaluated["test"]) - len(splits["test"]))
@@ -137,7 +137,7 @@ def open_loader(
             mesh,
             seed=config.seed,
             batch_size=config.batch_size,
-            balanced=config.dataset.sampling == BALANCED,
+            balanced=data.sampling == BALANCED,
         )
     return StreamedLoader(
         train,

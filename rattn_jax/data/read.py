@@ -1,7 +1,8 @@
 """Reads examples into memory, and handles bad ones.
 
-A damaged training image is skipped, counted and reported. A damaged test image ends the run,
-because errors over different test sets must not be compared.
+A damaged training image is counted, reported and replaced by the next good one, so that the order
+of the others does not change. A damaged test image ends the run, because errors over different test
+sets must not be compared.
 """
 
 import dataclasses
@@ -58,10 +59,12 @@ class BadExamples:
 
     Args:
         limit: maximum number.
+        replace: whether the next good example takes the place of each in memory; False: it is left
+            out.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, *, replace: bool = True) -> None:
+        self.replace, self._limit = replace, limit
         self._found: dict[str, str] = {}
 
     def report(self, examples: Iterable[BadExample]) -> None:
@@ -130,7 +133,8 @@ class Split:
         images: uint8 [N, S, S, 3], RGB.
         labels: int32 [N], with label noise.
         clean_labels: int32 [N], without it.
-        source: where they were read from, in the same order.
+        source: where they were read from, in the same order. In place of a bad training example
+            the arrays have the next good one.
     """
 
     images: np.ndarray
@@ -162,8 +166,9 @@ def load_split(
         crop_fraction: see `center_box`.
         num_threads: number of threads that decode images.
         exact: see `load_crop`.
-        bad_examples: counts bad examples, which are skipped; None: they are errors.
-        excluded: file names of examples to leave out.
+        bad_examples: counts bad examples, and says whether they are replaced or left out; None:
+            they are errors.
+        excluded: file names of examples to leave out; none where bad ones are replaced.
 
     Raises:
         DataError: bad examples, or labels out of range.
@@ -186,20 +191,29 @@ def load_split(
             images[position], labels[:, position] = found.image, (found.label, found.clean_label)
         return bad
 
-    chunks = [
-        range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)
-    ]
+    count = len(source)
+    chunks = [range(count)[start : start + _CHUNK] for start in range(0, count, _CHUNK)]
     with ThreadPoolExecutor(num_threads) as threads:
         bad = list(itertools.chain.from_iterable(threads.map(load_some, chunks)))
     if bad and bad_examples is None:
         raise bad_test_example(bad[0])
     if bad_examples is not None:
         bad_examples.report(bad)
-    if not keep.all():
-        images, labels = images[keep], labels[:, keep]
     if not keep.any():
         raise nothing_usable(bad[0] if bad else None)
+    if bad_examples is not None and bad_examples.replace:
+        _fill(images, labels, keep)
+    elif not keep.all():
+        images, labels = images[keep], labels[:, keep]
     return Split(images, labels[0], labels[1], Subset(source, np.flatnonzero(keep)))
+
+
+def _fill(images: np.ndarray, labels: np.ndarray, keep: np.ndarray) -> None:
+    """Puts the next good example into the place of each one that is not kept, and keeps all."""
+    good, lacking = np.flatnonzero(keep), np.flatnonzero(~keep)
+    following = good[np.searchsorted(good, lacking) % len(good)]
+    images[lacking], labels[:, lacking] = images[following], labels[:, following]
+    keep[:] = True
 
 
 def too_many_bad(reasons: Mapping[str, str], limit: int) -> DataError:

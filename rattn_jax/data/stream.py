@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from rattn_jax.data.boxes import center_box, random_box
+from rattn_jax.data.boxes import ChooseBox, center_box, random_box
 from rattn_jax.data.dataset import Source
 from rattn_jax.data.read import (
     BadExample,
@@ -120,30 +120,13 @@ def training_batches(
     Raises:
         DataError: a label is out of range, or more examples are bad.
     """
-    local, size = options.local_batch_size, options.size
-    whole = center_box(1.0)
+    local, whole = options.local_batch_size, center_box(1.0)
 
     def read(position: int) -> tuple[Loaded, list[BadExample]]:
         place = options.place(*divmod(position, local))
         index = training_index(seed, place, len(source), members)
         box = whole if crop_area is None else random_box(crop_draws(seed, place), crop_area)
-        bad: list[BadExample] = []
-        for other in range(index, index + min(max_bad_examples + 1, len(source))):
-            found = load(
-                source,
-                other % len(source),
-                box,
-                size,
-                options.num_classes,
-                fast=True,
-                exact=options.exact,
-            )
-            if isinstance(found, Loaded):
-                return found, bad
-            bad.append(found)
-        if len(bad) == len(source):
-            raise nothing_usable(bad[0])
-        raise too_many_bad({example.name: example.reason for example in bad}, max_bad_examples)
+        return _load_good(source, index, box, options, max_bad_examples)
 
     def collate(items: Sequence[tuple[Loaded, list[BadExample]]]) -> TrainingBatch:
         images, labels, clean_labels, _ = zip(*(found for found, _ in items), strict=True)
@@ -156,6 +139,23 @@ def training_batches(
 
     positions = range(steps.start * local, steps.stop * local)
     yield from _stream(positions, read, collate, local, options.num_threads)
+
+
+def _load_good(
+    source: Source, index: int, box: ChooseBox, options: StreamOptions, max_bad: int
+) -> tuple[Loaded, list[BadExample]]:
+    """Loads a training example or, if it is bad, the next good one; and those that were bad."""
+    size, num_classes, exact = options.size, options.num_classes, options.exact
+    bad: list[BadExample] = []
+    for other in range(index, index + min(max_bad + 1, len(source))):
+        position = other % len(source)
+        found = load(source, position, box, size, num_classes, fast=True, exact=exact)
+        if isinstance(found, Loaded):
+            return found, bad
+        bad.append(found)
+    if len(bad) == len(source):
+        raise nothing_usable(bad[0])
+    raise too_many_bad({example.name: example.reason for example in bad}, max_bad)
 
 
 def evaluation_batches(

@@ -93,6 +93,32 @@ def test_a_balanced_order_is_the_same_resident_and_streamed(tmp_path):
     np.testing.assert_allclose(found[0], found[1], atol=1)
 
 
+@pytest.mark.parametrize("sampling", ["uniform", "balanced"])
+def test_the_order_with_bad_examples_is_the_same_resident_and_streamed(tmp_path, sampling):
+    folder = make_folder(tmp_path / "images", count=12)
+    for name in ("cat/0.jpg", "cat/10.PNG", "cat/11.webp", "dog/9.jpg"):
+        (folder / "train" / name).write_bytes(b"")
+    for number in range(3, 9):
+        (folder / f"train/dog/{number}.{('jpg', 'PNG', 'webp')[number % 3]}").unlink()
+    config = folder_config(
+        folder,
+        normalization="imagenet",
+        dataset__sampling=sampling,
+        dataset__label_noise__clean_ratio=0.5,
+    )
+    found = []
+    for max_bytes in (0, 2**30):
+        config.dataset.max_resident_bytes = max_bytes
+        with closing(loader_of(config)) as loader:
+            batches = [loader.host_batch(step) for step in range(12)]
+        images = np.concatenate([np.asarray(batch.images, float) for batch in batches])
+        found.append((np.concatenate([batch.labels for batch in batches]), images))
+    (streamed, stream), (resident, images) = found
+    np.testing.assert_array_equal(streamed, resident)
+    # A stream decodes JPEG files a little differently.
+    np.testing.assert_allclose(stream.mean(axis=(1, 2)), images.mean(axis=(1, 2)), atol=3)
+
+
 def test_what_is_held_out_is_not_trained_on():
     config = changed(validation_examples=200)
     loader = loader_of(config)

@@ -59,11 +59,25 @@ def test_noisy_and_clean_labels():
     np.testing.assert_array_equal(split.clean_labels, [0, 1, 2])
 
 
-def test_bad_training_examples_are_left_out_counted_and_named(caplog):
+@pytest.mark.parametrize(
+    ("replace", "expected"), [(True, [0, 2, 2, 6, 6, 6, 6, 0]), (False, [0, 2, 6])]
+)
+def test_the_next_good_example_takes_the_place_of_a_bad_one(replace, expected):
+    source = NoisySource(
+        Files(files(8, bad=(1, 3, 4, 5, 7))), LabelNoise(np.roll(np.eye(8), 1, axis=1), seed=0)
+    )
+    bad_examples = BadExamples(5, replace=replace)
+    split = load_split(source, size=8, num_classes=8, bad_examples=bad_examples)
+    np.testing.assert_array_equal(split.clean_labels, expected)
+    np.testing.assert_array_equal(split.labels, np.array(expected) + 1)
+    for image, number in zip(split.images, expected, strict=True):
+        np.testing.assert_array_equal(image, pixels(8, 8, seed=number))
+    assert len(split.source) == len(expected)
+
+
+def test_bad_training_examples_are_counted_and_named(caplog):
     source = Files(files(7, bad=(1, 3, 5)))
-    split = load_split(source, size=8, num_classes=7, bad_examples=BadExamples(3))
-    np.testing.assert_array_equal(split.labels, [0, 2, 4, 6])
-    np.testing.assert_array_equal(split.images[1], pixels(8, 8, seed=2))
+    load_split(source, size=8, num_classes=7, bad_examples=BadExamples(3))
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
         "skipping bad example 1: file 1 (OSError: cannot read this)",

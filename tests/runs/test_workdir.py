@@ -64,6 +64,7 @@ def test_record(tmp_path):
         ("dataset", "exact_pixels", False, True),
         ("dataset", "crop_files", False, True),
         ("dataset", "hold_out_by", "position", "path"),
+        ("dataset", "replace_bad_examples", False, True),
         ("optimizer", "nesterov", True, False),
     ],
 )
