@@ -95,7 +95,8 @@ def get_config() -> ConfigDict:
     # Of a folder: every known format, and folders below those of the classes; False: only .jpg,
     # .jpeg, .png and .webp directly in those, as in runs started before this key existed.
     config.dataset.all_images = True
-    # Test images that do not count: file names without folders, or ILSVRC's numbers, one a line.
+    # Test images that do not count, one a line: names of files, with class or folder (cat/1.jpg)
+    # where several have the same, or ILSVRC's numbers.
     config.dataset.test_exclude_file = config_dict.placeholder(str)
     config.dataset.max_resident_bytes = 2**30  # larger datasets, decoded, are streamed
     config.dataset.num_threads = 0  # that decode images; 0: one per core

@@ -15,8 +15,8 @@ import numpy as np
 
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.dataset import Dataset, Source
+from rattn_jax.data.exclude import read_exclude_file
 from rattn_jax.data.label_noise import read_matrix
-from rattn_jax.data.read import read_exclude_file
 
 _WHOLE_BYTES = 2**28  # up to which all bytes are read, in 0.4 s from memory
 _NUM_READ = 10_000  # files, or the ends of so many

@@ -6,6 +6,7 @@ source.labels()      # int32 [N]
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,8 +20,9 @@ class Example:
     Attributes:
         index: index of the example in the stored split.
         name: its name in messages.
-        file_name: name of its file without folders; "" if unknown.
-        image: an encoded file, see `images.py`, or uint8 [H, W, 3].
+        path: name of its file, with the folders in the dataset that are known, such as "cat/1.jpg";
+            "" if unknown.
+        image: an encoded file, see `decoding.py`, or uint8 [H, W, 3].
         label: its class.
         clean_label: its class before label noise.
         upright: whether the rotation in the file's metadata (EXIF) is applied.
@@ -28,11 +30,16 @@ class Example:
 
     index: int
     name: str
-    file_name: str
+    path: str
     image: bytes | np.ndarray
     label: int
     clean_label: int
     upright: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """Name of its file without folders; "" if unknown."""
+        return PurePath(self.path).name
 
 
 class Source(Protocol):
@@ -84,11 +91,14 @@ class FileSource:
 
     Args:
         files: the images.
+        paths: their names in the dataset; see `Example`.
         labels: their classes, int32 [N].
     """
 
-    def __init__(self, files: Sequence[epath.Path], labels: np.ndarray) -> None:
-        self._files, self._labels = files, labels
+    def __init__(
+        self, files: Sequence[epath.Path], paths: Sequence[str], labels: np.ndarray
+    ) -> None:
+        self._files, self._paths, self._labels = files, paths, labels
 
     def __len__(self) -> int:
         return len(self._files)
@@ -96,7 +106,8 @@ class FileSource:
     def __getitem__(self, position: int) -> Example:
         file, label = self._files[position], int(self._labels[position])
         data = file.read_bytes()
-        return Example(position, str(file), file.name, data, label, label, upright=True)
+        path = self._paths[position]
+        return Example(position, str(file), path, data, label, label, upright=True)
 
     def name(self, position: int) -> str:
         """See `Source`."""

@@ -126,7 +126,7 @@ def _list_images(
             counts[-1] += len(images)
             files += images
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return _Part(FileSource(files, labels), image_names, [*map(str, files)], num_below)
+    return _Part(FileSource(files, image_names, labels), image_names, [*map(str, files)], num_below)
 
 
 def _files(name: str, part: _Part) -> dict[str, str]:

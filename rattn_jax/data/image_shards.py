@@ -254,8 +254,8 @@ class _Images:
         with self._part.shards[self._part.shard[position]].open("rb") as stream:
             stream.seek(sample.offset)
             data = stream.read(sample.size)
-        label, file_name = int(self._labels[position]), PurePosixPath(sample.name).name
-        return Example(position, self.name(position), file_name, data, label, label, upright=True)
+        label, name = int(self._labels[position]), self.name(position)
+        return Example(position, name, sample.name, data, label, label, upright=True)
 
     def name(self, position: int) -> str:
         """See `Source`."""

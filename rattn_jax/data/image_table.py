@@ -181,7 +181,7 @@ def _with_paths(
         images = [where[i] / paths[i] for i in order]
         names.append([paths[i] for i in order])
         places.append([f"{where[i].relative_to(found.root)}/{paths[i]}" for i in order])
-        sources.append(FileSource(images, labels[order]))
+        sources.append(FileSource(images, names[-1], labels[order]))
         classes_of = (classes.texts[label] for label in labels[order])
         keys = (f"{part}/{name}/{path}" for name, path in zip(classes_of, names[-1], strict=True))
         files |= dict(zip(keys, map(str, images), strict=True))
@@ -313,9 +313,9 @@ class _Images:
         data, path = table.image(self._column, int(row))
         if data is None:
             data = (table.file.parent / path).read_bytes()
-        label, name = int(self._labels[position]), PurePath(path or "").name
-        place = f"{self.name(position)} {name}".rstrip()
-        return Example(position, place, name, data, label, label, upright=True)
+        label, path = int(self._labels[position]), path or ""
+        place = f"{self.name(position)} {PurePath(path).name}".rstrip()
+        return Example(position, place, path, data, label, label, upright=True)
 
     def name(self, position: int) -> str:
         """See `Source`."""

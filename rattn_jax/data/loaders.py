@@ -9,6 +9,7 @@ counts in its own class, as it does for `class_weights`.
 `open_loader.py` chooses one of them by the size of the dataset.
 """
 
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol
@@ -25,7 +26,8 @@ from rattn_jax.data.batches import (
     StreamedData,
 )
 from rattn_jax.data.dataset import Source, Subset
-from rattn_jax.data.read import BadExamples, Split, load_split, note_unmatched
+from rattn_jax.data.exclude import note_matches
+from rattn_jax.data.read import BadExamples, Split, load_split
 from rattn_jax.data.sampling import class_members, evaluation_indices, training_indices
 from rattn_jax.data.stream import (
     StreamOptions,
@@ -204,7 +206,7 @@ class StreamedLoader:
         config: the run's config.
         sizes: of the images.
         num_classes: number of classes.
-        excluded: file names of test examples that do not count.
+        excluded: names of test examples that do not count; see `exclude.py`.
     """
 
     resident = False
@@ -259,22 +261,24 @@ class StreamedLoader:
 
     def eval(self, split: str) -> Generator[Batches]:
         """See `Loader`."""
-        num_excluded = 0
+        counts: Counter[str] = Counter()
+        excluded = self._excluded if split == "test" else frozenset()
         batches = evaluation_batches(
             self._evaluated[split],
             self._eval_options,
             crop_fraction=self._config.dataset.eval_crop_fraction,
-            excluded=self._excluded if split == "test" else frozenset(),
+            excluded=excluded,
         )
         with closing(batches):
             for batch in batches:
-                num_excluded += batch.num_excluded
+                counts.update(batch.excluded)
                 rows = (Batch(batch.images[None], batch.labels[None]), batch.mask[None])
                 yield Batches(self._data, *to_global_arrays(rows, self._mesh))
-        num_excluded = sum_over_processes(num_excluded)
-        if split == "test" and split not in self._num_examples:
-            note_unmatched(self._excluded, num_excluded)
-        self._num_examples[split] = len(self._evaluated[split]) - num_excluded
+        names = sorted(excluded)
+        totals = sum_over_processes([counts[name] for name in names])
+        if split not in self._num_examples:
+            note_matches(excluded, dict(zip(names, totals, strict=True)))
+        self._num_examples[split] = len(self._evaluated[split]) - sum(totals)
 
     def num_examples(self, split: str) -> int:
         """See `Loader`."""

@@ -15,6 +15,7 @@ from rattn_jax.data.batches import (
     mean_image_normalization,
 )
 from rattn_jax.data.dataset import Dataset, DatasetSpec
+from rattn_jax.data.exclude import exclusions, note_matches
 from rattn_jax.data.loaders import (
     ImageSizes,
     Loader,
@@ -22,7 +23,7 @@ from rattn_jax.data.loaders import (
     StreamedLoader,
     num_threads,
 )
-from rattn_jax.data.read import BadExamples, load_split, note_unmatched, read_exclude_file
+from rattn_jax.data.read import BadExamples, load_split
 from rattn_jax.data.splits import build_splits
 from rattn_jax.errors import UsageError
 
@@ -112,8 +113,8 @@ def open_loader(
         DataError: examples cannot be used.
     """
     train, evaluated = build_splits(config, dataset)
-    data, exclude_file = config.dataset, config.dataset.test_exclude_file
-    excluded = read_exclude_file(exclude_file) if exclude_file else frozenset()
+    data = config.dataset
+    excluded = exclusions(data.test_exclude_file, evaluated["test"])
     num_train, num_test = len(dataset.train), len(dataset.test)
     spec = DatasetSpec(dataset.num_classes, dataset.image_size, num_train, num_test)
     if fits_device(config, sizes, spec, kept):
@@ -128,7 +129,7 @@ def open_loader(
         load = partial(load, size=sizes.eval, crop_fraction=data.eval_crop_fraction)
         splits = {name: load(source) for name, source in evaluated.items() if name != "test"}
         splits["test"] = load(evaluated["test"], excluded=excluded)
-        note_unmatched(excluded, len(evaluated["test"]) - len(splits["test"]))
+        note_matches(excluded, splits["test"].excluded)
         normalization = kept or _normalization(config, train_split.images)
         return ResidentLoader(
             train_split,

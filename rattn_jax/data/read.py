@@ -7,19 +7,19 @@ sets must not be compared.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
-from etils import epath
 
-from rattn_jax.config.paths import path_of
 from rattn_jax.data.boxes import ChooseBox, center_box
 from rattn_jax.data.crops import load_crop
 from rattn_jax.data.dataset import Source, Subset
-from rattn_jax.errors import DataError, UsageError
+from rattn_jax.data.exclude import matching
+from rattn_jax.errors import DataError
 
 _CHUNK = 100  # examples that a thread loads at a time
 
@@ -30,12 +30,12 @@ class BadExample(NamedTuple):
     Attributes:
         name: of the example, for messages.
         reason: why it cannot be used.
-        file_name: see `Example`; "" if it could not be read.
+        path: see `Example`; "" if it could not be read.
     """
 
     name: str
     reason: str
-    file_name: str = ""
+    path: str = ""
 
 
 class Loaded(NamedTuple):
@@ -45,13 +45,13 @@ class Loaded(NamedTuple):
         image: uint8 [S, S, 3].
         label: class, with label noise.
         clean_label: class without it.
-        file_name: see `Example`.
+        path: see `Example`.
     """
 
     image: np.ndarray
     label: int
     clean_label: int
-    file_name: str
+    path: str
 
 
 class BadExamples:
@@ -106,23 +106,23 @@ def load(
         DataError: the label is out of range. Training would not notice: the loss of a label that
             is too large is NaN, and -1 silently means the last class.
     """
-    name, file_name = source.name(position), ""
+    name, path = source.name(position), ""
     try:
         example = source[position]
-        name, file_name = example.name, example.file_name
+        name, path = example.name, example.path
         image = load_crop(
             example.image, choose_box, size, fast=fast, exact=exact, upright=example.upright
         )
     # Readers and decoders raise many kinds of errors.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return BadExample(name, reason, file_name)
+        return BadExample(name, reason, path)
     if not 0 <= example.clean_label < num_classes:
         raise DataError(
             f"{name} has the label {example.clean_label}: must lie in 0..{num_classes - 1}; "
             "correct the labels or choose another split"
         )
-    return Loaded(image, example.label, example.clean_label, example.file_name)
+    return Loaded(image, example.label, example.clean_label, example.path)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,12 +135,14 @@ class Split:
         clean_labels: int32 [N], without it.
         source: where they were read from, in the same order. In place of a bad training example
             the arrays have the next good one.
+        excluded: numbers of examples that were left out, by the names that exclude them.
     """
 
     images: np.ndarray
     labels: np.ndarray
     clean_labels: np.ndarray
     source: Source
+    excluded: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -168,7 +170,8 @@ def load_split(
         exact: see `load_crop`.
         bad_examples: counts bad examples, and says whether they are replaced or left out; None:
             they are errors.
-        excluded: file names of examples to leave out; none where bad ones are replaced.
+        excluded: names of examples to leave out, see `exclude.py`; none where bad ones are
+            replaced.
 
     Raises:
         DataError: bad examples, or labels out of range.
@@ -177,35 +180,41 @@ def load_split(
     images = np.empty((len(source), size, size, 3), np.uint8)
     labels = np.zeros((2, len(source)), np.int32)
     keep = np.zeros(len(source), bool)
+    matches: list[str] = []
 
     def load_some(positions: range) -> list[BadExample]:
         bad = []
         for position in positions:
             found = load(source, position, box, size, num_classes, exact=exact)
-            if found.file_name in excluded:
-                continue
-            if isinstance(found, BadExample):
+            if (match := matching(found.path, excluded)) is not None:
+                matches.append(match)
+            elif isinstance(found, BadExample):
                 bad.append(found)
-                continue
-            keep[position] = True
-            images[position], labels[:, position] = found.image, (found.label, found.clean_label)
+            else:
+                images[position], keep[position] = found.image, True
+                labels[:, position] = found.label, found.clean_label
         return bad
 
     count = len(source)
     chunks = [range(count)[start : start + _CHUNK] for start in range(0, count, _CHUNK)]
     with ThreadPoolExecutor(num_threads) as threads:
         bad = list(itertools.chain.from_iterable(threads.map(load_some, chunks)))
-    if bad and bad_examples is None:
-        raise bad_test_example(bad[0])
-    if bad_examples is not None:
-        bad_examples.report(bad)
+    _report(bad, bad_examples)
     if not keep.any():
         raise nothing_usable(bad[0] if bad else None)
     if bad_examples is not None and bad_examples.replace:
         _fill(images, labels, keep)
     elif not keep.all():
         images, labels = images[keep], labels[:, keep]
-    return Split(images, labels[0], labels[1], Subset(source, np.flatnonzero(keep)))
+    kept = Subset(source, np.flatnonzero(keep))
+    return Split(images, labels[0], labels[1], kept, Counter(matches))
+
+
+def _report(bad: Sequence[BadExample], bad_examples: BadExamples | None) -> None:
+    if bad_examples is not None:
+        bad_examples.report(bad)
+    elif bad:
+        raise bad_test_example(bad[0])
 
 
 def _fill(images: np.ndarray, labels: np.ndarray, keep: np.ndarray) -> None:
@@ -237,43 +246,3 @@ def bad_test_example(bad: BadExample) -> DataError:
         f"{bad.name} cannot be evaluated ({bad.reason}): an error counts every example; repair or "
         "replace it"
     )
-
-
-def note_unmatched(excluded: frozenset[str], num_excluded: int) -> None:
-    """Says so if a list of excluded examples has names that no test example has.
-
-    Args:
-        excluded: the list.
-        num_excluded: number of test examples that it excludes.
-    """
-    if num_excluded < len(excluded):
-        logging.warning(
-            "dataset.test_exclude_file has %d names, and %d examples of the test split have such a "
-            "file name: names are without folders, one a line",
-            len(excluded),
-            num_excluded,
-        )
-
-
-def read_exclude_file(path: epath.PathLike) -> frozenset[str]:
-    """Reads the file names of test examples to exclude.
-
-    Args:
-        path: a text file in UTF-8 with one name a line, without folders, or, as in ImageNet's
-            development kit, one number n, which stands for ILSVRC2012_val_0000000n.JPEG.
-
-    Raises:
-        UsageError: the file cannot be read.
-    """
-    try:
-        text = path_of(path).read_text()
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"dataset.test_exclude_file={str(path)!r} cannot be read ({error}): must be a text "
-            "file with one file name or number a line; correct the path"
-        ) from error
-    names: list[str] = []
-    for line in map(str.strip, text.removeprefix("\ufeff").splitlines()):
-        words = line.split()
-        names += words if all(word.isdecimal() for word in words) else [line]
-    return frozenset(f"ILSVRC2012_val_{int(n):08d}.JPEG" if n.isdecimal() else n for n in names)

@@ -14,6 +14,7 @@ import numpy as np
 
 from rattn_jax.data.boxes import ChooseBox, center_box, random_box
 from rattn_jax.data.dataset import Source
+from rattn_jax.data.exclude import matching
 from rattn_jax.data.read import (
     BadExample,
     Loaded,
@@ -84,13 +85,13 @@ class EvaluationBatch(NamedTuple):
         images: uint8 [B, S, S, 3].
         labels: clean labels, int32 [B].
         mask: bool [B], False for padding and excluded examples.
-        num_excluded: number of excluded examples.
+        excluded: the names that exclude examples, one for each.
     """
 
     images: np.ndarray
     labels: np.ndarray
     mask: np.ndarray
-    num_excluded: int
+    excluded: tuple[str, ...]
 
 
 def training_batches(
@@ -171,7 +172,7 @@ def evaluation_batches(
         source: the split.
         options: options of the stream.
         crop_fraction: see `center_box`.
-        excluded: file names of examples that do not count.
+        excluded: names of examples that do not count; see `exclude.py`.
 
     Raises:
         DataError: a bad example, or a label out of range.
@@ -187,19 +188,21 @@ def evaluation_batches(
         found = load(source, place, box, size, options.num_classes, exact=options.exact)
         if isinstance(found, Loaded):
             return found
-        if found.file_name in excluded:
-            return Loaded(np.zeros((size, size, 3), np.uint8), 0, 0, found.file_name)
+        if matching(found.path, excluded) is not None:
+            return Loaded(np.zeros((size, size, 3), np.uint8), 0, 0, found.path)
         raise bad_test_example(found)
 
     def collate(items: Sequence[Loaded | None]) -> EvaluationBatch:
         images = np.zeros((local, size, size, 3), np.uint8)
         labels, mask = np.zeros(local, np.int32), np.zeros(local, bool)
+        matches: list[str] = []
         for i, item in enumerate(items):
             if item is not None:
                 images[i], labels[i] = item.image, item.clean_label
-                mask[i] = item.file_name not in excluded
-        num_excluded = sum(item is not None for item in items) - int(mask.sum())
-        return EvaluationBatch(images, labels, mask, num_excluded)
+                match = matching(item.path, excluded)
+                mask[i] = match is None
+                matches += [] if match is None else [match]
+        return EvaluationBatch(images, labels, mask, tuple(matches))
 
     yield from _stream(range(num_batches * local), read, collate, local, options.num_threads)
 

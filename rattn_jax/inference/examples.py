@@ -14,7 +14,7 @@ from absl import logging
 from rattn_jax.config.schema import SIGMOID, LabelNoiseConfig
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Source, Subset
-from rattn_jax.data.read import read_exclude_file
+from rattn_jax.data.exclude import exclusions
 from rattn_jax.data.splits import build_splits
 from rattn_jax.data.stream import EvaluationBatch, StreamOptions, evaluation_batches
 from rattn_jax.errors import UsageError
@@ -25,7 +25,7 @@ from rattn_jax.parallel.cpus import num_cpus
 def open_split(
     network: Classifier, split: str, num_examples: int | None = None
 ) -> tuple[Source, frozenset[str]]:
-    """Examples of a split in random order, and the file names of those that do not count.
+    """Examples of a split in random order, and the names of those that do not count.
 
     In their own order neighbours are often of one class.
 
@@ -36,6 +36,7 @@ def open_split(
 
     Raises:
         UsageError: no such split, or a dataset that cannot be opened or has other classes.
+        DataError: none of the examples counts.
     """
     config = network.config
     if config.loss == SIGMOID:
@@ -58,9 +59,8 @@ def open_split(
     if split not in sources:
         raise UsageError(f"split {split!r} is unknown: this run has {', '.join(sources)}")
     order = np.random.RandomState(0).permutation(len(sources[split]))[:num_examples]
-    exclude_file = config.dataset.test_exclude_file
-    excluded = read_exclude_file(exclude_file) if exclude_file and split == "test" else frozenset()
-    return Subset(sources[split], order), excluded
+    examples, exclude_file = Subset(sources[split], order), config.dataset.test_exclude_file
+    return examples, exclusions(exclude_file if split == "test" else None, examples)
 
 
 def read_batches(

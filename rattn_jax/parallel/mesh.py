@@ -97,11 +97,11 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def sum_over_processes(count: int) -> int:
-    """Sums a count over all processes."""
-    if jax.process_count() == 1:
-        return count
-    return int(np.sum(multihost_utils.process_allgather(np.array(count))))
+def sum_over_processes(counts: Sequence[int]) -> list[int]:
+    """Sums counts over all processes, which all have as many."""
+    if jax.process_count() == 1 or not counts:
+        return list(counts)
+    return np.sum(multihost_utils.process_allgather(np.array(counts)), axis=0).tolist()
 
 
 def broadcast_from_main(values: Sequence[int]) -> list[int]:

@@ -241,7 +241,7 @@ class Checkpointer:
         for step in reversed(all_steps(self.directory)):
             path = self.directory / str(step)
             found = try_to_read(path)
-            num_complaints = sum_over_processes(int(isinstance(found, str)))  # of all processes
+            (num_complaints,) = sum_over_processes([int(isinstance(found, str))])  # of all
             if isinstance(found, str):
                 self._say(found)
             if num_complaints or isinstance(found, str):

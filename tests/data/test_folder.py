@@ -47,7 +47,7 @@ def test_train_and_test(tmp_path, test):
     np.testing.assert_array_equal(dataset.train.labels(), [0, 0, 0, 1, 1, 1])
     example = dataset.train[4]
     assert (example.index, example.label, example.file_name) == (4, 1, "1.PNG")
-    assert example.name == str(tmp_path / "train/dog/1.PNG")
+    assert (example.name, example.path) == (str(tmp_path / "train/dog/1.PNG"), "dog/1.PNG")
     assert example.image == (tmp_path / "train/dog/1.PNG").read_bytes()
 
 

@@ -12,6 +12,7 @@ from rattn_jax.data.dataset import DatasetSpec
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
 from rattn_jax.data.open_loader import image_sizes, open_loader
 from rattn_jax.data.read import load_split
+from rattn_jax.errors import DataError
 from rattn_jax.parallel.mesh import make_mesh
 from tests.data.smallest import changed, folder_config, streaming
 from tests.data.test_folder import make_folder
@@ -137,7 +138,7 @@ def test_what_is_held_out_is_not_trained_on():
 @pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
 def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes, caplog):
     folder = make_folder(tmp_path / "images", count=4)
-    (tmp_path / "list.txt").write_text("0.jpg\n2.webp\ncat/1.jpg\n7.jpg\nx\n")
+    (tmp_path / "list.txt").write_text("0.jpg\ncat/2.webp\ndog/1.PNG\n7.jpg\nx\n")
     config = folder_config(
         folder,
         dataset__max_resident_bytes=max_resident_bytes,
@@ -152,6 +153,24 @@ def test_blacklisted_test_images_do_not_count(tmp_path, max_resident_bytes, capl
     assert len(shown.labels) == (2 if max_resident_bytes == 0 else 4)
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
-        "dataset.test_exclude_file has 5 names, and 4 examples of the test split have such a file "
-        "name: names are without folders, one a line"
+        "dataset.test_exclude_file: no test image has the name 7.jpg (and 1 more names): a line "
+        "must have the name of a file, alone or as in class/name",
+        "dataset.test_exclude_file: 0.jpg is the name of 2 test images, none of which counts: to "
+        "exclude one of them, write class/name",
     ]
+
+
+@pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
+def test_a_list_that_excludes_all_test_images_is_refused_at_the_start(tmp_path, max_resident_bytes):
+    folder = make_folder(tmp_path / "images")
+    (tmp_path / "list.txt").write_text("0.jpg\n1.PNG\ncat/2.webp\n")
+    keys = {
+        "dataset__max_resident_bytes": max_resident_bytes,
+        "dataset__test_exclude_file": str(tmp_path / "list.txt"),
+        "normalization": "imagenet",
+    }
+    with closing(loader_of(folder_config(folder, **keys))) as loader:
+        assert sum(mask.sum() for _, _, mask in loader.eval("test")) == 1
+    (tmp_path / "list.txt").write_text("0.jpg\n1.PNG\n2.webp\n")
+    with pytest.raises(DataError, match=r"list.txt' excludes all 6 test images: some must count"):
+        loader_of(folder_config(folder, **keys))

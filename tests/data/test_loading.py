@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from rattn_jax.data.dataset import ArraySource, Example, Subset
+from rattn_jax.data.exclude import read_exclude_file
 from rattn_jax.data.label_noise import LabelNoise, NoisySource
-from rattn_jax.data.read import BadExample, BadExamples, load_split, read_exclude_file
+from rattn_jax.data.read import BadExample, BadExamples, load_split
 from rattn_jax.errors import DataError, UsageError
 from tests.data.images import encode, pixels
 

@@ -183,7 +183,7 @@ def test_names_that_are_not_utf_8(tmp_path):
 
         def __getitem__(self, position):
             example = super().__getitem__(position)
-            return dataclasses.replace(example, file_name=f"{name}-{position}")
+            return dataclasses.replace(example, path=f"{name}-{position}")
 
     stack, labels = np.zeros((2, 8, 8, 3), np.uint8), np.arange(2, dtype=np.int32)
     write(contents(splits=dict.fromkeys(("train", "test"), Named("x", stack, labels))), tmp_path)

@@ -154,7 +154,7 @@ def test_excluded_examples_are_masked_and_counted():
     batches = evaluate(Files(files(6)), excluded=frozenset({"0.png", "5.png"}))
     seen = np.concatenate([batch.labels[batch.mask] for batch in batches])
     np.testing.assert_array_equal(seen, [1, 2, 3, 4])
-    assert [batch.num_excluded for batch in batches] == [1, 1]
+    assert [batch.excluded for batch in batches] == [("0.png",), ("5.png",)]
 
 
 def test_a_damaged_example_can_be_excluded():

@@ -54,6 +54,7 @@ def test_a_table_says_the_classes_of_files(tmp_path):
     found = [(dataset.class_names[e.label], e.file_name) for e in examples]
     assert sorted(found) == sorted(expected)
     assert examples[0].name == f"{tmp_path}/images/{examples[0].file_name}"
+    assert examples[0].path == f"images/{examples[0].file_name}"
     assert examples[0].image == (tmp_path / "images" / examples[0].file_name).read_bytes()
     assert dataset.test.name(0) in {f"{tmp_path}/{file}" for file in FILES}
 
