@@ -91,6 +91,7 @@ def find_layout(root: epath.Path, left_out: LeftOut) -> Layout:
             f"{test_root} and {train_root} are one folder: test images must not be trained on; "
             "remove the link"
         )
+    _refuse_classes_files([part for part in (train_root, test_root) if part], root)
     if train_root is None:
         train_root, train = root, _by_class(folders)
     else:
@@ -209,6 +210,16 @@ def _only(folders: Collection[epath.Path], root: epath.Path) -> epath.Path | Non
             "be read: rename the others, or move them away"
         )
     return next(iter(folders), None)
+
+
+def _refuse_classes_files(parts: Iterable[epath.Path], root: epath.Path) -> None:
+    """Refuses an order of the classes that would not be read."""
+    for part in parts:
+        if (part / CLASSES_FILE).exists():
+            raise UsageError(
+                f"{part / CLASSES_FILE} is not read: the order of the classes must be in "
+                f"{root / CLASSES_FILE}; move it there, or away"
+            )
 
 
 def _refuse_lookalikes(root: epath.Path, folders: Sequence[epath.Path]) -> None:

@@ -53,6 +53,18 @@ def test_a_file_beside_the_data_states_the_order(tmp_path):
         open_dataset(place)
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_file_of_classes_in_a_part_is_refused(tmp_path, part):
+    make_folder(tmp_path)
+    (tmp_path / part / "classes.txt").write_text("dog\ncat\n")
+    message = f"{tmp_path}/{part}/classes.txt is not read: .* in {tmp_path}/classes.txt; move it th"
+    with pytest.raises(UsageError, match=message) as caught:
+        open_dataset(f"folder:{tmp_path}")
+    assert "\n" not in str(caught.value)
+    (tmp_path / part / "classes.txt").rename(tmp_path / "classes.txt")
+    assert open_dataset(f"folder:{tmp_path}").class_names == ("dog", "cat")
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
