@@ -9,7 +9,7 @@ table.place(0)            # "line 2 of labels.csv"
 import csv
 import io
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -57,13 +57,20 @@ def read_table(file: epath.Path) -> Table:
     """Reads a table; of parquet and Arrow files what it is asked for, when it is.
 
     Raises:
-        UsageError: the file cannot be read, or is damaged.
+        UsageError: the file cannot be read, is damaged, or has two columns of one name.
     """
     suffix = file.suffix.lower()
     with _reading(file):
         if suffix in (".parquet", ".arrow"):
             return ArrowTable(file)
         return _read_json_lines(file) if suffix in (".jsonl", ".ndjson") else _read_csv(file)
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    """Raises ValueError if two columns have one name; those without any are not read."""
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise ValueError(f"it has {twice[0]!r} twice as the name of a column")
 
 
 @contextmanager
@@ -135,6 +142,7 @@ class ArrowTable:
             sizes = [batch.num_rows for batch in self._batches]
         self._ends = np.cumsum(sizes)
         self.columns = tuple(self._schema.names)
+        _check_columns(self.columns)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -251,6 +259,7 @@ def _read_csv(file: epath.Path) -> TextTable:
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     columns = [name.strip() for name in next(reader, [])]
+    _check_columns(columns)
     rows, numbers = [], []
     for values in reader:
         if not values:

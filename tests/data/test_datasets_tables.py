@@ -125,6 +125,15 @@ def test_labels_that_are_wrong(tmp_path, labels, message):
         open_dataset(f"table:{tmp_path}/a.parquet")
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = arrow_table(range(4)).append_column("label", pa.array([0] * 4))
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(
+        UsageError, match=r"a.parquet is damaged \(it has 'label' twice as the name"
+    ):
+        open_dataset(f"table:{tmp_path}/a.parquet")
+
+
 def test_test_images_without_labels_are_not_read(tmp_path):
     put_hugging_face(tmp_path, "parquet")
     file = tmp_path / "data/test-00000-of-00001.parquet"

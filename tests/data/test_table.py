@@ -146,6 +146,16 @@ def test_rows_that_are_wrong(tmp_path, rows, message):
     assert "\n" not in str(caught.value)
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    put_images(tmp_path, FILES)
+    table = write_csv(tmp_path / "a.csv", [f"{row},x,," for row in ROWS], "file,label, label ,,")
+    assert refuse(table) == (
+        f"{table} is damaged (it has 'label' twice as the name of a column): correct it"
+    )
+    write_csv(table, [f"{row},x,," for row in ROWS], "file,label,note,,")
+    assert open_dataset(f"table:{table}").class_names == ("cat", "dog")
+
+
 @pytest.mark.parametrize(
     ("way", "notes"),
     [
