@@ -28,6 +28,8 @@ FORMATS = {
 }
 # Formats whose images of Pillow's mode "I" have 16 bits.
 _OF_16_BITS = ("PNG", "PPM")
+# Tag of TIFF files, and its value where 0 is white.
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 # Larger images are refused before they are decoded: a file of a few kB can claim to be 10 GB.
 # Pillow's limit, too.
@@ -107,6 +109,8 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         grey = np.asarray(image)
         if 0 < grey.max() < 256:
             raise BadImageError("its 16 bits hold 8, and would be black: scale or store them so")
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            grey = 65_535 - grey  # Pillow does so for 1 and 8 bits alone
         return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if "transparency" in image.info:  # of a palette: Pillow wants this way
         return np.asarray(image.convert("RGBA").convert("RGB"))

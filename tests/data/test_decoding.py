@@ -66,6 +66,14 @@ def test_sixteen_bits_of_grey_keep_the_upper_eight(kind, dtype):
     np.testing.assert_array_equal(decode_image(stream.getvalue())[..., 1], grey)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_file_whose_zero_is_white_is_no_negative(dtype):
+    grey, stream = IMAGE[..., 0], io.BytesIO()
+    stored = grey if dtype == np.uint8 else (255 - grey).astype(dtype) * 257  # Pillow inverts 8
+    Image.fromarray(stored).save(stream, "TIFF", tiffinfo={262: 0})
+    np.testing.assert_array_equal(decode_image(stream.getvalue())[..., 1], grey)
+
+
 def test_sixteen_bits_that_would_be_black_are_refused():
     stream = io.BytesIO()
     Image.fromarray(IMAGE[..., 0].astype(np.uint16)).save(stream, "PNG")
