@@ -7,6 +7,8 @@ that lacks keys, because it is older or belongs to imported weights, is read wit
 import dataclasses
 from typing import Any
 
+from rattn_jax.errors import UsageError
+
 # How dataset.name begins where it says where one's own data lies: a folder of class folders, a
 # table of images and classes, tar files of WebDataset.
 FOLDER, TABLE, SHARDS = "folder:", "table:", "shards:"
@@ -18,8 +20,17 @@ BY_PATH, BY_NAME, BY_POSITION = "path", "name", "position"  # of dataset.hold_ou
 
 
 def split_place(name: str) -> tuple[str, str]:
-    """How a dataset's name begins and where the data lies; ("", "") for a name alone."""
+    """How a dataset's name begins and where the data lies; ("", "") for a name alone.
+
+    Raises:
+        UsageError: it does not say where.
+    """
     kind = next((kind for kind in (FOLDER, TABLE, SHARDS) if name.startswith(kind)), "")
+    if kind and name == kind:
+        raise UsageError(
+            f"dataset.name={name!r} has no path: must say where the data lies, as {kind}photos, or "
+            f"{kind}. for the current folder"
+        )
     return kind, name.removeprefix(kind) if kind else ""
 
 

@@ -13,7 +13,7 @@ import configs
 from rattn_jax.config.load import flatten, load_config, parse_config, read_config
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.configs import default
-from rattn_jax.data import dataset_spec
+from rattn_jax.data import dataset_spec, open_dataset
 from rattn_jax.data.open_loader import image_sizes
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
@@ -194,6 +194,15 @@ def test_imagenet_configs(network, size):
 def test_config_without_a_dataset_asks_for_one():
     with pytest.raises(UsageError, match=r"dataset.name is not set: name a folder of images with"):
         parse_config(load_config("folder"))
+
+
+@pytest.mark.parametrize("kind", ["folder:", "table:", "shards:"])
+def test_data_without_a_path_is_refused(kind):
+    message = f"dataset.name='{kind}' has no path: must say where the data lies, as {kind}photos"
+    with pytest.raises(UsageError, match=message):
+        parse_config(load_config("folder", [f"--config.dataset.name={kind}"]))
+    with pytest.raises(UsageError, match=message):
+        open_dataset(kind)
 
 
 def test_config_without_a_network_asks_for_one():
