@@ -12,6 +12,7 @@ import sys
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +190,7 @@ def test_decoders_are_few(app, monkeypatch, num_cpus, num_decoders):
     """Each may take 0.6 GB, however many CPUs there are."""
     monkeypatch.setattr(os, "cpu_count", lambda: 64 if sys.platform == "linux" else num_cpus)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(num_cpus), raising=False)
+    monkeypatch.setattr("rattn_jax.parallel.cpus._CPU_MAX", Path("/no/limit"))
     sizes = []
 
     class Pool(ThreadPoolExecutor):
