@@ -217,6 +217,7 @@ class Dataset:
             out; None: by their positions.
         label_sets: where an image may have several classes: the sets of classes that labels stand
             for, uint8 [labels, classes], 1 for those that an image has; None: a label is a class.
+        version: of a TFDS set, the name that opens this version alone, such as "cifar10:3.0.2".
     """
 
     name: str

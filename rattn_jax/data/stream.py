@@ -68,13 +68,11 @@ class TrainingBatch(NamedTuple):
     Attributes:
         images: uint8 [B, S, S, 3].
         labels: int32 [B], with label noise.
-        clean_labels: int32 [B].
         bad_examples: bad examples that were replaced.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    clean_labels: np.ndarray
     bad_examples: tuple[BadExample, ...]
 
 
@@ -130,11 +128,9 @@ def training_batches(
         return _load_good(source, index, box, options, max_bad_examples)
 
     def collate(items: Sequence[tuple[Loaded, list[BadExample]]]) -> TrainingBatch:
-        images, labels, clean_labels, _ = zip(*(found for found, _ in items), strict=True)
         return TrainingBatch(
-            np.stack(images),
-            np.array(labels, np.int32),
-            np.array(clean_labels, np.int32),
+            np.stack([found.image for found, _ in items]),
+            np.array([found.label for found, _ in items], np.int32),
             tuple(example for _, bad in items for example in bad),
         )
 

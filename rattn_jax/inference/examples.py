@@ -15,11 +15,11 @@ from rattn_jax.config.schema import SIGMOID, LabelNoiseConfig
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import Source, Subset
 from rattn_jax.data.exclude import exclusions
+from rattn_jax.data.loaders import num_threads
 from rattn_jax.data.splits import build_splits
 from rattn_jax.data.stream import EvaluationBatch, StreamOptions, evaluation_batches
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.network import Classifier
-from rattn_jax.parallel.cpus import num_cpus
 
 
 def open_split(
@@ -77,7 +77,7 @@ def read_batches(
             batch_size=batch_size,
             size=network.image_size,
             num_classes=len(network.class_names),
-            num_threads=network.config.dataset.num_threads or num_cpus(),
+            num_threads=num_threads(network.config.dataset),
             exact=network.config.dataset.exact_pixels,
         ),
         crop_fraction=network.crop_fraction,

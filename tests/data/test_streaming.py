@@ -38,7 +38,6 @@ def test_examples_are_those_of_seed_and_step():
         expected = training_indices(0, step, 6, 10)
         assert [training_index(0, 6 * step + i, 10) for i in range(6)] == list(expected)
         np.testing.assert_array_equal(batch.labels, expected)
-        np.testing.assert_array_equal(batch.clean_labels, expected)
         for image, index in zip(batch.images, expected, strict=True):
             np.testing.assert_array_equal(image, pixels(8, 8, seed=index))
         assert batch.bad_examples == ()
