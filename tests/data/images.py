@@ -25,6 +25,13 @@ def encode(image, kind="JPEG", mode="RGB", **options):
     return stream.getvalue()
 
 
+def on_its_side():
+    """`pixels(8, 8)` as PNG, with metadata that ask for a turn clockwise."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encode(pixels(8, 8), "PNG", exif=exif)
+
+
 def write_tar(file, members):
     """Writes a tar file of {name: bytes}, and returns its path."""
     file.parent.mkdir(parents=True, exist_ok=True)

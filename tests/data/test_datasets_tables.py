@@ -10,8 +10,9 @@ from pyarrow import ipc, parquet
 from rattn_jax.data import open_dataset, table_files
 from rattn_jax.data.contents import changes, read_contents
 from rattn_jax.data.places import name_of
+from rattn_jax.data.read import load_split
 from rattn_jax.errors import UsageError
-from tests.data.images import encode, pixels
+from tests.data.images import encode, on_its_side, pixels
 from tests.data.test_table import FILES, put_images
 
 FEATURES = {
@@ -73,6 +74,22 @@ def test_folders_of_datasets(tmp_path, kind):
     assert dataset.train.name(3).endswith("[3]")
     with pytest.raises(IndexError):
         dataset.train[8]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "struct", "paths"])
+def test_a_photo_that_was_stored_on_its_side_is_turned_upright(tmp_path, kind):
+    put_images(tmp_path, FILES)
+    (tmp_path / FILES[0]).write_bytes(on_its_side())
+    images = {
+        "bytes": [(tmp_path / file).read_bytes() for file in FILES],
+        "struct": [{"bytes": (tmp_path / file).read_bytes(), "path": file} for file in FILES],
+        "paths": FILES,
+    }[kind]
+    table = pa.table([images, ["cat", "dog"] * 3], names=["image", "label"])
+    parquet.write_table(table.slice(0, 2), tmp_path / "test.parquet")
+    parquet.write_table(table.slice(2), tmp_path / "train.parquet")
+    split = load_split(open_dataset(f"table:{tmp_path}").test, size=8, num_classes=2)
+    np.testing.assert_array_equal(split.images[0], np.rot90(pixels(8, 8), -1))
 
 
 def test_contents_of_tables_with_images(tmp_path):

@@ -7,11 +7,13 @@ import pytest
 
 from rattn_jax.config.load import parse_config
 from rattn_jax.data import open_dataset
+from rattn_jax.data.boxes import center_box
 from rattn_jax.data.catalog import build_dataset
 from rattn_jax.data.dataset import DatasetSpec
 from rattn_jax.data.label_noise import LabelNoise, symmetric_matrix
 from rattn_jax.data.open_loader import image_sizes, open_loader
-from rattn_jax.data.read import load_split
+from rattn_jax.data.read import load, load_split
+from rattn_jax.data.sampling import training_indices
 from rattn_jax.errors import DataError
 from rattn_jax.parallel.mesh import make_mesh
 from tests.data.smallest import changed, folder_config, streaming
@@ -118,6 +120,36 @@ def test_the_order_with_bad_examples_is_the_same_resident_and_streamed(tmp_path,
     np.testing.assert_array_equal(streamed, resident)
     # A stream decodes JPEG files a little differently.
     np.testing.assert_allclose(stream.mean(axis=(1, 2)), images.mean(axis=(1, 2)), atol=3)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("max_resident_bytes", [0, 2**30])
+def test_the_way_to_scale_reaches_every_image(tmp_path, max_resident_bytes, exact):
+    folder, stream = make_folder(tmp_path / "images", count=4), max_resident_bytes == 0
+    config = folder_config(
+        folder,
+        dataset__exact_pixels=exact,
+        dataset__max_resident_bytes=max_resident_bytes,
+        normalization="imagenet",
+    )
+    with closing(loader_of(config)) as loader:
+        trained = loader.host_batch(0).images
+        tested = [
+            rows.images[mask] if stream else np.asarray(data.images)[rows[mask]]
+            for data, rows, mask in loader.eval("test")
+        ]
+    dataset = open_dataset(f"folder:{folder}")
+    order = training_indices(config.seed, 0, 4, 8).tolist()
+    for source, positions, images, fast in (
+        (dataset.train, order, trained, stream),
+        (dataset.test, range(8), np.concatenate(tested), False),
+    ):
+        expected, other = (
+            [load(source, i, center_box(1.0), 8, 2, fast=fast, exact=e).image for i in positions]
+            for e in (exact, not exact)
+        )
+        np.testing.assert_array_equal(images, expected)
+        assert (images != other).any(axis=(1, 2, 3)).all()
 
 
 def test_what_is_held_out_is_not_trained_on():

@@ -11,8 +11,9 @@ import pytest
 
 from rattn_jax.data import open_dataset
 from rattn_jax.data.contents import changes, read_contents
+from rattn_jax.data.read import load_split
 from rattn_jax.errors import UsageError
-from tests.data.images import encode, pixels, write_tar
+from tests.data.images import encode, on_its_side, pixels, write_tar
 
 
 def image(number):
@@ -54,6 +55,13 @@ def test_shards_are_read_in_any_order(tmp_path, place):
         assert (example.image, example.label, example.index) == (image(i), i % 3, i)
         assert example.name == f"{tmp_path}/train-{i // 4:03d}.tar/{i:04d}.png"
         assert example.file_name == f"{i:04d}.png"
+
+
+def test_a_photo_that_was_stored_on_its_side_is_turned_upright(tmp_path):
+    put_shards(tmp_path)
+    write_tar(tmp_path / "test-000.tar", samples(range(12, 15)) | {"0012.png": on_its_side()})
+    split = load_split(open_dataset(f"shards:{tmp_path}").test, size=8, num_classes=3)
+    np.testing.assert_array_equal(split.images[0], np.rot90(pixels(8, 8), -1))
 
 
 @pytest.mark.parametrize(

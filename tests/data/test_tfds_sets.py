@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from rattn_jax.data import dataset_spec, open_dataset
+from rattn_jax.data.read import load_split
 from rattn_jax.errors import UsageError
-from tests.data.images import encode, pixels, prepare
+from tests.data.images import encode, on_its_side, pixels, prepare
 
 ROWS = [(encode(pixels(seed=i)), i % 3) for i in range(9)]
 
@@ -44,6 +45,13 @@ def test_examples_as_they_were_prepared(prepared):
         seen[number] = example.label
     assert len(seen) == 9
     np.testing.assert_array_equal(dataset.train.labels(), [e.label for e in dataset.train])
+
+
+def test_images_are_not_turned(tmp_path):
+    """TFDS's own readers leave the metadata out."""
+    prepare(tmp_path, train=[(on_its_side(), 0)], test=[(on_its_side(), 0)])
+    split = load_split(open_dataset("tiny", str(tmp_path)).train, size=8, num_classes=3)
+    np.testing.assert_array_equal(split.images[0], pixels(8, 8))
 
 
 def test_newest_version_and_its_validation_split(prepared):
