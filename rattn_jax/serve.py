@@ -7,10 +7,10 @@ Images of concurrent requests are computed together. http://127.0.0.1:8000/ is a
 image on, which shows classes and masks. POST /explain answers with both, /openapi.json describes
 all, and /health and /ready are for what watches over the service.
 
-An image has 10 MB and 25 million pixels at most, a JPEG file 100 scans. There is no encryption and
-no login: programs of this machine alone can reach the service, unless --host names another address.
-SIGTERM or Ctrl-C ends it when all requests that have begun are answered. It needs
-`pip install -e '.[serve]'`.
+An image has 10 MB and 25 million pixels at most, a JPEG file 100 scans, a TIFF file 20,000 strips
+or tiles of 50 million pixels together. There is no encryption and no login: programs of this
+machine alone can reach the service, unless --host names another address. SIGTERM or Ctrl-C ends it
+when all requests that have begun are answered. It needs `pip install -e '.[serve]'`.
 """
 
 import argparse

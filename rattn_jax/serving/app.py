@@ -94,7 +94,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": text}
     for status, text in {
         408: "The request did not arrive in time.",
-        413: "Too many bytes or pixels, or scans of a JPEG file.",
+        413: "Too many bytes, pixels, scans of a JPEG file, or parts of a TIFF file.",
         415: "Not an image file of a known format.",
         422: "A damaged image, or a wrong parameter.",
         503: "Too many requests: try again after Retry-After seconds.",

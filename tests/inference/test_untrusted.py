@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from rattn_jax.data.decoding import BadImageError
+from rattn_jax.inference.tiff_parts import Parts, read_parts
 from rattn_jax.inference.untrusted import TooLargeError, UnknownFormatError, check_header
 
 
@@ -52,3 +53,100 @@ def test_scans_of_strangers_images():
         check_header(several[:-2] + 100 * empty + end)
     check_header(progressive + 1000 * b"\xff\xda")  # an appended video has some of these
     check_header(encoded("PNG") + 1000 * empty)
+
+
+def tiff(tags, content=b"", big=False):
+    """A TIFF file of (tag, type, numbers), each of which has its offset where it is None."""
+    letters = {3: "H", 4: "I", 17: "q"}
+    head = b"II+\0" + struct.pack("<HHQ", 8, 0, 16) if big else b"II*\0" + struct.pack("<I", 8)
+    entry, inline = ("<HHQ", 8) if big else ("<HHI", 4)
+    start = len(head) + (8 if big else 2) + len(tags) * (struct.calcsize(entry) + inline) + inline
+    values = [struct.pack(f"<{len(n)}{letters[kind]}", *n) if n else None for _, kind, n in tags]
+    beside = b"".join(v for v in values if v and len(v) > inline)
+    directory, place = struct.pack("<Q" if big else "<H", len(tags)), start
+    for (tag, kind, numbers), packed in zip(tags, values, strict=True):
+        if packed is None:  # the content
+            packed = struct.pack("<I", start + len(beside))
+        directory += struct.pack(entry, tag, kind, len(numbers) or 1)
+        if len(packed) > inline:
+            directory += struct.pack("<Q" if big else "<I", place)
+            place += len(packed)
+        else:
+            directory += packed.ljust(inline, b"\0")
+    return head + directory + bytes(inline) + beside + content
+
+
+def tags_of(side, parts, compression=8):
+    """Of a grey image [side, side] of 8 bits."""
+    image = [(256, 4, [side]), (257, 4, [side]), (258, 3, [8]), (259, 3, [compression])]
+    return [*image, (262, 3, [1]), *parts]
+
+
+def tiles_of(side, tile, count=1):
+    """A TIFF file with so many tiles, which share one place."""
+    content = zlib.compress(bytes(tile[0] * tile[1]))
+    offsets, lengths = [[500] * count, [len(content)] * count] if count > 1 else [[], [9]]
+    parts = [(322, 4, [tile[0]]), (323, 4, [tile[1]]), (324, 4, offsets), (325, 4, lengths)]
+    return tiff(tags_of(side, parts), content)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (tiles_of(64, (16_384, 16_384)), r"tiles of 268,435,456 pixels"),
+        (tiles_of(64, (4096, 4096), 4), None),  # as much as a large image
+        (tiles_of(4200, (4096, 4096), 4), r"tiles of 16,777,216 pixels, 67,108,864 in all"),
+        (tiles_of(500, (1, 1), 250_000), r"has 250,000 strips or tiles: must be at most 20,000"),
+        # Uncompressed strips that overlap, each of which Pillow reads.
+        (
+            tiff(tags_of(2000, [(273, 4, [500] * 100), (278, 4, [1999]), (279, 4, [9])], 1)),
+            r"strips or tiles of 3,998,000 pixels, 99,950,000 in all",
+        ),
+        # Of JPEG squares of 16x16 are decoded for a single row.
+        (
+            tiff(tags_of(3000, [(273, 4, [500] * 3000), (278, 4, [1]), (279, 4, [9])], 7)),
+            r"strips or tiles of 48,128 pixels, 144,384,000 in all",
+        ),
+    ],
+)
+def test_parts_of_strangers_tiff_files(data, message):
+    """They are decoded as a whole, however small the image is and however often they are used."""
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+        assert max(image.size) <= 4200
+    if message:
+        with pytest.raises(TooLargeError, match=message):
+            check_header(data)
+    else:
+        check_header(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        # Pillow takes the second of these widths, and libtiff the first.
+        tiff(tags_of(64, [(322, 17, [16_384]), (322, 3, [64]), (323, 3, [64]), (324, 4, [])])),
+        tiff(tags_of(64, [(322, 17, [16_384]), (323, 3, [64]), (324, 4, [])])),
+        tiff(tags_of(64, [(322, 3, [64, 64]), (323, 3, [64]), (324, 4, [])])),
+        tiff(tags_of(64, [(322, 3, [0]), (323, 3, [64]), (324, 4, [])])),
+        # Pillow reads strips, and libtiff tiles.
+        tiff(tags_of(64, [(273, 4, []), (322, 3, [64]), (323, 3, [64]), (324, 4, [])], 1)),
+        b"MM\0+" + struct.pack(">HHQ", 8, 0, 16) + bytes(90),
+        b"II*\0" + struct.pack("<I", 2**31) + bytes(90),
+    ],
+)
+def test_headers_that_pillow_and_libtiff_may_read_differently(data):
+    with pytest.raises(BadImageError, match=r"^has a damaged header$"):
+        check_header(data)
+
+
+def test_ordinary_tiff_files():
+    for keywords in ({}, {"compression": "tiff_lzw"}, {"compression": "jpeg"}, {"big_tiff": True}):
+        check_header(encoded("TIFF", **keywords))
+    data = tiles_of(40, (32, 32), 4)
+    check_header(data)
+    parts = [(322, 3, [32]), (323, 3, [32]), (324, 4, []), (325, 4, [1024])]
+    one = tiff(tags_of(20, parts, compression=1), bytes(range(256)) * 4)
+    check_header(one)
+    with Image.open(io.BytesIO(one)) as image:
+        np.testing.assert_array_equal(np.asarray(image)[1], np.arange(32, 52))
+    assert read_parts(tiff(tags_of(20, parts), big=True)) == Parts(1, 1024, 1024)
