@@ -13,11 +13,12 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TextIO
 
 from rattn_jax.config.paths import path_of
 from rattn_jax.errors import UsageError
+from rattn_jax.runs.files import replacing
 
 Row = tuple[str, list[dict[str, Any]]]
 
@@ -26,40 +27,33 @@ _ROWS_AT_ONCE = 10_000  # of a Parquet file
 
 @contextmanager
 def open_output(kind: str, path: str | None) -> Iterator[TextIO]:
-    """A stream to a file, which gets its name when all is written; None is standard output.
+    """A stream to a file, see `replacing`; None is standard output.
 
     Args:
         kind: one of `FORMATS`.
         path: the file.
 
     Raises:
-        UsageError: the file cannot be written, or the format needs a library or a file.
+        UsageError: the file cannot be written, or the format is not for a terminal.
     """
     if kind == "parquet":
         _check_parquet(path)
     if path is None:
         yield sys.stdout
         return
-    final = path_of(path)
-    if final.is_dir():
-        raise UsageError(f"--out={path} is a folder: name a file in it")
-    temporary = final.parent / f"{final.name}.new"
-    try:
-        binary = temporary.open("wb")
-    except OSError as error:
-        raise UsageError(
-            f"--out={path} cannot be written ({error.strerror}): choose another file"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            binary = stack.enter_context(replacing(path_of(path)))
+        except IsADirectoryError as error:
+            raise UsageError(f"--out={path} is a folder: name a file in it") from error
+        except OSError as error:
+            raise UsageError(
+                f"--out={path} cannot be written ({error.strerror}): choose another file"
+            ) from error
         # Names of files may not be UTF-8.
-        with io.TextIOWrapper(
-            binary, encoding="utf-8", errors="backslashreplace", newline="\n"
-        ) as stream:
-            yield stream
-        temporary.replace(final)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield stack.enter_context(
+            io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="\n")
+        )
 
 
 def write(kind: str, rows: Iterable[Row], stream: TextIO, top: int) -> None:

@@ -1,8 +1,12 @@
 """Files and folders on this machine or in an object store, such as gs://bucket/run."""
 
+import errno
 import glob
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 from etils import epath
 from etils.epath.gpath import PosixGPath
@@ -81,6 +85,48 @@ def replace_text(path: epath.Path, text: str) -> None:
 
 def replace_bytes(path: epath.Path, data: bytes) -> None:
     """Like `replace_text`, for bytes."""
-    temporary = path.parent / f"{path.name}.new"
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with replacing(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def replacing(path: epath.Path) -> Iterator[BinaryIO]:
+    """A stream to a file, which has its old content until all is written.
+
+    Of a link, the file that it names is replaced. What is no regular file, such as a pipe or
+    /dev/null, stays what it is and is written at once.
+
+    Raises:
+        IsADirectoryError: the path is a folder.
+        OSError: it cannot be written.
+    """
+    final = path if is_remote(path) else _file_at(path)
+    if final is None:
+        with path.open("wb") as stream:
+            yield stream
+        return
+    temporary = final.parent / f"{final.name}.new"
+    stream = temporary.open("wb")
+    try:
+        with stream:
+            yield stream
+        temporary.replace(final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _file_at(path: epath.Path) -> epath.Path | None:
+    """The regular file that is at a local path or will be; None if something else is there.
+
+    Raises:
+        IsADirectoryError, OSError: see `replacing`.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    # Not of other kinds: the path of an open pipe, such as /dev/stdout, leads nowhere.
+    return type(path)(os.path.realpath(path)) if stat.S_ISREG(mode) else None
