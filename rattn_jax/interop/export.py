@@ -2,14 +2,15 @@
 
 The file takes images uint8 [B, S, S, 3] for any B, cropped and resized as in the evaluation of the
 run. It returns logits float32 [B, classes] and, on request, the masks of the attention modules. It
-is read back and compared with the network before it gets its final name.
+is read and compared with the network before it is written.
 """
 
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from rattn_jax.inference.network import Classifier
 from rattn_jax.interop.onnx_graph import to_model
 from rattn_jax.interop.to_onnx import translate
 from rattn_jax.models.attention import in_order
-from rattn_jax.runs.files import replace_bytes
+from rattn_jax.runs.files import is_remote, replace_bytes, replacing
 
 Outputs = dict[str, Any]  # by name: logits, and the masks by the names of their modules
 Function = Callable[[Any], Outputs]  # of images
@@ -71,34 +72,57 @@ def export_network(
         masks: whether it also returns the masks of the attention modules.
 
     Raises:
-        UsageError: the file cannot be written, there are no masks, or libraries are missing.
+        UsageError: the file cannot be written, a file beside it would be lost, there are no masks,
+            or libraries are missing.
         DataError: the outputs of the file differ from those of the network.
     """
+    beside = None if kind == "onnx" else path.parent / f"{path.name}.json"
+    with _refusals_of(path):
+        _check_can_write(path, beside)
     function, about = _outputs(network, masks), facts(network)
     if kind == "onnx":
         # Whatever the network computes in: few programs convolve in bfloat16.
         plain = dataclasses.replace(network, model=network.model.clone(dtype=None))
         num_nodes, data = _to_onnx(_outputs(plain, masks), network.image_size, about)
-        read, beside = _from_onnx, {}
+        read = _from_onnx
     else:
         num_nodes, data = None, _to_stablehlo(function, network.image_size)
-        beside = {f"{path.name}.json": json.dumps(about, indent=2).encode()}
         read = _from_stablehlo
-    temporary = path.parent / f"{path.name}.new"
+    found = _compare(read(data), function, network)
+    with _refusals_of(path), replacing(path) as stream:
+        stream.write(data)
+        if beside is not None:
+            replace_bytes(beside, json.dumps(about, indent=2).encode())
+    return dataclasses.replace(found, num_nodes=num_nodes)
+
+
+@contextmanager
+def _refusals_of(path: epath.Path) -> Iterator[None]:
+    """Has what the disk refuses say which file to choose anew."""
     try:
-        temporary.write_bytes(data)
-        found = _compare(read(temporary.read_bytes()), function, network)
-        for name, content in beside.items():
-            replace_bytes(path.parent / name, content)
-        temporary.replace(path)
+        yield
     except OSError as error:
         raise UsageError(
             f"--out={path} cannot be written ({error.strerror}): choose another file"
         ) from error
-    except DataError:
-        temporary.unlink()
-        raise
-    return dataclasses.replace(found, num_nodes=num_nodes)
+
+
+def _check_can_write(path: epath.Path, beside: epath.Path | None) -> None:
+    """Raises UsageError if an export must not replace what is there, OSError if it cannot."""
+    if not is_remote(path):
+        path.parent.stat()
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--out={path} is a folder or a device: name a file")
+    if beside is None or not beside.exists():
+        return
+    try:
+        about = json.loads(beside.read_bytes())
+    except ValueError:
+        about = None
+    if not (isinstance(about, dict) and "made_by" in about):
+        raise UsageError(
+            f"--out={path} would replace {beside}, which no export has written: choose another file"
+        )
 
 
 def facts(network: Classifier) -> dict[str, Any]:

@@ -235,6 +235,52 @@ def test_what_differs_is_not_written(network, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["stablehlo", "onnx"])
+def test_what_is_there_is_not_replaced(network, tmp_path, monkeypatch, kind):
+    """Neither a folder, nor a file beside the network that is not of an export."""
+    monkeypatch.setattr(interop_export, "_outputs", None)  # it is refused before all work
+
+    def refused(name):
+        with pytest.raises(UsageError) as caught:
+            interop_export.export_network(network, epath.Path(tmp_path / name), kind=kind)
+        return str(caught.value).replace(f"{tmp_path}/", "")
+
+    (tmp_path / "folder").mkdir()
+    assert refused("folder") == "--out=folder is a folder or a device: name a file"
+    if kind == "onnx":
+        return
+    for text in ('{"config": {}}', "[1]", "text"):
+        (tmp_path / "config.json").write_text(text)
+        assert refused("config") == (
+            "--out=config would replace config.json, which no export has written: choose another "
+            "file"
+        )
+        assert (tmp_path / "config.json").read_text() == text
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    assert refused("config") == (
+        "--out=config cannot be written (Is a directory): choose another file"
+    )
+    assert {file.name for file in tmp_path.iterdir()} == {"folder", "config.json"}
+
+
+def test_an_export_replaces_another(network, tmp_path):
+    path = epath.Path(tmp_path / "network")
+    for _ in range(2):
+        interop_export.export_network(network, path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["network", "network.json"]
+
+
+def test_nothing_is_left_of_an_export_that_fails(network, tmp_path, monkeypatch):
+    def fail(data):
+        raise RuntimeError
+
+    monkeypatch.setattr(interop_export, "_from_stablehlo", fail)
+    with pytest.raises(RuntimeError):
+        interop_export.export_network(network, epath.Path(tmp_path / "network"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_usage(network, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export, "load", lambda *_: network)
     monkeypatch.setattr(interop_export, "_to_stablehlo", lambda function, size: b"")
