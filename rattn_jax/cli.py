@@ -149,6 +149,10 @@ def errors_on_one_line(program: str, workdir: str = "the disk") -> Iterator[None
         kind = f"{error.args[0]}..."
         remedy = "download it, or give a path, or a URL such as gs://bucket/run"
         _end(program, f"{kind} cannot be read or written: {remedy}", BAD_USAGE)
+    except ImportError as error:  # raised by fsspec, without a name, for a library of a URL's store
+        if error.name is not None:
+            raise
+        _end(program, f"{' '.join(str(error).split())}, or give a path on this machine", BAD_USAGE)
     except RuntimeError as error:  # JaxRuntimeError, without importing JAX
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

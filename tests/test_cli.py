@@ -166,6 +166,7 @@ def test_configs_are_listed_and_shown(capsys):
             1,
             "out of memory (RESOURCE_EXHAUSTED: 1 GB): use",
         ),
+        (ImportError("install gcsfs"), 2, "install gcsfs, or give a path on this machine"),
         (KeyError("https://"), 2, "https://... cannot be read or written: download it"),
     ],
 )
@@ -192,7 +193,14 @@ def test_status_is_the_same_once_the_terminal_is_closed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("x"), OSError(5, "I/O"), RuntimeError(), AssertionError()]
+    "error",
+    [
+        KeyError("x"),
+        ImportError("no x", name="x"),
+        OSError(5, "I/O"),
+        RuntimeError(),
+        AssertionError(),
+    ],
 )
 def test_a_defect_keeps_its_traceback(error):
     with pytest.raises(type(error)), errors_on_one_line("program"):

@@ -5,8 +5,10 @@ inputs[0].read()                 # bytes, for `Classifier.decode`
 """
 
 import dataclasses
+import functools
 import glob
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,7 @@ from etils import epath
 from PIL import Image
 
 from rattn_jax.data.decoding import FORMATS
-from rattn_jax.data.image_files import LeftOut, find_images, images_below, is_image
+from rattn_jax.data.image_files import LeftOut, find_images, images_below, is_image, real_path
 from rattn_jax.errors import UsageError
 from rattn_jax.inference.download import download, is_url
 
@@ -53,6 +55,11 @@ class ImageInput:
                 return bytes(epath.Path(self.name).read_bytes())
             except KeyError as error:
                 raise OSError(f"{error} is no object store") from error
+            except OSError:
+                raise
+            except Exception as error:  # libraries of object stores can raise anything
+                reason = str(error) or type(error).__name__
+                raise OSError(" ".join(reason.split())) from error
         with open(self.name, "rb") as file:  # a third of the time that epath takes
             return file.read()
 
@@ -123,14 +130,39 @@ def _paths(argument: str, left_out: LeftOut) -> list[epath.Path]:
     is_pattern = glob.has_magic(argument) and "://" not in argument
     if not is_pattern or os.path.lexists(argument):
         return find_images([argument], left_out)
-    images: list[epath.Path] = []
-    for path in map(epath.Path, sorted(glob.glob(argument, recursive=True))):
-        if path.is_dir():
-            images += images_below(path, left_out)
-        elif is_image(path):
-            images.append(path)
-        else:
-            left_out.add(path.suffix.lower() or "without suffix", path.name)
+    images = _matches(argument, left_out)
     if not images:
         raise UsageError(f"{argument}: the pattern matches no image; correct it")
-    return list(dict.fromkeys(images))  # "**" matches a folder, and what is in it
+    return images
+
+
+def _matches(pattern: str, left_out: LeftOut) -> list[epath.Path]:
+    """The images that a pattern matches, and those below the folders that it matches."""
+    images: dict[str, epath.Path] = {}  # by their place
+    read: set[str] = set()
+    real_folder = functools.cache(real_path)
+
+    def place_of(path: epath.Path) -> str:
+        """The path without links to folders; a link to a file is one of its own."""
+        return f"{real_folder(path.parent)}/{path.name}"
+
+    for path in map(epath.Path, sorted(glob.glob(pattern, recursive=True))):
+        is_folder = os.path.isdir(path)
+        place = real_path(path) if is_folder else place_of(path)
+        # "**" matches a folder, and what is in it, also by links.
+        if not read.isdisjoint((*_lineage(str(path)), *_lineage(place))):
+            continue
+        read |= {str(path), place}
+        if is_folder:
+            for image in images_below(path, left_out):
+                images.setdefault(place_of(image), image)
+        elif is_image(path):
+            images.setdefault(place, path)
+        else:
+            left_out.add(path.suffix.lower() or "without suffix", path.name)
+    return list(images.values())
+
+
+def _lineage(path: str) -> Iterator[str]:
+    """A path, and the folders above it."""
+    return itertools.accumulate(path.split("/"), "{}/{}".format)

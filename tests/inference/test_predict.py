@@ -127,6 +127,26 @@ def test_a_list_on_standard_input(photos, run, end):
     ]
 
 
+def test_an_object_store_whose_library_is_missing(photos, run, monkeypatch):
+    def refuse(*_):
+        raise ImportError("Please install gcsfs\nto access Google Storage")
+
+    monkeypatch.setattr("etils.epath.backend._FileSystemSpecBackend._get_filesystem", refuse)
+    status, out, err = run("-", "--json", stdin=b"0.png\ngs://b/x.jpg\n1.png")
+    assert status == 1
+    assert [json.loads(line)["image"] for line in out.splitlines()] == ["0.png", "1.png"]
+    assert err == [
+        "rattn predict: 3 images",
+        "rattn predict: gs://b/x.jpg cannot be read: Please install gcsfs to access Google Storage",
+    ]
+    status, out, err = run("gs://b/x.jpg")
+    assert (status, out) == (2, "")
+    assert err == [
+        "rattn predict: Please install gcsfs to access Google Storage, or give a path on this "
+        "machine"
+    ]
+
+
 def test_patterns(photos, run):
     (photos / "below").mkdir()
     (photos / "6.png").rename(photos / "below" / "6.png")
@@ -147,6 +167,30 @@ def test_patterns(photos, run):
     status, _, err = run("*.jpg")
     assert status == 2
     assert err == ["rattn predict: *.jpg: the pattern matches no image; correct it"]
+
+
+def test_a_pattern_names_each_file_once(photos, run):
+    """However many of the folders that it matches hold it, by links as well."""
+    below = photos / "p" / "a" / "b"
+    below.mkdir(parents=True)
+    (photos / "0.png").rename(below / "0.png")
+    (below / "notes.txt").touch()
+    (below / "same.png").symlink_to("0.png")  # another name of the image
+    (photos / "p" / "again").symlink_to("a")
+    (photos / "p" / "loop").symlink_to(".")
+    linked = "linked to what is read already, or lies above (such as again)"
+
+    def found(pattern):
+        status, out, err = run(pattern, "--json")
+        return status, [json.loads(line)["image"] for line in out.splitlines()], err
+
+    images = ["p/a/b/0.png", "p/a/b/same.png"]
+    left_out = "rattn predict: 2 images, left out"
+    text = "1 .txt (such as notes.txt)"
+    assert found("p/**") == (0, images, [f"{left_out} 3: 2 {linked}, {text}"])
+    assert found("p/ag*/**")[1] == [name.replace("p/a", "p/again") for name in images]
+    assert found("p/l*/**")[1] == [name.replace("p", "p/loop", 1) for name in images]
+    assert found("p/**/b/*") == (0, images, [f"{left_out} 1: {text}"])
 
 
 def test_output_is_written_as_a_whole_or_not_at_all(photos, run, monkeypatch):
