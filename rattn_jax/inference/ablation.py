@@ -17,7 +17,7 @@ from jax import lax
 
 from rattn_jax.data.dataset import Source
 from rattn_jax.errors import UsageError
-from rattn_jax.inference.examples import open_split, read_batches
+from rattn_jax.inference.examples import none_counts, open_split, read_batches
 from rattn_jax.inference.network import Classifier
 from rattn_jax.models.attention import LocalMask, SoftMask, in_order
 
@@ -82,8 +82,8 @@ def ablate_masks(
         num_examples: number of examples, a fixed random choice; None takes all.
 
     Raises:
-        UsageError: no attention modules, no such split, a dataset that cannot be opened, or
-            batches of one image.
+        UsageError: no attention modules, no such split, a dataset that cannot be opened, no
+            example that counts, or batches of one image.
         DataError: examples that cannot be used.
     """
     shapes = _mask_shapes(network)
@@ -106,9 +106,10 @@ def ablate_masks(
                     sums = {name: sums[name] + np.asarray(sums_here[name]) for name in names}
         return count, wrong, sums
 
-    as_it_is = np.zeros(len(names), np.int32)
     unknown = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    count, (wrong,), sums = measure([as_it_is], unknown)
+    count, (wrong,), sums = measure([np.zeros(len(names), np.int32)], unknown)
+    if not count:
+        raise none_counts(network, split)
     means = {name: (total / count).astype(np.float32) for name, total in sums.items()}
 
     targets = [[name] for name in names] + ([names] if len(names) > 1 else [])

@@ -91,7 +91,7 @@ def split_logits(
     """Logits float32 [N, classes] and labels int32 [N] of the examples of a split that count.
 
     Raises:
-        UsageError: see `open_split`.
+        UsageError: see `open_split`; or no example counts.
         DataError: an example cannot be used.
     """
     logits, labels = [], []
@@ -99,4 +99,14 @@ def split_logits(
     for batch in read_batches(network, *open_split(network, split), batch_size):
         logits.append(np.asarray(compute(variables, batch.images), np.float32)[batch.mask])
         labels.append(batch.labels[batch.mask])
+    if not any(map(len, labels)):
+        raise none_counts(network, split)
     return np.concatenate(logits), np.concatenate(labels)
+
+
+def none_counts(network: Classifier, split: str) -> UsageError:
+    """The error where all examples are excluded, or all that were chosen."""
+    return UsageError(
+        f"dataset.test_exclude_file={network.config.dataset.test_exclude_file!r} excludes every "
+        f"example of the split {split!r} that was chosen: choose more of them, or another split"
+    )

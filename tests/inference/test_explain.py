@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from functools import partial
 
@@ -157,6 +158,18 @@ def test_ablation_on_what_is_not_there(network, examples, monkeypatch):
     monkeypatch.setattr(examples_module, "build_dataset", lambda config: other)
     with pytest.raises(UsageError, match="digits has other classes than those of the run"):
         ablation.ablate_masks(network)
+
+
+def test_all_examples_are_excluded(network, examples, monkeypatch):
+    dataset = dataclasses.replace(network.config.dataset, test_exclude_file="list.txt")
+    config = dataclasses.replace(network.config, dataset=dataset)
+    excluding = dataclasses.replace(network, config=config)
+    monkeypatch.setattr(examples_module, "read_exclude_file", lambda _: frozenset({""}))
+    for measure in (ablation.ablate_masks, examples_module.split_logits):
+        with pytest.raises(
+            UsageError, match=r"file='list.txt' excludes every example of the split"
+        ):
+            measure(excluding, "test")
 
 
 def make_maps(size, channels, mask):
