@@ -53,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             read_seconds=options.read_seconds,
             answer_seconds=options.answer_seconds,
         )
-        with working("reading the run") as console:
-            network = load(options.workdir, options.step, fold_batch_norm=True)
-            sizes = ", ".join(map(str, limits.batch_sizes))
-            console.enter(f"compiling for batches of {sizes}")
-            app = create_app(network, limits)
+        # Before the minutes of compiling; requests that come meanwhile wait.
         with open_port(options.host, options.port) as listening:
+            with working("reading the run") as console:
+                network = load(options.workdir, options.step, fold_batch_norm=True)
+                sizes = ", ".join(map(str, limits.batch_sizes))
+                console.enter(f"compiling for batches of {sizes}")
+                app = create_app(network, limits)
             host, port = listening.getsockname()[:2]
             host = f"[{host}]" if ":" in host else host
             print(f"serving on http://{host}:{port}/", flush=True)

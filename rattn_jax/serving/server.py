@@ -24,8 +24,9 @@ def open_port(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = (error.strerror or str(error)).split(" (")[0]
+    except (OSError, UnicodeError) as error:  # UnicodeError: of a name such as "a..b"
+        text = error.strerror if isinstance(error, OSError) else None
+        reason = (text or str(error)).split(" (")[0]
         raise UsageError(
             f"--host={host} --port={port}: {reason}; choose another port, 0 for any free "
             "one, or an address of this machine"

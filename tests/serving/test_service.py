@@ -254,6 +254,9 @@ def test_command(network, monkeypatch, capsys):
     assert listening.fileno() == -1  # closed at the end
     assert limits == Limits(batch_size=2)
 
+    # What is wrong is said before the minutes of compiling.
+    monkeypatch.setattr(serve, "load", None)
+
     def refused(*arguments):
         with pytest.raises(SystemExit) as stopped:
             serve.main(["--workdir=run", "--batch-size=1", *arguments])
@@ -265,6 +268,9 @@ def test_command(network, monkeypatch, capsys):
         assert f"--port={port}: Address already in use; choose another port" in refused(
             f"--port={port}"
         )
+    assert "--host=a..b --port=0: encoding with 'idna' codec failed; choose" in refused(
+        "--host=a..b", "--port=0"
+    )
     assert "--port: 65536: must be at most 65535" in refused("--port=65536")
     monkeypatch.setitem(sys.modules, "rattn_jax.serving.app", None)
     assert "which is not installed: pip install -e '.[serve]'" in refused()
