@@ -13,6 +13,7 @@ folders; --out is written as a whole or not at all. Images that cannot be read a
 stderr. Exit status: 0 all predicted, 1 some could not be read, 2 bad usage, or none could be read.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -26,6 +27,7 @@ from rattn_jax.cli import (
     working,
 )
 from rattn_jax.data.image_files import LeftOut
+from rattn_jax.inference.download import MAX_SECONDS
 from rattn_jax.inference.image_inputs import find_inputs
 from rattn_jax.inference.network import load
 from rattn_jax.inference.prediction_table import FORMATS, Row, open_output, write
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="FILE", help="the file to write (standard output)")
     parser.add_argument("--batch-size", type=positive, default=64, help="images at a time (64)")
     parser.add_argument("--urls", action="store_true", help="fetch images from http(s) addresses")
-    parser.add_argument("--url-seconds", type=positive, default=10, help="for each of them (10)")
+    parser.add_argument("--url-seconds", type=_seconds, default=10, help="for each of them (10)")
     options = parser.parse(arguments)
     with (
         errors_on_one_line(parser.prog),
@@ -74,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write(options.format, rows(), stream, min(options.top, len(network.class_names)))
     if num_bad:
         sys.exit(BAD_USAGE if num_bad == len(inputs) else FAILED)
+
+
+def _seconds(text: str) -> int:
+    if positive(text) > MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text}: must be at most {MAX_SECONDS}")
+    return int(text)
 
 
 if __name__ == "__main__":

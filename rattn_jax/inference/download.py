@@ -4,10 +4,13 @@ download("https://example.org/a.jpg", seconds=10)    # bytes
 """
 
 import http.client
+import re
 import socket
+import string
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import suppress
 from typing import Any
@@ -15,6 +18,8 @@ from typing import Any
 from rattn_jax.inference.untrusted import MAX_BYTES, TooLargeError, check_header
 
 SCHEMES = ("http://", "https://")
+MAX_SECONDS = 3600  # that a download may be given; a timer of Python takes 9e9
+_HOST = re.compile(r"\w+://[^/?#]*")
 
 
 def is_url(text: str) -> bool:
@@ -29,7 +34,7 @@ def download(url: str, seconds: float, max_bytes: int = MAX_BYTES) -> bytes:
     private addresses are not refused.
 
     Args:
-        url: of HTTP.
+        url: of HTTP. Spaces and letters beyond ASCII are percent-encoded; "%" stays.
         seconds: until the last byte must be there. Only the system's lookup of the host's name,
             which nothing ends, may take longer.
         max_bytes: the most that is read.
@@ -40,7 +45,7 @@ def download(url: str, seconds: float, max_bytes: int = MAX_BYTES) -> bytes:
     """
     deadline = _Deadline(seconds)
     opener = urllib.request.build_opener(_Redirects, _Handler(deadline))
-    request = urllib.request.Request(url, headers={"User-Agent": "rattn_jax"})
+    request = urllib.request.Request(_encoded(url), headers={"User-Agent": "rattn_jax"})
     try:
         with deadline, opener.open(request) as response:
             data = bytes(response.read(max_bytes + 1))
@@ -57,6 +62,16 @@ def download(url: str, seconds: float, max_bytes: int = MAX_BYTES) -> bytes:
         raise TooLargeError(f"has more than {max_bytes:,} bytes")
     check_header(data)
     return data
+
+
+def _encoded(url: str) -> str:
+    """The URL as it is sent. The name of a host is encoded in another way, by the connection."""
+    match = _HOST.match(url)
+    start = match.end() if match else 0
+    # As urllib does with redirections.
+    return url[:start] + urllib.parse.quote(
+        url[start:], safe=string.punctuation, errors="surrogateescape"
+    )
 
 
 class _Deadline:

@@ -244,7 +244,7 @@ class Answers(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", place[self.path])
             self.end_headers()
-        elif self.path == "/image":
+        elif self.path in ("/image", "/photos/%C3%A9%20%20%FF.jpg?a=%C3%BC&b=%2f"):
             self.send(encoded(7))
         elif self.path == "/large":
             self.send(b"x" * 5000)
@@ -306,6 +306,18 @@ def test_urls_are_fetched_if_asked_for(network, server, run):
         f"rattn predict: {urls[3]} cannot be read: must be JPEG, PNG, WEBP, BMP, GIF, TIFF, and "
         "not truncated",
     ]
+
+
+def test_urls_with_letters_beyond_ascii(server):
+    """Encoded as browsers do it, whether or not some are encoded already."""
+    assert download(f"{server}/photos/\u00e9 %20\udcff.jpg?a=\u00fc&b=%2f", 10) == encoded(7)
+    assert downloads._encoded("http://\u00e9.org/\u00fc") == "http://\u00e9.org/%C3%BC"
+
+
+def test_seconds_of_a_download(run):
+    status, _, err = run("--urls", "--url-seconds=10000000000", "http://127.0.0.1/")
+    assert status == 2
+    assert "--url-seconds: 10000000000: must be at most 3600" in err[0]
 
 
 def test_limits_of_a_download(server):
