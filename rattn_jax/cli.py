@@ -78,9 +78,13 @@ class Parser(argparse.ArgumentParser):
         sys.exit(BAD_USAGE)
 
     def _parse(self, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-        given = sys.argv[1:] if arguments is None else arguments
+        given = sys.argv[1:] if arguments is None else [*arguments]
+        num_flags = given.index("--") if "--" in given else len(given)
         # Underscores in flags mean dashes.
-        dashed = [re.sub(r"^--\w+", lambda m: m[0].replace("_", "-"), text) for text in given]
+        dashed = [
+            re.sub(r"^--\w+", lambda m: m[0].replace("_", "-"), text) if i < num_flags else text
+            for i, text in enumerate(given)
+        ]
         # Report a misspelt flag rather than that the right one is missing.
         required = [] if {"-h", "--help"} & {*dashed} else self._required()
         for action in required:

@@ -32,7 +32,7 @@ from rattn_jax import (
     serve,
     train,
 )
-from rattn_jax.cli import errors_on_one_line
+from rattn_jax.cli import Parser, errors_on_one_line
 from rattn_jax.config.load import shipped_configs
 from rattn_jax.errors import DataError, NonfiniteError, Preempted, UsageError
 from tests.compare import read_rows
@@ -139,6 +139,14 @@ def test_bad_usage(capsys, arguments, message):
     assert status == 2
     assert err.startswith(message)
     assert err.count("\n") == 1
+
+
+def test_underscores_mean_dashes_in_flags_alone():
+    parser = Parser("program", "")
+    parser.add_argument("--two-words")
+    parser.add_argument("files", nargs="+")
+    options = parser.parse(["--two_words=a_b", "--", "--my_photo.jpg"])
+    assert (options.two_words, options.files) == ("a_b", ["--my_photo.jpg"])
 
 
 def test_configs_are_listed_and_shown(capsys):
