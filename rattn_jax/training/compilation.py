@@ -32,7 +32,7 @@ def use_cache(directory: epath.PathLike) -> None:
     A second start of a run on the same devices and versions reads them instead of compiling.
 
     Raises:
-        UsageError: others can write to the folder.
+        UsageError: the folder is another user's, or others can write to it.
     """
     _make_private(epath.Path(directory))
     # An earlier run in this process may have used another directory.
@@ -46,16 +46,22 @@ def _make_private(directory: epath.Path) -> None:
     """Creates the folder for this user alone, since what is in it will be run.
 
     Raises:
-        UsageError: others can write to it.
+        UsageError: it is another user's, or others can write to it.
     """
     if is_remote(directory):
         return
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        mode = stat.S_IMODE(os.stat(directory).st_mode)
+        found = os.stat(directory)
     except OSError:  # JAX warns of a cache that it cannot write, and training goes on without
         return
+    if found.st_uid and found.st_uid != os.geteuid():  # root can do everything anyway
+        raise UsageError(
+            f"the compilation cache {directory} belongs to another user (number {found.st_uid}), "
+            "and what is in it is run: choose another config.compilation_cache_dir"
+        )
+    mode = stat.S_IMODE(found.st_mode)
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UsageError(
             f"the compilation cache {directory} can be written by others (mode {mode:o}), and what "

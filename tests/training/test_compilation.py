@@ -1,5 +1,6 @@
 """The persistent compilation cache of a run."""
 
+import os
 import stat
 
 import jax
@@ -96,6 +97,19 @@ def test_cache_is_of_its_user_alone(tmp_path):
         directory.chmod(mode)
         with pytest.raises(UsageError, match=rf"can be written by others \(mode {mode:o}\).*chmod"):
             use_cache(directory)
+
+
+def test_cache_of_another_user_is_refused(tmp_path, monkeypatch):
+    found = tmp_path.stat()
+    for owner in (0, os.geteuid(), 12_345):
+        fields = (stat.S_IFDIR | 0o755, *found[1:4], owner, *found[5:])
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", lambda *_, fields=fields, **__: os.stat_result(fields))
+            if owner == 12_345:
+                with pytest.raises(UsageError, match=r"belongs to another user \(number 12345\)"):
+                    use_cache(tmp_path)
+            else:
+                use_cache(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache entry")
