@@ -18,6 +18,7 @@ from rattn_jax.data.dataset import ArraySource
 from rattn_jax.errors import UsageError
 from rattn_jax.inference import ablation
 from rattn_jax.inference import examples as examples_module
+from rattn_jax.inference.attention_sheet import draw_image
 from rattn_jax.inference.network import Classifier
 from rattn_jax.models import create_model, init_variables
 from rattn_jax.models.attention import ModuleMaps, SoftMask
@@ -235,6 +236,24 @@ def test_strongest_channels():
     trunk = np.array([1, -9, 3, 2], np.float32) * np.ones((2, 2, 1), np.float32)
     mask = np.array([0.5, 0.5, 0.1, 0.9], np.float32) * np.ones((2, 2, 1), np.float32)
     assert strongest_channels(ModuleMaps(mask, trunk, trunk), 3) == [1, 3, 0]
+
+
+def test_sheets_show_images_upright(network, images, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it to the right
+    for folder, pixels, tag in (
+        ("turned", images[0], exif),
+        ("upright", np.rot90(images[0], -1), None),
+        ("stored", images[0], None),
+    ):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / "x.png", exif=tag)
+    turned, upright, stored = (
+        np.asarray(draw_image(network, epath.Path(tmp_path / folder / "x.png")))
+        for folder in ("turned", "upright", "stored")
+    )
+    np.testing.assert_array_equal(turned, upright)
+    assert (stored != upright).any()
 
 
 def test_picture_command(network, images, tmp_path, capsys, monkeypatch):

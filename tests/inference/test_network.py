@@ -161,6 +161,24 @@ def test_any_image_is_decoded_as_evaluation_decodes_it(network, tmp_path):
     assert network.predict(files).shape == (8, 10)
 
 
+def test_pixels_of_earlier_runs(network, tmp_path):
+    """They were resized in another way, and not turned upright."""
+    dataset = dataclasses.replace(network.config.dataset, exact_pixels=False)
+    config = dataclasses.replace(network.config, dataset=dataset)
+    earlier = dataclasses.replace(network, config=config)
+    pixels = np.random.RandomState(0).randint(0, 256, (23, 17, 3)).astype(np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=turned)
+    expected = load_crop(pixels, center_box(1.0), 8, exact=False)
+    np.testing.assert_array_equal(earlier.decode(tmp_path / "a.png"), expected)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(earlier.decode(image), expected)
+    np.testing.assert_array_equal(earlier.decode(pixels), expected)
+    upright = np.rot90(pixels, -1)
+    assert (network.decode(upright) != load_crop(upright, center_box(1.0), 8, exact=False)).any()
+
+
 def test_images_are_cropped_as_in_evaluation(network):
     image = np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)
     cropping = dataclasses.replace(network, crop_fraction=0.4)

@@ -87,6 +87,21 @@ def test_answers_are_the_network_s(network, client):
     assert Image.open(io.BytesIO(picture)).size == (96, 96)
 
 
+@pytest.mark.parametrize("address", ["/predict", "/explain"])
+def test_images_are_turned_upright(client, address):
+    pixels = np.random.RandomState(2).randint(0, 256, (8, 8, 3)).astype(np.uint8)
+
+    def answer(array, orientation):
+        exif, buffer = Image.Exif(), io.BytesIO()
+        exif[0x0112] = orientation
+        Image.fromarray(array).save(buffer, "PNG", exif=exif)
+        return client.post(address, content=buffer.getvalue()).json()
+
+    upright = answer(np.rot90(pixels, -1), 1)
+    assert answer(pixels, 6) == upright  # 6: turn it to the right
+    assert answer(pixels, 1) != upright
+
+
 def test_what_is_beside(app):
     assert TestClient(app).get("/ready").status_code == 503  # the network is not at work yet
     with TestClient(app) as client:
