@@ -22,13 +22,16 @@ MAX_SCANS = 100
 MAX_PARTS = 20_000
 # Tiles at the edges of an image reach beyond it.
 _MAX_PIXELS_OF_PARTS = 2 * MAX_PIXELS
+# Of 8 and 4 bits in BMP files. Pillow decodes them in Python: 7 kB can take seconds, in which no
+# other thread gets on.
+_RUN_LENGTHS = (1, 2)
 # How a scan of one to four components begins, with its length. Compressed pixels never look like
 # this, and other bytes of a file, such as those of an appended video, hardly ever.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 
 
 class UnknownFormatError(BadImageError):
-    """A file of none of the `FORMATS`."""
+    """A file of none of the `FORMATS`, or a BMP file with run-length encoding."""
 
 
 class TooLargeError(BadImageError):
@@ -48,6 +51,7 @@ def check_header(data: bytes) -> None:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             is_jpeg = image.format in ("JPEG", "MPO")
+            is_slow = image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS
     except UnidentifiedImageError:
         raise UnknownFormatError(f"must be {', '.join(FORMATS)}, and not truncated") from None
     except Image.DecompressionBombError:
@@ -59,6 +63,10 @@ def check_header(data: bytes) -> None:
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise TooLargeError(
             f"has {width}x{height} pixels: must be at most {MAX_PIXELS:,}, a side {MAX_SIDE:,}"
+        )
+    if is_slow:
+        raise UnknownFormatError(
+            "is a BMP file with run-length encoding: save it without, or as PNG"
         )
     num_scans = sum(1 for _ in _SCAN.finditer(data)) if is_jpeg else 0
     if num_scans > MAX_SCANS:

@@ -55,6 +55,19 @@ def test_scans_of_strangers_images():
     check_header(encoded("PNG") + 1000 * empty)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_run_lengths_of_strangers_bmp_files(bits):
+    def bmp(compression, content):
+        header = (40, 16, 16, 1, bits, compression, len(content), 0, 0, 2**bits, 0)
+        start = 14 + 40 + 4 * 2**bits
+        head = b"BM" + struct.pack("<IHHI", start + len(content), 0, 0, start)
+        return head + struct.pack("<IiiHHIIiiII", *header) + bytes(4 * 2**bits) + content
+
+    check_header(bmp(0, bytes(16 * 16 * bits // 8)))
+    with pytest.raises(UnknownFormatError, match="is a BMP file with run-length encoding: save it"):
+        check_header(bmp(1 if bits == 8 else 2, b"\1\1\0\0" * 16))
+
+
 def tiff(tags, content=b"", big=False):
     """A TIFF file of (tag, type, numbers), each of which has its offset where it is None."""
     letters = {3: "H", 4: "I", 17: "q"}
