@@ -12,6 +12,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+from absl import logging
 from etils import epath
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -29,38 +30,36 @@ class Seconds(NamedTuple):
 def use_cache(directory: epath.PathLike) -> None:
     """Keeps compiled functions in `directory` (JAX's persistent compilation cache).
 
-    A second start of a run on the same devices and versions reads them instead of compiling.
+    A second start of a run on the same devices and versions reads them instead of compiling. A
+    folder of another user is not used; a line says so.
 
     Raises:
-        UsageError: the folder is another user's, or others can write to it.
+        UsageError: others can write to the folder.
     """
-    _make_private(epath.Path(directory))
+    is_ours = _make_private(epath.Path(directory))
     # An earlier run in this process may have used another directory.
     compilation_cache.reset_cache()
-    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_compilation_cache_dir", str(directory) if is_ours else None)
     # The small functions, too, of which there are hundreds before the first update.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-def _make_private(directory: epath.Path) -> None:
+def _make_private(directory: epath.Path) -> bool:
     """Creates the folder for this user alone, since what is in it will be run.
 
+    Returns whether it is: some file systems say of all files that they are another user's.
+
     Raises:
-        UsageError: it is another user's, or others can write to it.
+        UsageError: others can write to it.
     """
     if is_remote(directory):
-        return
+        return True
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         found = os.stat(directory)
     except OSError:  # JAX warns of a cache that it cannot write, and training goes on without
-        return
-    if found.st_uid and found.st_uid != os.geteuid():  # root can do everything anyway
-        raise UsageError(
-            f"the compilation cache {directory} belongs to another user (number {found.st_uid}), "
-            "and what is in it is run: choose another config.compilation_cache_dir"
-        )
+        return True
     mode = stat.S_IMODE(found.st_mode)
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UsageError(
@@ -68,6 +67,15 @@ def _make_private(directory: epath.Path) -> None:
             f"is in it is run: chmod go-w '{directory}', or choose another "
             "config.compilation_cache_dir"
         )
+    if found.st_uid in (0, os.geteuid()):  # root can do everything anyway
+        return True
+    logging.warning(
+        "the compilation cache %s belongs to another user (number %d), and what is in it would be "
+        "run: it is not used; choose another config.compilation_cache_dir",
+        directory,
+        found.st_uid,
+    )
+    return False
 
 
 def compile_for(function: Any, *arguments: Any) -> tuple[Any, Seconds]:
