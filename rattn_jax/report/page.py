@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -144,9 +145,10 @@ def _early(
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def shows_update(page: str, step: int) -> bool:
-    """Whether a page shows the evaluation at `step`."""
-    return f'<main data-update="{step}">' in page
+def update_shown(page: str) -> int:
+    """The step of the evaluation that a page shows; -1 if it shows none."""
+    found = re.search(r'<main data-update="(\d+)">', page)
+    return int(found[1]) if found else -1
 
 
 def _newest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

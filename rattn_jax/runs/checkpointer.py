@@ -155,6 +155,9 @@ class Checkpointer:
         if not self._is_trusted and not self._reads_back(self._saving):
             return
         self._newest, self._saving, self._error = self._saving, None, None
+        self._remove_superfluous()
+
+    def _remove_superfluous(self) -> None:
         if is_main_process():
             for step in self._superfluous():
                 self._remove(step)
@@ -199,15 +202,19 @@ class Checkpointer:
         return [step for step, is_kept in zip(steps, kept, strict=True) if not is_kept]
 
     def save(self, state: Any) -> None:
-        """Saves the state under its step, unless that step has been saved.
+        """Saves the state under its step, unless that step has been saved or is being saved.
 
         Raises:
             SaveError: this save could not start, the previous one has failed, or the first one
                 cannot be read back.
         """
-        self.wait()
+        self.check()
         step = int(state.step)
+        if step == self._saving:
+            return
+        self.wait()
         if step == self._newest:
+            self._remove_superfluous()  # it may be the best since it was saved
             return
         tree = serialization.to_state_dict(state)
         record = {"checksums": checksums(jax.device_get(tree)), "run": self._record}

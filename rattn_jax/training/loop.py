@@ -82,25 +82,23 @@ def train(job: Job, state: TrainState) -> TrainState:
             if due.log:
                 state = log_training(job, state, int(state.num_nonfinite) - num_nonfinite)
                 num_nonfinite = int(state.num_nonfinite)
+            if due.save:  # a resumed run writes no line of training again, but evaluates
+                save(job, state, step)
             results = evaluate_splits(job, state, due.eval_splits, step)
             is_best, is_last = choose(job, step) if results or done else (False, False)
-            if due.save or is_best:  # last: the metrics up to a checkpoint are written before it
-                job.watchdog.enter("saving", step)
-                job.console.enter("saving a checkpoint")
-                job.checkpointer.save(job.steps.to_saved(state))
+            if is_best:
+                save(job, state, step)
             if job.schedule.is_over(step):
                 job.checkpointer.wait()
                 return state
             if is_last:  # by patience: what is due at the end is due now
                 say_early_end(job, step)
                 job = dataclasses.replace(job, schedule=job.schedule.ending_at(step))
-                done = already_done(job, step) if done else due.names(saved=is_best)
+                evaluated = frozenset(results) or already_done(job, step) - {TRAIN}
+                done = evaluated | logged(job, step)
                 continue
-            if due:  # after an evaluation others wait until the main process has drawn the report
-                after = " after an evaluation" if results else ""
-                count = job.schedule.next_due(step) - step
-                at_most = 1 << (count - 1).bit_length()  # phases of one name are about equally long
-                job.watchdog.enter(f"training of up to {at_most} updates{after}", step)
+            if due:
+                watch_training(job, step, has_evaluated=bool(results))
             done = frozenset()
             job.preemption.check()
             job.checkpointer.check()
@@ -121,6 +119,27 @@ def num_reported(job: Job) -> int:
     """The number of skipped updates that train lines have told of."""
     rows = job.writer.history
     return broadcast_from_main([sum(row.get("skipped_updates") or 0 for row in rows)])[0]
+
+
+def logged(job: Job, step: int) -> frozenset[str]:
+    """TRAIN if there is a train line of `step`, for `Schedule.due`."""
+    return frozenset({TRAIN} if broadcast_from_main([job.writer.has("train", step)])[0] else ())
+
+
+def save(job: Job, state: TrainState, step: int) -> None:
+    """Begins to save a checkpoint, unless the step has one."""
+    job.watchdog.enter("saving", step)
+    job.console.enter("saving a checkpoint")
+    job.checkpointer.save(job.steps.to_saved(state))
+
+
+def watch_training(job: Job, step: int, *, has_evaluated: bool) -> None:
+    """Tells the watchdog of the updates until something is due."""
+    # After an evaluation others wait until the main process has drawn the report.
+    after = " after an evaluation" if has_evaluated else ""
+    count = job.schedule.next_due(step) - step
+    at_most = 1 << (count - 1).bit_length()  # phases of one name are about equally long
+    job.watchdog.enter(f"training of up to {at_most} updates{after}", step)
 
 
 def evaluate_splits(
@@ -169,7 +188,7 @@ def already_done(job: Job, step: int) -> frozenset[str]:
     *has, undrawn = broadcast_from_main([*written, job.report.is_missing(step)])
     if is_over and all(has):
         job.console.say(f"nothing is left to do: {step} steps are done and evaluated")
-    if is_over and undrawn:  # killed before the page was drawn: evaluates again, only for the page
+    if undrawn and job.schedule.due(step).eval_splits:  # evaluates again, only for the page
         return frozenset({TRAIN, CHECKPOINT})
     evaluated = (split for split, is_written in zip(splits, has, strict=True) if is_written)
     return frozenset({TRAIN, CHECKPOINT, *evaluated})

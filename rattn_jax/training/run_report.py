@@ -11,7 +11,7 @@ from rattn_jax.data.class_names import readable_names
 from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.report.mask_health import health_row
 from rattn_jax.report.mistakes import MISTAKES, mistakes_table
-from rattn_jax.report.page import PAGE, Masks, run_page, shows_update
+from rattn_jax.report.page import PAGE, Masks, run_page, update_shown
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.files import replace_text
 from rattn_jax.runs.metrics_log import MetricsLog
@@ -39,12 +39,12 @@ class ReportWriter:
         self.draws = config.report and is_main_process()
 
     def is_missing(self, step: int) -> bool:
-        """Whether the page of this step is missing; False in processes that draw none.
+        """Whether no page of this step or a later one is there; False in processes that draw none.
 
         A run may have been killed between an evaluation and its page.
         """
         path = self._folder / PAGE
-        return self.draws and not (path.exists() and shows_update(path.read_text(), step))
+        return self.draws and not (path.exists() and update_shown(path.read_text()) >= step)
 
     def draw(self, page: PageData, rows: Rows) -> None:
         """Draws the page.
@@ -67,7 +67,10 @@ class ReportWriter:
             page.evaluated,
             self._masks(page),
             page.num_parameters,
-            {*all_steps(self._folder / "checkpoints"), page.step},  # which is saved next
+            {
+                *all_steps(self._folder / "checkpoints"),
+                page.step,
+            },  # which is saved if it is the best
         )
         replace_text(self._folder / PAGE, text)
 

@@ -32,12 +32,6 @@ class Due:
     def __bool__(self) -> bool:
         return self.log or self.save or bool(self.eval_splits)
 
-    def names(self, *, saved: bool) -> frozenset[str]:
-        """What is done once all of this is, and a checkpoint if `saved`, for `Schedule.due`."""
-        train = [TRAIN] if self.log else []
-        checkpoint = [CHECKPOINT] if self.save or saved else []
-        return frozenset([*self.eval_splits, *train, *checkpoint])
-
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:

@@ -168,6 +168,15 @@ def test_history_of_the_masks_survives_a_resume(straight, copied):
     assert [row["step"] for row in read_health(copied)] == [2, 4, 6]
 
 
+def test_a_run_killed_after_a_save_and_before_its_page_has_all_lines_of_the_masks(straight, copied):
+    shutil.rmtree(copied / "checkpoints/6")
+    first, *_ = (copied / "mask_health.jsonl").read_text().splitlines(keepends=True)
+    (copied / "mask_health.jsonl").write_text(first)
+    (copied / "report.html").write_text('<main data-update="2">')
+    train_and_evaluate(run_config(), copied, ONE)
+    assert read_health(copied) == read_health(straight[0])
+
+
 @pytest.mark.parametrize(
     "page", [pytest.param(None, marks=pytest.mark.slow), '<main data-update="4">']
 )

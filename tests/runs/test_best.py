@@ -21,6 +21,7 @@ from rattn_jax.runs.workdir import read_run
 from rattn_jax.train import evaluate, train_and_evaluate
 from rattn_jax.training import loop
 from tests.compare import assert_equal, numbers, read_rows
+from tests.faults.runs import assert_same, finished
 from tests.tiny import make_config
 
 LOSSES = {2: 0.3, 4: 0.1, 6: 0.4, 8: 0.2}  # of the held-out examples, by step
@@ -185,6 +186,40 @@ def test_patience_ends_a_run_as_its_schedule_would(tmp_path, capsys):
     assert_equal(train(longer, folder), straight)
     assert int(straight.step) == 8
     assert read_run(epath.Path(folder))[0].keep_best.patience == 2
+
+
+def test_a_failed_evaluation_loses_no_update_and_is_made_up(tmp_path, monkeypatch):
+    config = config_with(patience=1)
+    config.checkpoint_every_steps, config.log_every_steps = 2, 4
+    train(config, tmp_path / "straight")
+    real, failed = loop.evaluate, []
+
+    def fail_once(steps, loader, state, split, preemption):
+        place = int(state.step), split
+        if place not in failed:
+            failed.append(place)
+            raise DataError("a damaged image")
+        return real(steps, loader, state, split, preemption)
+
+    monkeypatch.setattr(loop, "evaluate", fail_once)
+    places = [(2, "validation"), (4, "validation"), (6, "validation"), (6, "test")]
+    for step, _ in places:
+        with pytest.raises(DataError):
+            train(config, tmp_path / "run")
+        assert all_steps(tmp_path / "run/checkpoints")[-1] == step
+    assert int(train(config, tmp_path / "run").step) == 6
+    assert failed == places
+    assert all_steps(tmp_path / "run/checkpoints") == [4, 6]
+    assert_same(finished(tmp_path / "run"), finished(tmp_path / "straight"))
+
+
+def test_one_that_is_no_longer_the_best_goes_though_the_new_one_was_saved_before(tmp_path):
+    config = config_with()
+    config.num_train_steps = 2
+    train(config, tmp_path)
+    config.num_train_steps = 4  # the first save of a process, read back before the evaluation
+    train(config, tmp_path)
+    assert all_steps(tmp_path / "checkpoints") == [4]
 
 
 def test_checkpoint_is_read_by_its_step(run, capsys):
