@@ -7,6 +7,7 @@ directory/STEP/record     their checksums and the config of the run, committed w
 """
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,10 @@ from rattn_jax.runs.files import absolute
 STATE_ITEM, RECORD_ITEM = "state", "record"
 DAMAGED = "damaged-"  # how the name of a checkpoint begins that was moved out of the way
 _UNFINISHED = ".orbax-checkpoint-tmp"
+# How TensorStore, whose errors are all ValueError, tells of disks and of object stores.
+_OF_THE_DISK = re.compile(
+    r"os_error_code=|^(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED):"
+)
 
 
 def all_steps(directory: epath.PathLike) -> list[int]:
@@ -91,21 +96,29 @@ def read_newest(
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        DataError: there are checkpoints, all of them damaged.
+        DataError: there are checkpoints, all of them damaged, or one could not be read.
     """
-    steps = all_steps(directory)
-    for step in reversed(steps):
-        found = try_to_read(epath.Path(directory) / str(step))
-        if not isinstance(found, str):
-            return step, found[0]
-        say(found)
-    if steps:
-        raise none_is_valid(directory, len(steps))
+    while steps := all_steps(directory):
+        for step in reversed(steps):
+            path = epath.Path(directory) / str(step)
+            found = try_to_read(path)
+            if not isinstance(found, str):
+                return step, found[0]
+            if not path.exists():  # removed by the run, which is training: it has others by now
+                break
+            say(found)
+        else:
+            raise none_is_valid(directory, len(steps))
     raise FileNotFoundError(f"no checkpoint in {directory}")
 
 
 def try_to_read(path: epath.Path) -> tuple[dict[str, Any], Any] | str:
-    """The result of `read_checkpoint`, or a description of the damage."""
+    """The result of `read_checkpoint`, or a description of the damage.
+
+    Raises:
+        DataError: it could not be read, for want of memory or for an error of the disk that says
+            nothing about what is there.
+    """
     try:
         state, record = read_checkpoint(path)
         if int(state["step"]) != int(path.name):
@@ -113,7 +126,19 @@ def try_to_read(path: epath.Path) -> tuple[dict[str, Any], Any] | str:
         return state, record
     except Exception as error:  # a damaged file can raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if _may_pass(error):
+            raise DataError(
+                f"checkpoint {path} could not be read ({reason}), and may be whole: try again; if "
+                "that fails, too, repair the disk, or free memory"
+            ) from error
         return f"checkpoint {path} is damaged ({reason})"
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an error in reading a checkpoint is one of the machine, and not of the checkpoint."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return False
+    return isinstance(error, OSError | MemoryError) or bool(_OF_THE_DISK.search(str(error)))
 
 
 def none_is_valid(directory: epath.PathLike, count: int) -> DataError:

@@ -26,7 +26,7 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationContext,
 )
 
-from rattn_jax.errors import SaveError, UsageError
+from rattn_jax.errors import DataError, SaveError, UsageError
 from rattn_jax.parallel.mesh import is_main_process, sum_over_processes
 from rattn_jax.runs.checkpoint_files import (
     DAMAGED,
@@ -50,7 +50,8 @@ class Checkpointer:
     """The checkpoints of a run, one folder for each saved step.
 
     Saves run in the background, but for the first of this process: it is read back before it
-    counts. `check` raises early if one has failed; leaving the `with` block raises at the latest.
+    counts. `check` raises early if one has failed; leaving the `with` block raises at the latest,
+    unless another error is leaving it.
 
     Args:
         directory: folder of the checkpoints; created if it does not exist.
@@ -177,7 +178,12 @@ class Checkpointer:
 
     def _reads_back(self, step: int) -> bool:
         """Whether the checkpoint can be read as resuming does; if not, it is put aside."""
-        found = try_to_read(self.directory / str(step)) if is_main_process() else ()
+        try:
+            found = try_to_read(self.directory / str(step)) if is_main_process() else ()
+        except DataError as error:
+            self._saving = None
+            self._report(SaveError(str(error)), error)
+            return False
         self._is_trusted = not isinstance(found, str)
         if isinstance(found, str):
             self._saving = None
@@ -241,7 +247,7 @@ class Checkpointer:
         The arrays are on the host. Later checkpoints that are damaged are reported and renamed.
 
         Raises:
-            DataError: there are checkpoints, all of them damaged.
+            DataError: there are checkpoints, all of them damaged, or one could not be read.
             UsageError: the latest valid one belongs to another run.
         """
         damaged: list[int] = []

@@ -129,7 +129,7 @@ def read_saved_run(workdir: epath.PathLike, step: int | str = LAST) -> SavedRun:
     Raises:
         UsageError: the folder holds no run, no such checkpoint, or one of an older version; there
             is no such pretrained network, or its files are damaged.
-        DataError: all checkpoints are damaged.
+        DataError: all checkpoints are damaged, or one could not be read.
     """
     folder = find_folder(workdir)
     exported = read_weights(folder) if is_weights_folder(folder) else None  # checks all files
@@ -163,7 +163,7 @@ def _read_checkpoint(
 ) -> tuple[int, Mapping[str, Any]]:
     """Step and variables of a checkpoint."""
     check_can_hold_checkpoints(folder)
-    checkpoints = folder / "checkpoints"
+    checkpoints, asked = folder / "checkpoints", step
     steps = all_steps(checkpoints)
     if not steps:
         raise UsageError(
@@ -180,8 +180,11 @@ def _read_checkpoint(
     if step == LAST:
         step, state = read_newest(checkpoints, _warn)
     elif step in steps:
-        found = try_to_read(checkpoints / str(step))
+        path = checkpoints / str(step)
+        found = try_to_read(path)
         if isinstance(found, str):
+            if not path.exists():  # removed by the run, which is training
+                return _read_checkpoint(folder, asked, keep_best)
             raise DataError(f"{found}: choose another --step")
         state = found[0]
     else:

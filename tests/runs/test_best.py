@@ -15,6 +15,7 @@ from rattn_jax.config.load import parse_config
 from rattn_jax.config.schema import KeepBestConfig
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.inference.examples import split_logits
+from rattn_jax.runs import checkpoint_files
 from rattn_jax.runs.best import best_row, early_end, is_enough
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.workdir import read_run
@@ -261,6 +262,22 @@ def test_command_evaluates_a_checkpoint_by_its_step(run, capsys):
     error = 100 * np.mean(logits.argmax(axis=-1) != labels)
     assert capsys.readouterr().out.startswith(f"step 4: {error:.2f} % of 360 test images, 95 %")
     assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
+
+
+def test_a_best_that_is_removed_while_it_is_read_gives_way_to_the_next(run, tmp_path, monkeypatch):
+    folder = shutil.copytree(run[0], tmp_path / "copy")
+    real = checkpoint_files.read_checkpoint
+
+    def read(path):
+        if path.name == "4":  # as a run that trains does, once it has a better one
+            shutil.rmtree(path)
+        return real(path)
+
+    monkeypatch.setattr(checkpoint_files, "read_checkpoint", read)
+    assert rattn_jax.load(folder, "best").step == 8
+    shutil.copytree(run[0] / "checkpoints/4", folder / "checkpoints/4")
+    with pytest.raises(UsageError, match=r"--step=4: .* has no such checkpoint; must be one of 8,"):
+        rattn_jax.load(folder, 4)
 
 
 def test_best_that_is_not_there(run, tmp_path):

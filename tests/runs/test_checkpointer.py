@@ -16,7 +16,7 @@ from etils.epath.gpath import PosixGPath
 from flax.serialization import to_state_dict
 
 from rattn_jax.errors import DataError, SaveError, UsageError
-from rattn_jax.runs import whole_reads
+from rattn_jax.runs import checkpoint_files, whole_reads
 from rattn_jax.runs.checkpoint_files import all_steps, read_checkpoint, read_newest, try_to_read
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.files import LocalPath
@@ -303,3 +303,60 @@ def test_numbers_that_have_changed_are_damage(state, tmp_path):
     del saved["checksums"][first]
     record.write_text(json.dumps(saved))
     assert "checksums differ: arrays were added" in try_to_read(epath.Path(tmp_path / "2"))
+
+
+def looped(path):
+    """Makes a file one that the system refuses to open; also for root."""
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def of_first_array(folder):
+    return next((folder / "state/d").iterdir())
+
+
+@pytest.mark.parametrize("file", [lambda folder: folder / "record/metadata", of_first_array])
+def test_an_error_of_the_disk_is_no_damage(state, tmp_path, file):
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
+        for step in (4, 6):
+            checkpoints.save(at_step(state, step))
+    looped(file(tmp_path / "6"))
+    message = r"checkpoint .*/6 could not be read \(.*\), and may be whole: try again"
+    for read in (
+        lambda: Checkpointer(tmp_path, keep=2).restore_latest(state),
+        lambda: read_newest(tmp_path, pytest.fail),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    assert all_saved(tmp_path) == ["4", "6"]
+
+
+def test_want_of_memory_is_no_damage(state, tmp_path, monkeypatch):
+    def read(path):
+        raise MemoryError
+
+    checkpoints = Checkpointer(tmp_path, keep=1)
+    monkeypatch.setattr(checkpoint_files, "read_checkpoint", read)
+    message = r"/4 could not be read \(MemoryError\), and may be whole: try again"
+    with pytest.raises(SaveError, match=message):
+        checkpoints.save(at_step(state, 4))
+    with pytest.raises(DataError, match=message):
+        checkpoints.restore_latest(state)
+    assert all_saved(tmp_path) == ["4"]
+
+
+def test_what_a_run_removes_while_it_is_read_is_not_damaged(state, tmp_path, monkeypatch):
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
+        for step in (4, 6):
+            checkpoints.save(at_step(state, step))
+    (tmp_path / "6").rename(tmp_path / "later")
+
+    def read_late(path):
+        if path.name == "4":
+            shutil.rmtree(path)
+            (tmp_path / "later").rename(tmp_path / "6")
+        return read_checkpoint(path)
+
+    monkeypatch.setattr(checkpoint_files, "read_checkpoint", read_late)
+    assert read_newest(tmp_path, pytest.fail)[0] == 6
