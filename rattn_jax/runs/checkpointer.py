@@ -241,6 +241,18 @@ class Checkpointer:
         if not self._is_trusted:
             self.wait()
 
+    def save_at_last(self, state: Any) -> None:
+        """Saves the state, tries again if its save has failed, and waits until it is saved.
+
+        Raises:
+            SaveError: it is not saved, also where a failed save does not end the run.
+        """
+        self.wait()
+        self.save(state)
+        self.wait()
+        if self._error is not None:
+            raise self._error
+
     def restore_latest(self, state: State) -> State | None:
         """Restores the latest valid checkpoint in the structure of `state`; None without one.
 

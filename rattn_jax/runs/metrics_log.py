@@ -1,5 +1,6 @@
 """Where metrics go: metrics.jsonl, the console, and writers such as TensorBoard's event files."""
 
+import contextlib
 import json
 import math
 import time
@@ -45,18 +46,28 @@ class MetricsLog:
         """Adds a line.
 
         Raises:
-            OSError: it could not be written; the next call tries again.
+            OSError: it could not be written; the next call tries again, and so does `catch_up`.
         """
         self.history.append(row)
         # Object stores cannot append, and a full disk may have cut a line short.
         whole = is_remote(self._path) or self._is_behind
         self._is_behind = True
         if whole:
-            replace_text(self._path, "".join(json.dumps(row) + "\n" for row in self.history))
-        else:
-            with self._path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            self.catch_up()
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
         self._is_behind = False
+
+    def catch_up(self) -> None:
+        """Writes what could not be written before, if there is anything.
+
+        Raises:
+            OSError: it still cannot be written.
+        """
+        if self._is_behind:
+            replace_text(self._path, "".join(json.dumps(row) + "\n" for row in self.history))
+            self._is_behind = False
 
 
 class MetricWriter:
@@ -70,7 +81,7 @@ class MetricWriter:
         last_step: later lines are dropped, because their steps will be done again.
         console: prints the lines for the user.
         stop_on_error: raise SaveError when a line cannot be written; otherwise report it, write
-            it together with the next line, and raise at the end if there is none.
+            it together with the next line or at the end, and raise if that fails, too.
         loggers: writers beside TensorBoard's, not opened yet.
     """
 
@@ -97,6 +108,10 @@ class MetricWriter:
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
+        if self._error is not None:
+            with contextlib.suppress(OSError):
+                self._log.catch_up()
+                self._error = None
         for writer in self._writers:
             writer.end(ended_well=kind is None)
         deadline = time.monotonic() + _FINISHING

@@ -108,8 +108,7 @@ def train(job: Job, state: TrainState) -> TrainState:
             step = end
     except Preempted:
         stop_if_nonfinite(job, state)
-        job.checkpointer.save(job.steps.to_saved(state))
-        job.checkpointer.wait()
+        job.checkpointer.save_at_last(job.steps.to_saved(state))
         raise Preempted(
             f"stopped after step {int(state.step)}, saved: run again to resume"
         ) from None

@@ -197,6 +197,18 @@ def test_a_save_that_cannot_begin_is_reported(state, tmp_path, monkeypatch):
     assert all_saved(tmp_path) == []
 
 
+def test_the_last_save_is_tried_again_and_its_failure_raises(state, tmp_path, monkeypatch):
+    checkpoints = Checkpointer(tmp_path, keep=1, stop_on_error=False, say=lambda text: None)
+    with monkeypatch.context() as patches:
+        patches.setattr("orbax.checkpoint.AsyncCheckpointer.save", lambda *_, **__: 1 / 0)
+        checkpoints.save(at_step(state, 4))
+        with pytest.raises(SaveError, match="the checkpoint of step 4 could not be written"):
+            checkpoints.save_at_last(at_step(state, 4))
+    checkpoints.save_at_last(at_step(state, 4))
+    assert all_saved(tmp_path) == ["4"]
+    checkpoints.__exit__(None, None, None)
+
+
 def test_the_best_of_those_that_are_saved_is_kept(state, tmp_path, monkeypatch):
     losses = {4: 0.4, 6: 0.3, 7: 0.2, 8: 0.6, 9: 0.5}
     with Checkpointer(tmp_path, keep=1, stop_on_error=False, say=lambda text: None) as checkpoints:

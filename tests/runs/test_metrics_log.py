@@ -9,7 +9,8 @@ import pytest
 from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rattn_jax.errors import SaveError
+from rattn_jax.errors import Preempted, SaveError
+from rattn_jax.runs import metrics_log
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import MetricsLog, MetricWriter
 
@@ -70,13 +71,14 @@ def test_a_line_that_cannot_be_written_ends_the_run_or_is_reported(
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(MetricsLog, "append", refuse)
     message = r"metrics of step 10 could not be written to .* \(No space left on device\): free"
     stream, went_on = io.StringIO(), []
 
     def write():
         console = Console(20, 64, stream)
         with MetricWriter(folder, 0, console, stop_on_error=stop_on_error) as writer:
+            monkeypatch.setattr(type(folder), "open", refuse)
+            monkeypatch.setattr(metrics_log, "replace_text", refuse)
             record(writer, 10)
             went_on.append(True)  # and the end reports it
 
@@ -84,6 +86,27 @@ def test_a_line_that_cannot_be_written_ends_the_run_or_is_reported(
         write()
     assert bool(went_on) is not stop_on_error
     assert ("the next line may succeed" in stream.getvalue()) is bool(went_on)
+
+
+def stop_without_space(folder, monkeypatch):
+    """A signal ends a run whose last line could not be written when it came."""
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    console = Console(20, 64, io.StringIO())
+    with MetricWriter(folder, 0, console, stop_on_error=False) as writer:
+        with monkeypatch.context() as patches:
+            patches.setattr(type(folder), "open", refuse)
+            record(writer, 10)
+        raise Preempted
+
+
+def test_a_line_that_waits_is_written_at_the_end(folder, monkeypatch):
+    with pytest.raises(Preempted):
+        stop_without_space(folder, monkeypatch)
+    (line,) = (folder / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 10
 
 
 def test_a_reader_that_is_gone_ends_the_output_and_not_the_run():

@@ -15,9 +15,10 @@ from rattn_jax.config.schema import OptimizerConfig, RunConfig
 from rattn_jax.data import dataset_spec, open_dataset
 from rattn_jax.data.batches import Normalization
 from rattn_jax.data.dataset import Subset
-from rattn_jax.errors import UsageError
+from rattn_jax.errors import Preempted, SaveError, UsageError
 from rattn_jax.models import unstack_modules
 from rattn_jax.parallel.mesh import make_mesh
+from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.saved_run import record_inputs
 from rattn_jax.train import train_and_evaluate
@@ -161,6 +162,16 @@ def test_a_resumed_run_normalizes_as_predict_does(tmp_path, monkeypatch):
     train_and_evaluate(make_config(num_train_steps=1), tmp_path, ONE)
     np.testing.assert_array_equal(loaders[-1].normalization.mean, kept.mean)
     np.testing.assert_array_equal(rattn_jax.load(tmp_path).normalization.mean, kept.mean)
+
+
+def test_a_signal_that_finds_a_full_disk_has_saved_nothing(tmp_path, monkeypatch):
+    def stop(guard):
+        raise Preempted
+
+    monkeypatch.setattr(PreemptionGuard, "check", stop)
+    monkeypatch.setattr("orbax.checkpoint.AsyncCheckpointer.save", lambda *_, **__: 1 / 0)
+    with pytest.raises(SaveError, match="the checkpoint of step 0 could not be written"):
+        train_and_evaluate(make_config(on_save_error="continue"), tmp_path, ONE)
 
 
 def test_evaluation_alone(straight, tmp_path):
