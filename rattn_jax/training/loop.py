@@ -6,6 +6,7 @@ The loop calls its collaborators (loader, steps, checkpointer, ...); none of the
 """
 
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -25,6 +26,7 @@ from rattn_jax.report.unsettled import explain_loss
 from rattn_jax.runs.best import best_step, early_end, is_enough
 from rattn_jax.runs.checkpointer import Checkpointer
 from rattn_jax.runs.console import Console
+from rattn_jax.runs.files import replace_bytes
 from rattn_jax.runs.metrics_log import MetricWriter
 from rattn_jax.runs.peak_memory import peak_bytes_of_process
 from rattn_jax.training import metrics
@@ -35,6 +37,8 @@ from rattn_jax.training.run_report import ReportWriter
 from rattn_jax.training.schedule import CHECKPOINT, TRAIN, Schedule
 from rattn_jax.training.state import TrainState
 from rattn_jax.training.step_functions import StepFunctions
+
+_KEPT_BATCHES = 10  # that gave NaN or infinity; a hundred of ImageNet's would take 4 GB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,10 +236,10 @@ def log_training(job: Job, state: TrainState, num_skipped: int) -> TrainState:
         skipped_updates=num_skipped,
     )
     if num_skipped:
-        path = keep_batch(job, int(state.nonfinite_step))
+        kept = keep_batch(job, int(state.nonfinite_step))
         job.console.say(
             f"{num_skipped} updates gave NaN or infinity and were skipped; the batch of the "
-            f"last is in {path}"
+            f"last {kept}"
         )
     return dataclasses.replace(state, metrics=replicate(metrics.empty(), job.steps.mesh))
 
@@ -279,27 +283,35 @@ def stop_if_nonfinite(job: Job, state: TrainState) -> None:
     step = int(state.step)
     if int(state.nonfinite_step) != step:
         return
-    path = keep_batch(job, step)
+    kept = keep_batch(job, step)
     raise NonfiniteError(
-        f"the update after step {step} gave NaN or infinity; its batch is in {path}: lower "
+        f"the update after step {step} gave NaN or infinity; its batch {kept}: lower "
         "the learning rate, look at the batch, or continue with --config.on_nonfinite=skip"
     )
 
 
-def keep_batch(job: Job, step: int) -> epath.Path:
+def keep_batch(job: Job, step: int) -> str:
     """Writes the batch of update `step`, before augmentation, to a file for debugging.
 
+    It is an .npz file with images, uint8 [B, H, W, 3], and labels, int32 [B]: this process's shard
+    of the batch. Of each process the files of the last `_KEPT_BATCHES` such updates are kept.
+
     Returns:
-        An .npz file with images, uint8 [B, H, W, 3], and labels, int32 [B]: this process's
-        shard of the batch.
+        Where it is, or why it could not be kept, after "the batch".
     """
-    batch = job.loader.host_batch(step)
-    folder = job.folder / "nonfinite"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"batch_{step}_of_process_{jax.process_index()}.npz"
-    with path.open("wb") as file:
-        np.savez(file, images=batch.images, labels=batch.labels)
-    return path
+    folder, own = job.folder / "nonfinite", f"_of_process_{jax.process_index()}.npz"
+    path, content = folder / f"batch_{step}{own}", io.BytesIO()
+    try:
+        batch = job.loader.host_batch(step)
+        np.savez(content, images=batch.images, labels=batch.labels)
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_bytes(path, content.getvalue())
+        files = [file for file in folder.iterdir() if file.name.endswith(own)]
+        for file in sorted(files, key=lambda file: int(file.name.split("_")[1]))[:-_KEPT_BATCHES]:
+            file.unlink()
+    except OSError as error:
+        return f"could not be kept in {folder} ({error.strerror or error})"
+    return f"is in {path}"
 
 
 def _peak_memory_bytes(devices: Sequence[jax.Device]) -> int:

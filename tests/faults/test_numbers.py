@@ -1,14 +1,18 @@
 """NaN and infinity: found before they are saved, and left out if asked."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 import rattn_jax.training.steps
 from rattn_jax.errors import NonfiniteError, Preempted
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.train import train_and_evaluate
+from rattn_jax.training import loop
 from tests.compare import read_rows
 from tests.devices import ONE
 from tests.tiny import make_config
@@ -86,6 +90,28 @@ def test_signal_after_the_bad_update_saves_nothing(monkeypatch, tmp_path):
     with pytest.raises(NonfiniteError, match=f"the update after step {BAD} gave NaN"):
         train_and_evaluate(config, tmp_path, ONE)
     assert all_steps(tmp_path / "checkpoints") == []
+
+
+def job_in(folder):
+    batch = SimpleNamespace(images=np.zeros((2, 1, 1, 3), np.uint8), labels=np.zeros(2, np.int32))
+    loader = SimpleNamespace(host_batch=lambda step: batch)
+    return SimpleNamespace(folder=epath.Path(folder), loader=loader)
+
+
+def test_the_last_ten_batches_are_kept(tmp_path):
+    for step in range(95, 107):
+        assert loop.keep_batch(job_in(tmp_path), step).startswith("is in ")
+    kept = {path.name for path in (tmp_path / "nonfinite").iterdir()}
+    assert kept == {f"batch_{step}_of_process_0.npz" for step in range(97, 107)}
+
+
+def test_a_batch_that_cannot_be_written_hides_nothing(tmp_path):
+    (tmp_path / "nonfinite").write_text("a file in its place")
+    message = (
+        r"the update after step 7 gave .*; its batch could not be kept in .* \(File exists\): low"
+    )
+    with pytest.raises(NonfiniteError, match=message):
+        loop.stop_if_nonfinite(job_in(tmp_path), SimpleNamespace(step=7, nonfinite_step=7))
 
 
 @pytest.mark.fault("NaN or infinity: skip", fast=1, counted=len(KINDS))
