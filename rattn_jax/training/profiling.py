@@ -21,15 +21,13 @@ class Profiler:
 
     Args:
         folder: folder of the trace.
-        steps: first and last step of the trace; None traces nothing.
-
-    Attributes:
-        steps: the same; no call of the train step may cross one of them.
+        steps: first and last step of the trace, which no call of the train step may cross; None
+            traces nothing.
     """
 
     def __init__(self, folder: epath.Path, steps: tuple[int, int] | None) -> None:
         self._folder = folder
-        self.steps = steps
+        self._steps = steps
         self._runs = False
 
     def __enter__(self) -> "Profiler":
@@ -45,9 +43,9 @@ class Profiler:
             step: number of updates dispatched so far.
             state: their result, which is waited for when the trace starts or stops.
         """
-        if self.steps is None or not is_main_process():
+        if self._steps is None or not is_main_process():
             return
-        begin, end = self.steps
+        begin, end = self._steps
         if begin <= step < end and not self._runs:
             jax.block_until_ready(state)
             jax.profiler.start_trace(str(self._folder))
@@ -93,16 +91,21 @@ class Throughput:
         self._alone, self._disturbed = _Tally(), _Tally()
         self._running: _Tally | None = None
         self._since = 0.0
+        self._waited = 0.0  # just before, while the stopwatch stood still
 
     def start(self, *, disturbed: bool = False) -> None:
         """Starts the stopwatch; does nothing if it is running.
+
+        Time that was spent waiting for a batch since the stopwatch was stopped counts as well.
 
         Args:
             disturbed: whether other work shares the processor.
         """
         if self._running is None:
             self._running = self._disturbed if disturbed else self._alone
-            self._since = self._clock()
+            self._since = self._clock() - self._waited
+            self._running.waited += self._waited
+            self._waited = 0.0
 
     def is_running(self, *, disturbed: bool) -> bool:
         """Whether the stopwatch is running and was started with the same value."""
@@ -118,14 +121,18 @@ class Throughput:
         """Measures the block as time spent waiting for a batch."""
         start = self._clock()
         yield
-        if self._running is not None:
-            self._running.waited += self._clock() - start
+        waited = self._clock() - start
+        if self._running is None:
+            self._waited = waited
+        else:
+            self._running.waited += waited
 
     def stop(self) -> None:
         """Stops the stopwatch; the caller must have waited for the computation to end."""
         if self._running is not None:
             self._running.seconds += self._clock() - self._since
             self._running = None
+        self._waited = 0.0
 
     def take(self) -> Speed | None:
         """Returns the speed since the last call and resets it; None if no update was counted."""

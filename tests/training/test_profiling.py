@@ -26,6 +26,24 @@ def test_only_the_time_between_start_and_stop_counts():
     assert throughput.take() is None
 
 
+def test_the_wait_for_a_batch_before_the_start_counts_unless_a_stop_comes_between():
+    now = 0.0
+    throughput = Throughput(10, clock=lambda: now)
+    for waits, is_compiled in ((100.0, False), (1.0, True)):  # the first call compiles
+        with throughput.waiting():
+            now += waits
+        if is_compiled:
+            throughput.start()
+            throughput.add(2)
+        else:
+            throughput.stop()
+        now += 3.0
+    throughput.stop()
+    speed = throughput.take()
+    assert speed.steps_per_sec == pytest.approx(0.5)
+    assert speed.input_wait_share == pytest.approx(0.25)
+
+
 def test_updates_beside_something_else_count_only_if_there_are_no_others():
     now = 0.0
     throughput = Throughput(10, clock=lambda: now)
