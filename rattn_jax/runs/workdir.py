@@ -179,7 +179,7 @@ def claim_run_folder(
     devices: Sequence[jax.Device],
     say: Callable[[str], None],
 ) -> None:
-    """Writes config.json, of a run that goes on only the places and the end that have changed.
+    """Writes config.json, of a run that goes on from a checkpoint only its places and its end.
 
     Without a checkpoint to go on from, nothing of an earlier run may mix with this one: what it
     wrote is moved to a folder of its own. A run of the same config writes the same once more.
@@ -193,12 +193,12 @@ def claim_run_folder(
     """
     if not is_main_process():
         return
-    record = folder / RECORD
-    if record.exists() and not all_steps(folder / "checkpoints"):
+    record, goes_on = folder / RECORD, bool(all_steps(folder / "checkpoints"))
+    if record.exists() and not goes_on:
         before = _read_record(record)
         if _has_trained(folder) or difference(before, run):
             _set_aside(folder, say)
-    if record.exists():
+    if record.exists() and goes_on:
         before = record.read_text()
         description = json.loads(before)
         is_evaluation = not run["config"]["num_train_steps"]  # which chooses and ends nothing
@@ -270,11 +270,16 @@ def _read(record: epath.Path, part: str) -> Any:
 
 
 def _git_commit() -> str | None:
-    """Git commit of the code, with "-dirty" if it was changed; None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    here = epath.Path(__file__).parent
+    """Git commit of the code, with "-dirty" if it was changed; None if no repository holds it."""
+    here = epath.Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+        git("ls-files", "--error-unmatch", here.name)  # a user's own may have an environment in it
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return result.stdout.strip()

@@ -1,4 +1,5 @@
 import json
+import subprocess
 from dataclasses import replace
 
 import jax
@@ -10,6 +11,7 @@ from rattn_jax.config.schema import DatasetConfig, ModelConfig, RunConfig
 from rattn_jax.data.batches import Normalization
 from rattn_jax.data.contents import digest
 from rattn_jax.errors import UsageError
+from rattn_jax.runs import workdir as run_folder
 from rattn_jax.runs.identity import describe_run
 from rattn_jax.runs.saved_run import (
     kept_normalization,
@@ -191,8 +193,8 @@ def test_what_never_saved_a_checkpoint_does_not_bind(tmp_path):
     assert "earlier-2" in said, "other data is another run, too"
 
 
-# Left by a run that failed between an evaluation and the save after it; that went on past a failed
-# save, or whose checkpoints were removed; and whose first checkpoint could not be read back.
+# Left by a run that went on past a save that failed, or whose checkpoints were removed; and by one
+# whose first checkpoint could not be read back.
 @pytest.mark.parametrize("left", [(5, "test"), (6, "train"), "damaged-5"])
 @pytest.mark.parametrize("changes", [{}, {"seed": 1}])
 def test_only_a_checkpoint_binds_and_nothing_is_lost(tmp_path, left, changes):
@@ -212,6 +214,37 @@ def test_only_a_checkpoint_binds_and_nothing_is_lost(tmp_path, left, changes):
         assert (tmp_path / "earlier-1/checkpoints" / left / "state").is_dir()
         assert not list(tmp_path.glob("checkpoints/*"))
     assert attempt(tmp_path, config | changes, DATASET | {"num_train": 8}) == []
+
+
+def test_a_start_of_which_nothing_is_left_leaves_no_versions_or_devices(tmp_path):
+    attempt(tmp_path, CONFIG)
+    record = tmp_path / "config.json"
+    whole = record.read_text()
+    old = json.loads(whole) | {"versions": {"jax": "0.0.1"}, "devices": ["TPU"], "git_commit": "a"}
+    record.write_text(json.dumps(old))
+    attempt(tmp_path, CONFIG)
+    assert record.read_text() == whole
+    start(tmp_path, CONFIG)
+    record.write_text(json.dumps(old))
+    attempt(tmp_path, CONFIG)
+    assert json.loads(record.read_text()) == old, "of the start whose checkpoint is there"
+
+
+def test_the_commit_is_that_of_a_repository_which_holds_the_code(tmp_path, monkeypatch):
+    def git(*arguments):
+        names = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *names, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    file = tmp_path / "site-packages" / "workdir.py"
+    file.parent.mkdir()
+    file.write_text("")
+    monkeypatch.setattr(run_folder, "__file__", str(file))
+    git("init")
+    git("commit", "--allow-empty", "--message=a user's own")
+    assert run_folder._git_commit() is None
+    git("add", ".")
+    git("commit", "--message=the code")
+    assert len(run_folder._git_commit()) == 40
 
 
 def on_folder(path, **changes):
