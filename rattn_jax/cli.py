@@ -24,11 +24,18 @@ from absl import logging as absl_logging
 
 from rattn_jax.config.load import did_you_mean, flatten
 from rattn_jax.config.schema import RunConfig
-from rattn_jax.errors import DataError, NonfiniteError, Preempted, SaveError, UsageError
+from rattn_jax.errors import (
+    STOPPED,
+    DataError,
+    NonfiniteError,
+    Preempted,
+    SaveError,
+    UsageError,
+)
 from rattn_jax.runs.best import BEST, LAST
 from rattn_jax.runs.console import Console
 
-FAILED, BAD_USAGE, STOPPED = 1, 2, 75  # 75 is EX_TEMPFAIL of sysexits.h
+FAILED, BAD_USAGE = 1, 2
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 

@@ -1,5 +1,7 @@
 """Errors that programs print as one line, without a traceback."""
 
+STOPPED = 75  # exit status after a signal: EX_TEMPFAIL of sysexits.h, try again
+
 
 class _OneLineError(Exception):
     """An error whose message is one line, whatever names of files are in it."""
@@ -37,7 +39,7 @@ class NonfiniteError(_OneLineError):
 
 
 class Preempted(_OneLineError):  # noqa: N818 - not an error: the run resumes when it is started again
-    """A signal, such as SIGTERM or Ctrl-C, has ended the run, after saving: exit status 75.
+    """A signal, such as SIGTERM or Ctrl-C, has ended the run, after saving: exit status STOPPED.
 
     The message is one line that names the step.
     """

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from etils import epath
 from ml_collections import ConfigDict
 
-from rattn_jax.cli import FAILED, STOPPED, Parser, add_workdir, errors_on_one_line, say
+from rattn_jax.cli import FAILED, Parser, add_workdir, errors_on_one_line, say
 from rattn_jax.config.load import flatten, load_config, override, parse_config, to_config_dict
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
-from rattn_jax.errors import UsageError
+from rattn_jax.errors import STOPPED, UsageError
 from rattn_jax.runs.best import LAST
 
 if TYPE_CHECKING:

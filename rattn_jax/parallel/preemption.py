@@ -13,16 +13,15 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from rattn_jax.errors import Preempted
+from rattn_jax.errors import STOPPED, Preempted
 
 _LIBC = ctypes.CDLL(None)
 _LIBC.signal.argtypes, _LIBC.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
 
 # A terminal that was closed, and what batch systems send before the end of a job. Where they do not
-# have their default, as SIGHUP has not after nohup, they stay as they are.
+# have their default, as SIGHUP has not after nohup, they stay as they are. So does Ctrl-C where it
+# is ignored, as in what a shell script starts in the background.
 _AS_SIGTERM = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again
 
 
 class PreemptionGuard:
@@ -69,7 +68,8 @@ class PreemptionGuard:
         several = jax.process_count() > 1
         self._handler_of_jax = _take_handler(signal.SIGTERM) if several else None
         free = [n for n in _AS_SIGTERM if signal.getsignal(n) is signal.SIG_DFL]
-        numbers = (signal.SIGTERM, *free, *(() if several else (signal.SIGINT,)))
+        is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        numbers = (signal.SIGTERM, *free, *(() if several or is_ignored else (signal.SIGINT,)))
         handle = self._ignore if several else self._handle
         self._previous = {number: signal.signal(number, handle) for number in numbers}
         # Python runs handlers between bytecode instructions, so not during a compilation.
@@ -93,7 +93,8 @@ class PreemptionGuard:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.SIGINT in self._previous:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _ignore(self, number: int, frame: FrameType | None) -> None:
         """Handles a signal that the thread has passed on."""

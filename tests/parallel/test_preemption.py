@@ -64,6 +64,20 @@ def test_an_ignored_signal_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_an_ignored_ctrl_c_stays_ignored_also_after_sigterm():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
+    try:
+        with PreemptionGuard(grace_seconds=60) as preemption:
+            signal.raise_signal(signal.SIGINT)
+            preemption.check()
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            with pytest.raises(Preempted):
+                preemption.check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_in_another_thread_signals_are_left_as_they_are():
     said, handlers = [], [signal.getsignal(signal.SIGTERM)]
 
