@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 from collections.abc import Callable, Generator
+from typing import IO
 
 from etils import epath
 
@@ -30,7 +31,7 @@ def lock_run_folder(folder: epath.Path, say: Callable[[str], None]) -> Generator
     for a lock would be left by a killed process, and nobody could say whether it still runs.
 
     Raises:
-        UsageError: another process is training there.
+        UsageError: another process is training there, or the lock is a file of another user.
     """
     if not is_main_process():
         yield
@@ -39,7 +40,7 @@ def lock_run_folder(folder: epath.Path, say: Callable[[str], None]) -> Generator
         say(f"{folder} is in an object store, without locks: make sure that no other run is there")
         yield
         return
-    with (folder / ".lock").open("w") as file:
+    with _open(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:  # the latter of network file systems
@@ -55,3 +56,13 @@ def lock_run_folder(folder: epath.Path, say: Callable[[str], None]) -> Generator
                 "other process trains there"
             )
         yield
+
+
+def _open(path: epath.Path) -> IO[str]:
+    try:
+        return path.open("w")
+    except PermissionError as error:
+        raise UsageError(
+            f"{path} cannot be opened ({error.strerror}): if no other user trains there, remove "
+            "it; otherwise choose another workdir"
+        ) from error

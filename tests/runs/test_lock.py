@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 
 from rattn_jax.errors import UsageError
+from rattn_jax.runs.files import LocalPath
 from rattn_jax.runs.lock import lock_run_folder
 
 
@@ -30,6 +31,21 @@ def test_a_lock_of_another_machine(tmp_path, monkeypatch):
     with (
         pytest.raises(UsageError, match="is in use by another process"),
         lock_run_folder(epath.Path(tmp_path), print),
+    ):
+        pass
+
+
+def test_a_lock_of_another_user(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(LocalPath, "open", refuse)
+    message = (
+        r"\.lock cannot be opened \(Permission denied\): if no other user trains there, remove"
+    )
+    with (
+        pytest.raises(UsageError, match=message),
+        lock_run_folder(LocalPath(tmp_path), print),
     ):
         pass
 
