@@ -9,6 +9,7 @@ JAX detects a dead process by missing heartbeats. A process that hangs still sen
 the others would wait for it in a collective forever.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -82,12 +83,16 @@ class Watchdog:
             part, since = self._part, self._since
             now = f"{self._step}, {part}"
             if now != said:
-                client.key_value_set(f"{_KEYS}/{index}", now, allow_overwrite=True)
-                said = now
+                with contextlib.suppress(Exception):  # the store may be gone; the time still runs
+                    client.key_value_set(f"{_KEYS}/{index}", now, allow_overwrite=True)
+                    said = now
             limit, took = self.limit(part), time.monotonic() - since
             if took > limit:
                 time.sleep(1.0)  # lets the others report their state
-                places = client.key_value_dir_get(_KEYS)
+                try:
+                    places = client.key_value_dir_get(_KEYS)
+                except Exception:
+                    places = [(f"{_KEYS}/{index}", now)]
                 print(_complaint(index, took, limit, places), file=sys.stderr, flush=True)
                 os._exit(1)
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from rattn_jax.parallel import watchdog
@@ -42,3 +44,26 @@ def test_the_process_that_is_behind_is_named():
     assert "process 2 hangs (" in text
     assert "process 2: 5, training; process 10: 6, training" in text
     assert "it may be any of them" in watchdog._complaint(0, 31, 30, places[:1])
+
+
+def test_a_store_that_fails_stops_no_clock(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("UNAVAILABLE: connection reset")
+
+    client = SimpleNamespace(key_value_set=fail, key_value_dir_get=fail)
+    monkeypatch.setattr(watchdog.distributed.global_state, "client", client)
+    monkeypatch.setattr(watchdog.time, "sleep", lambda seconds: None)
+    ended = []
+
+    def end(status):
+        ended.append(status)
+        watched.close()
+
+    monkeypatch.setattr(watchdog.os, "_exit", end)
+    watched = Watchdog(seconds=1e-3)
+    watched.enter("saving", 7)
+    watched._watch()
+    assert ended == [1]
+    error = capsys.readouterr().err
+    assert error.startswith("process 0: no progress for ")
+    assert "(updates dispatched and current phase: process 0: 7, saving)" in error
