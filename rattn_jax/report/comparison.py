@@ -18,6 +18,7 @@ from rattn_jax.report.confusion import error_text
 from rattn_jax.report.rendering import render
 from rattn_jax.report.scores import percents
 from rattn_jax.runs.best import early_end
+from rattn_jax.runs.rows import read_rows
 from rattn_jax.runs.workdir import RECORD
 
 _SHOWN = 10  # different values of a list
@@ -69,22 +70,21 @@ def read_run(path: str, name: str) -> Run:
     """Reads a run's folder.
 
     Raises:
-        UsageError: the folder is not that of a run.
+        UsageError: the folder is not that of a run, or a line of its metrics is damaged.
     """
     folder = path_of(path)
     try:
         record = json.loads((folder / RECORD).read_text())
         record["config"] = with_new_names(record["config"])
-        text = (folder / "metrics.jsonl").read_text()
-        # The text after the last newline is a line that is being written.
-        rows = [json.loads(line) for line in text.split("\n")[:-1]]
+        metrics = folder / "metrics.jsonl"
+        metrics.stat()  # raises if it is missing
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"{path} cannot be read as the folder of a run ({reason}): must hold {RECORD} and "
             "metrics.jsonl; give the workdir of a run that has begun to train"
         ) from error
-    return Run(name, record, rows)
+    return Run(name, record, read_rows(metrics))
 
 
 def compare_page(runs: Sequence[Run]) -> str:

@@ -3,11 +3,8 @@
 best_row(rows, config.keep_best)["step"]
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-
-from etils import epath
 
 from rattn_jax.config.schema import KeepBestConfig
 
@@ -43,13 +40,6 @@ def best_step(rows: Sequence[Row], keep_best: KeepBestConfig, steps: Collection[
     """
     best = best_row([row for row in rows if row["step"] in steps], keep_best)
     return None if best is None else int(best["step"])
-
-
-def read_rows(folder: epath.Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's metrics.jsonl, oldest first."""
-    path = folder / "metrics.jsonl"
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def is_enough(rows: Sequence[Row], keep_best: KeepBestConfig) -> bool:

@@ -15,6 +15,7 @@ from rattn_jax.parallel.mesh import is_main_process
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.event_file import EventFile
 from rattn_jax.runs.files import is_remote, replace_text
+from rattn_jax.runs.rows import read_rows
 from rattn_jax.runs.writer import Background, Writer
 
 # Seconds in which writers must be open before the run begins, and take what is left at its end.
@@ -29,16 +30,16 @@ class MetricsLog:
 
     Attributes:
         history: the lines, oldest first.
+
+    Raises:
+        UsageError: an earlier line is damaged.
     """
 
     def __init__(self, path: epath.Path, last_step: int) -> None:
         self._path = path
-        text = path.read_text() if path.exists() else ""
-        lines = text.split("\n")[:-1]  # the text after the last newline is an unfinished line
-        self.history: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        self.history = [row for row in self.history if row["step"] <= last_step]
+        self.history = [row for row in read_rows(path) if row["step"] <= last_step]
         kept = "".join(json.dumps(row) + "\n" for row in self.history)
-        if kept != text or not path.exists():
+        if not path.exists() or kept.encode() != path.read_bytes():
             replace_text(path, kept)
         self._is_behind = False  # the last line was not written completely
 

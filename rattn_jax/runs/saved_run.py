@@ -21,10 +21,11 @@ from rattn_jax.data.class_names import readable_names
 from rattn_jax.errors import DataError, UsageError
 from rattn_jax.models.registry import create_model
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.best import BEST, LAST, best_step, read_rows
+from rattn_jax.runs.best import BEST, LAST, best_step
 from rattn_jax.runs.checkpoint_files import all_steps, read_newest, try_to_read
 from rattn_jax.runs.files import check_can_hold_checkpoints, replace_bytes
 from rattn_jax.runs.pretrained import find_folder
+from rattn_jax.runs.rows import read_rows
 from rattn_jax.runs.weights_folder import is_weights_folder, read_weights
 from rattn_jax.runs.workdir import read_run
 
@@ -170,7 +171,7 @@ def _read_checkpoint(
             f"workdir {folder} has no checkpoint yet: train until the first one is saved"
         )
     if step == BEST:
-        best = best_step(read_rows(folder), keep_best, steps)
+        best = best_step(read_rows(folder / "metrics.jsonl"), keep_best, steps)
         if best is None:
             raise UsageError(
                 f"--step={BEST}: workdir {folder} has no best checkpoint; train with "

@@ -28,7 +28,6 @@ from rattn_jax.config.schema import RunConfig
 from rattn_jax.data.contents import Contents, changes
 from rattn_jax.errors import UsageError
 from rattn_jax.parallel.mesh import is_main_process
-from rattn_jax.runs.best import read_rows
 from rattn_jax.runs.checkpoint_files import all_steps, damaged_checkpoints
 from rattn_jax.runs.files import absolute, check_can_hold_checkpoints, replace_text
 from rattn_jax.runs.identity import (
@@ -39,6 +38,7 @@ from rattn_jax.runs.identity import (
     difference,
     no_run,
 )
+from rattn_jax.runs.rows import read_rows
 from rattn_jax.runs.weights_folder import is_weights_folder
 
 RECORD, CONTENTS = "config.json", "data.json"
@@ -118,7 +118,10 @@ def _has_trained(folder: epath.Path) -> bool:
         return True
     config = read_config(_read(folder / RECORD, "config"))
     first = min(config.checkpoint_every_steps, config.num_train_steps)
-    return any((row["step"], row["split"] != "train") > (first, False) for row in read_rows(folder))
+    return any(
+        (row["step"], row["split"] != "train") > (first, False)
+        for row in read_rows(folder / "metrics.jsonl")
+    )
 
 
 def config_of_run(

@@ -5,6 +5,7 @@ import pytest
 
 from rattn_jax.compare import main
 from rattn_jax.configs import default
+from rattn_jax.errors import UsageError
 from rattn_jax.report.comparison import compare_page, read_run
 from tests.report.test_report import Page
 
@@ -114,6 +115,12 @@ def test_a_run_that_ended_early_says_so_and_why(tmp_path):
         "test 10, ended early (of 160,000 updates) by keep_best.patience=1: no loss of validation "
         "examples was better than the 1.0000 after 5 25.00 %"
     ) in result
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    make_run(tmp_path / "run", rows=[row(5, "test", 0.2)], torn="{\n")
+    with pytest.raises(UsageError, match=r"^.*metrics\.jsonl, line 2 is damaged"):
+        read_run(str(tmp_path / "run"), "run")
 
 
 @pytest.mark.parametrize("missing", ["config.json", "metrics.jsonl", "."])

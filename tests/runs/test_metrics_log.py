@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rattn_jax.errors import Preempted, SaveError
+from rattn_jax.errors import Preempted, SaveError, UsageError
 from rattn_jax.runs import metrics_log
 from rattn_jax.runs.console import Console
 from rattn_jax.runs.metrics_log import MetricsLog, MetricWriter
@@ -47,6 +47,16 @@ def test_resuming_drops_torn_and_later_lines(folder):
     file.append({"step": 30, "split": "test"})
     assert path.read_text() == "".join(lines[:2]) + '{"step": 30, "split": "test"}\n'
     assert [row["step"] for row in file.history] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("line", [b'{"step": 2', b"7", b'{"step": "2", "split": "test"}', b"\xff"])
+def test_a_damaged_line_is_named(folder, line):
+    path = folder / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "split": "test"}\n' + line + b"\n")
+    message = r"metrics\.jsonl, line 2 is damaged: .*; remove that line, or put back a copy"
+    with pytest.raises(UsageError, match=message):
+        MetricsLog(path, last_step=1)
+    assert path.read_bytes().count(b"\n") == 2
 
 
 def test_line_that_could_not_be_written_comes_with_the_next(folder, monkeypatch):
