@@ -61,7 +61,10 @@ TINY = {
     r"\.show_batch": ("batch_size=8",),
     r"\.plan_pod": ("batch_size=8", *_NARROW, *_SMALL),
     r"\.reproduce": (*_SHORT, *_NARROW, "model.scan_modules=False"),
-    r"\.recipe": (*_SHORT, *_NARROW, "dataset.name=digits"),
+    r"\.recipe": (
+        *(*_SHORT, *_NARROW, "dataset.name=digits"),
+        "regularization.mixing_off_last_steps=0",
+    ),
 }
 TINY_FLAGS = {
     r"serve": ("--port=0", "--batch-size=2"),

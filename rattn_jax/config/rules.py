@@ -42,6 +42,13 @@ def _are_weights(values: tuple[Any, ...]) -> bool:
     return are_numbers and all(0 <= value < math.inf for value in values) and any(values)
 
 
+def _tuple_of(kind: type, text: str) -> Rule:
+    return text, lambda values: all(isinstance(value, kind) for value in values)
+
+
+_WHOLE_NUMBERS = _tuple_of(int, "a tuple of whole numbers")
+_NAMES = _tuple_of(str, "a tuple of names, such as ('cat','dog')")
+
 # Names of what an evaluation measures; the last three with the sigmoid loss.
 _METRICS = ("error_top1", "error_top5", "loss", *OF_SIGMOID)
 
@@ -85,6 +92,7 @@ _RULES: dict[str, Rule] = {
         lambda value: value in (BY_PATH, BY_NAME, BY_POSITION),
     ),
     "dataset.label_separator": ("at least one character", bool),
+    "dataset.classes": _NAMES,
     "dataset.sampling": ("'uniform' or 'balanced'", lambda value: value in ("uniform", BALANCED)),
     "dataset.image_size": _PIXELS,
     "dataset.eval_image_size": _PIXELS,
@@ -99,6 +107,9 @@ _RULES: dict[str, Rule] = {
     "model.t": _UNITS,
     "model.r": _UNITS,
     "model.mask_decoder_units": _UNITS,
+    "model.modules_per_stage": _WHOLE_NUMBERS,
+    "model.widths": _WHOLE_NUMBERS,
+    "model.mask_poolings": _WHOLE_NUMBERS,
     "normalization": (
         "'mean_image', 'imagenet' or 'zero_one'",
         lambda value: value in ("mean_image", "imagenet", "zero_one"),
@@ -139,6 +150,7 @@ _RULES: dict[str, Rule] = {
 # Keys that may be None.
 _OPTIONAL = frozenset(
     {
+        "dataset.classes",
         "dataset.image_size",
         "dataset.label_separator",
         "dataset.eval_image_size",
@@ -148,9 +160,12 @@ _OPTIONAL = frozenset(
         "keep_best.metric",
         "keep_best.split",
         "model.mask_decoder_units",
+        "model.mask_poolings",
+        "model.modules_per_stage",
         "model.p",
         "model.r",
         "model.t",
+        "model.widths",
         "num_epochs",
         "optimizer.warmup_epochs",
         "profile_steps",
@@ -184,12 +199,38 @@ def check_config(config: RunConfig) -> None:
             continue
         if key == "normalization" and not value and not config.model.name:
             continue  # that of init_from
-        if value is None or not holds(value):
+        if value is None or not _obeys(value, holds):
             raise UsageError(f"config.{key}={value!r} is out of range: it must be {text}")
     _check_keep_best(config)
     _check_sigmoid(config)
+    _check_mixing(config)
     if config.num_train_steps:  # an evaluation keeps nothing
         _check_direction(config.keep_best)
+
+
+def _obeys(value: Any, holds: Callable[[Any], bool]) -> bool:
+    """Whether a rule holds for a value; not for one of another type, as of text among numbers."""
+    try:
+        return holds(value)
+    except TypeError:
+        return False
+
+
+def _check_mixing(config: RunConfig) -> None:
+    """Refuses mixup and CutMix that are off in every update.
+
+    Raises:
+        UsageError: they are.
+    """
+    options, steps = config.regularization, config.num_train_steps
+    if not (options.mixup or options.cutmix) or config.num_epochs is not None:
+        return  # epochs are not known in updates yet
+    if steps and options.mixing_off_last_steps >= steps:
+        raise UsageError(
+            "config.regularization.mixing_off_last_steps="
+            f"{options.mixing_off_last_steps} of num_train_steps={steps} leaves no update with "
+            "mixup or CutMix: lower it, or set regularization.mixup and .cutmix to 0"
+        )
 
 
 def _check_keep_best(config: RunConfig) -> None:

@@ -14,6 +14,7 @@ from rattn_jax.config.load import flatten, load_config, parse_config, read_confi
 from rattn_jax.config.schema import RunConfig
 from rattn_jax.configs import default
 from rattn_jax.data import dataset_spec, open_dataset
+from rattn_jax.data.epochs import in_steps
 from rattn_jax.data.open_loader import image_sizes
 from rattn_jax.errors import UsageError
 from rattn_jax.models import create_model
@@ -258,3 +259,52 @@ def test_recipe_of_the_paper():
     assert not any(config.regularization.values())
     assert not any((config.label_smoothing, config.ema_decay, config.validation_examples))
     assert config.accumulate_steps == 1
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "optimizer.boundaries=(100,'x')",
+        "augmentation.resized_crop_area=('a','b')",
+        "profile_steps=('a','b')",
+        "loggers=([1],)",
+        "model.widths=(1,'a',3)",
+        "model.modules_per_stage=('a',)",
+        "model.mask_poolings=(None,)",
+        "dataset.classes=(1,2)",
+    ],
+)
+def test_tuples_of_something_else_are_refused(flag):
+    with pytest.raises(UsageError, match=rf"^config\.{flag.partition('=')[0]}=.* it must be "):
+        parse_config(load_config("digits", [f"--config.{flag}"]))
+
+
+@pytest.mark.parametrize(
+    ("off", "changes", "is_refused"),
+    [
+        (99, {}, False),
+        (100, {}, True),
+        (100, {"regularization.mixup": 0.0, "regularization.cutmix": 1.0}, True),
+        (100, {"regularization.mixup": 0.0}, False),
+        (100, {"num_train_steps": 0}, False),  # an evaluation
+        (100, {"num_epochs": 1000.0}, False),  # which are more updates
+    ],
+)
+def test_mixing_that_is_never_on_is_refused(off, changes, is_refused):
+    config = load_config("digits", ["--config.num_train_steps=100"])
+    config.update_from_flattened_dict(
+        {"regularization.mixup": 0.2, "regularization.mixing_off_last_steps": off} | changes
+    )
+    if not is_refused:
+        parse_config(config)
+        return
+    message = r"mixing_off_last_steps=100 of num_train_steps=100 leaves no update with mixup"
+    with pytest.raises(UsageError, match=message):
+        parse_config(config)
+
+
+def test_mixing_that_is_never_on_is_refused_in_epochs():
+    config = load_config("digits", ["--config.num_epochs=1"])
+    config.regularization.update({"mixup": 0.2, "mixing_off_last_steps": 1000})
+    with pytest.raises(UsageError, match=r"=1000 of num_epochs=1 \(\d+ updates\) leaves no update"):
+        in_steps(parse_config(config))
