@@ -3,7 +3,9 @@
 page = compare_page([read_run("runs/a", "a"), read_run("runs/b", "b")])
 """
 
+import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -115,8 +117,9 @@ def _results(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
         total = f"{row['step']:,} of {config.num_train_steps:,}"
         progress = f"{row['step']:,}, {ended}" if ended else total
         error = error_text(row["error_top1"], count)
-        accuracy, top5 = percents([1 - row["error_top1"], row["error_top5"]])
-        shown = (run.name, network, row["split"], progress, error, accuracy, top5)
+        top1, top5 = (math.nan if row[k] is None else row[k] for k in ("error_top1", "error_top5"))
+        shares = percents([1 - top1, top5])
+        shown = (run.name, network, row["split"], progress, error, *shares)
         rows.append((*shown, *(_four_digits(row.get(key)) for key in measures)))
     return rows
 
@@ -177,13 +180,27 @@ def _differences(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     facts = [flatten(run.record) for run in runs]
     keys = dict.fromkeys(key for fact in facts for key in fact)
     return [
-        (key.removeprefix("config."), *(_shown(fact.get(key)) for fact in facts))
+        (key.removeprefix("config."), *_shown([fact.get(key) for fact in facts]))
         for key in keys
         if any(fact.get(key) != facts[0].get(key) for fact in facts)
     ]
 
 
-def _shown(value: Any) -> str:
+def _shown(values: Sequence[Any]) -> list[str]:
+    """Different values of a key as text; of long lists that look alike, the first difference."""
+    texts = [_text(value) for value in values]
+    lists = [value if isinstance(value, list) else [] for value in values]
+    if len({(t, str(v)) for t, v in zip(texts, lists, strict=True)}) == len({*texts}):
+        return texts
+    columns = enumerate(itertools.zip_longest(*lists))
+    place = next(i for i, column in columns if any(item != column[0] for item in column))
+    return [
+        f"{text}, number {place + 1} is {value[place]}" if len(value) > place else text
+        for text, value in zip(texts, lists, strict=True)
+    ]
+
+
+def _text(value: Any) -> str:
     if isinstance(value, list) and len(value) > 4:
         counts = Counter(map(str, value))
         if len(counts) > _SHOWN:

@@ -38,9 +38,14 @@ class Rate(NamedTuple):
     interval: str | None
 
 
-def error_rate(rate: float, count: int | None) -> Rate:
-    """An error rate of `count` examples; None if their number is not known."""
-    if not math.isfinite(rate):
+def error_rate(rate: float | None, count: int | None) -> Rate:
+    """An error rate; a dash if it is None, or not finite, as that of no examples.
+
+    Args:
+        rate: the rate.
+        count: number of examples; None if it is not known.
+    """
+    if rate is None or not math.isfinite(rate):
         return Rate("-", None)
     text = f"{100 * rate:.2f} %"
     if not count:
@@ -49,7 +54,7 @@ def error_rate(rate: float, count: int | None) -> Rate:
     return Rate(text, f"{100 * low:.2f} to {100 * high:.2f}")
 
 
-def error_text(rate: float, count: int | None) -> Markup:
+def error_text(rate: float | None, count: int | None) -> Markup:
     """An error rate with its confidence interval, for a cell of a table."""
     return render("error.html", rate=error_rate(rate, count))
 

@@ -88,6 +88,8 @@ def alarm(row: Mapping[str, Any] | None, attention_residual: bool) -> str | None
     if not low:
         return None
     shown = ", ".join(f"{relative[stage]:.2g} for {stage}" for stage in low)
+    is_dead = next(iter(relative.values())) == 0  # the first stage: it is no measure then
+    measure = "it is" if is_dead else "relative to the first stage it is"
     reason = (
         "The masks dim what passes through one module after another, and the modules do not add 1 "
         "to them: attention residual learning (model.attention_residual=True) is the remedy."
@@ -96,15 +98,22 @@ def alarm(row: Mapping[str, Any] | None, attention_residual: bool) -> str | None
         "learning rate, and at the masks below."
     )
     return (
-        f"The response of the feature maps has collapsed: relative to the first stage it is {shown}"
+        f"The response of the feature maps has collapsed: {measure} {shown}"
         f" after {row['step']:,} updates, and below {COLLAPSED} counts as vanished. It is what "
         f"figure 4 of the paper shows for naive attention learning. {reason}"
     )
 
 
 def _relative(responses: Mapping[str, float | None]) -> dict[str, float]:
-    first = next(iter(responses.values()))
-    return {stage: _known(v) / first if first else math.nan for stage, v in responses.items()}
+    """Responses as shares of the first one; those of 0 are 0, whatever it is."""
+    first = _known(next(iter(responses.values())))
+
+    def share(value: float | None) -> float:
+        if not value:
+            return math.nan if value is None else 0.0
+        return value / first if first else math.inf
+
+    return {stage: share(value) for stage, value in responses.items()}
 
 
 def _known(value: float | None) -> float:

@@ -1,6 +1,7 @@
 """Runs a config: opens, checks and restores everything, then starts the loop."""
 
 import dataclasses
+import math
 import shlex
 import zlib
 from collections.abc import Generator, Sequence
@@ -32,6 +33,7 @@ from rattn_jax.parallel.mesh import (
 from rattn_jax.parallel.preemption import PreemptionGuard
 from rattn_jax.parallel.watchdog import Watchdog
 from rattn_jax.report.page import PAGE
+from rattn_jax.report.scores import percents
 from rattn_jax.runs.best import best_step, is_enough
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.checkpointer import Checkpointer
@@ -307,9 +309,10 @@ def _say_result(
     best = best_step(writer.history, keep_best, all_steps(folder / "checkpoints"))
     at = f"  best         after {best} steps: --step=best\n" if best is not None else ""
     page = f"  report       {folder / PAGE}\n" if (folder / PAGE).exists() else ""
+    rate = math.nan if row["error_top1"] is None else row["error_top1"]
+    error, accuracy = percents([rate, 1 - rate])
     console.say(
-        f"test error {100 * row['error_top1']:.2f} % after {row['step']} steps "
-        f"(accuracy {100 * (1 - row['error_top1']):.2f} %)\n"
+        f"test error {error} after {row['step']} steps (accuracy {accuracy})\n"
         f"{at}{page}"
         f"  numbers      {folder / 'metrics.jsonl'}\n"
         f"  curves       tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}\n"

@@ -7,6 +7,10 @@ from rattn_jax.compare import main
 from rattn_jax.configs import default
 from rattn_jax.errors import UsageError
 from rattn_jax.report.comparison import compare_page, read_run
+from rattn_jax.train import train_and_evaluate
+from tests.data.smallest import folder_config
+from tests.data.test_folder import make_folder
+from tests.devices import ONE
 from tests.report.test_report import Page
 
 
@@ -88,10 +92,40 @@ def test_lists_show_in_what_they_differ(tmp_path):
     assert "devices 8 x H100 8 x A100" in text_of(page, "differences")
 
 
+def test_long_lists_show_where_they_differ(tmp_path):
+    names = [f"class {i}" for i in range(12)]
+    make_run(tmp_path / "a", class_names=names, counts=[1, 2, 2, 1, 1])
+    others = [*names[:2], "owl", *names[3:]]
+    make_run(tmp_path / "b", class_names=others, counts=[1, 2, 1, 2, 1])
+    page = compare_page([read_run(str(tmp_path / name), name) for name in "aab"])
+    shown = text_of(page, "differences")
+    same = "12 values, number 3 is class 2"
+    assert f"class_names {same} {same} 12 values, number 3 is owl" in shown
+    same = "3 x 1, 2 x 2, number 3 is 2"
+    assert f"counts {same} {same} 3 x 1, 2 x 2, number 3 is 1" in shown
+
+
 def test_a_loss_that_is_not_finite(tmp_path):
     make_run(tmp_path / "run", rows=[row(20, "test", 0.05) | {"loss": None}])
     page = compare_page([read_run(str(tmp_path / "run"), "run")])
     assert text_of(page, "result").endswith("5.00 % (3.26 to 7.60) 95.00 % 0.00 % -")
+
+
+def test_a_test_split_of_which_nothing_counts(tmp_path, capsys):
+    folder = make_folder(tmp_path / "images")
+    names = {path.name for path in (folder / "test").rglob("*.*")}
+    (tmp_path / "excluded.txt").write_text("\n".join(names))
+    config = folder_config(
+        folder,
+        num_train_steps=1,
+        normalization="imagenet",
+        dataset__max_resident_bytes=0,
+        dataset__test_exclude_file=str(tmp_path / "excluded.txt"),
+    )
+    train_and_evaluate(config, tmp_path / "run", ONE)
+    assert "test error - after 1 steps (accuracy -)" in capsys.readouterr().out
+    page = compare_page([read_run(str(tmp_path / "run"), "run")])
+    assert text_of(page, "result").endswith("test 1 of 1 - - - -")
 
 
 def test_equal_runs_of_one_name_and_validation(tmp_path):

@@ -102,6 +102,8 @@ def test_wilson_interval():
             True,
             "it is 0.0025 for stage2, 0.075 for stage3 after .*add 1 to their",
         ),
+        ((0.0, 0.0), True, "collapsed: it is 0 for stage1, 0 for stage2 after 7"),
+        ((0.0, 0.5), True, "collapsed: it is 0 for stage1 after 7"),
         ((4.0, None, 1.0), True, "response of stage2 is not a finite number after 7"),
     ],
 )
