@@ -50,7 +50,7 @@ from tests.main_program import BARE, TINY, run, start, wait_for_step
         ([TINY, "--config.model.name=vgg"], "model 'vgg' is unknown: .*attention56_cifar"),
         (
             [TINY, "--config.model.widths=(4,'a')"],
-            r"widths=\(4, 'a'\): must be whole numbers|stage",
+            r"widths=\(4, 'a'\) is out of range: it must be a tuple of whole numbers",
         ),
         ([TINY, "--config.model.mask_poolings=(4,)"], "cannot pool a map of 1x1"),
         (
