@@ -29,8 +29,7 @@ from experiments.reproduce.tables import Variant
 from experiments.run_length import with_length
 from rattn_jax.cli import FAILED, Parser, align, errors_on_one_line, positive
 from rattn_jax.data import dataset_spec
-from rattn_jax.errors import UsageError
-from rattn_jax.parallel.preemption import STOPPED
+from rattn_jax.errors import STOPPED, UsageError
 from rattn_jax.runs.files import absolute, replace_text
 
 # Keys that `shorten` sets, whatever a recipe says.

@@ -24,8 +24,7 @@ from experiments.reproduce.scales import SCALES
 from experiments.reproduce.step_time import StepTimes, seconds_left
 from experiments.reproduce.tables import TABLES
 from rattn_jax.cli import FAILED, Parser, align, errors_on_one_line, positive, set_up_process
-from rattn_jax.errors import UsageError
-from rattn_jax.parallel.preemption import STOPPED
+from rattn_jax.errors import STOPPED, UsageError
 from rattn_jax.runs.files import absolute, replace_text
 
 

@@ -17,8 +17,7 @@ from ml_collections import ConfigDict
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
 from rattn_jax.config.load import EPOCHS, as_before, flatten, load_config, parse_config
-from rattn_jax.errors import UsageError
-from rattn_jax.parallel.preemption import STOPPED
+from rattn_jax.errors import STOPPED, UsageError
 from rattn_jax.report.comparison import read_run
 from rattn_jax.runs.checkpoint_files import all_steps
 from rattn_jax.runs.identity import check_same_config

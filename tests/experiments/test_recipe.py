@@ -7,7 +7,7 @@ import pytest
 from experiments import recipe as program
 from experiments.reproduce.runs import PlannedRun
 from rattn_jax.configs import cifar10_attention92_modern
-from rattn_jax.parallel.preemption import STOPPED
+from rattn_jax.errors import STOPPED
 
 RECIPES = ("digits", "digits optimizer.learning_rate=0.4 optimizer.boundaries=(300,)")
 

@@ -216,7 +216,7 @@ def test_event_file_goes_on_in_another_one_after_an_error(folder):
 
 def test_missing_packages_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(rattn_jax.runs.loggers, "is_installed", lambda name: False)
-    with pytest.raises(UsageError, match=r"'wandb', and .* pip install 'rattn_jax\[wandb\]', or"):
+    with pytest.raises(UsageError, match=r"'wandb', and .* pip install -e '\.\[wandb\]', or"):
         check_loggers(("wandb",))
     check_loggers(())
     with pytest.raises(UsageError, match="package mlflow is not installed"):
