@@ -5,6 +5,7 @@ Must come before the first import of JAX, which reads these variables.
 
 import gc
 import os
+import signal
 import tempfile
 from importlib.metadata import version
 
@@ -28,6 +29,11 @@ _FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if tuple(map(int, version("jaxlib").split(".")[:3])) < (0, 11, 1):
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")])
+
+# Ignored where the tests were started in the background of a script, or under nohup.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Tracing creates many objects that live on, and little garbage: look for it less often.
 gc.set_threshold(50_000, 20, 50)

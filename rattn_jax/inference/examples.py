@@ -59,8 +59,8 @@ def open_split(
     if split not in sources:
         raise UsageError(f"split {split!r} is unknown: this run has {', '.join(sources)}")
     order = np.random.RandomState(0).permutation(len(sources[split]))[:num_examples]
-    examples, exclude_file = Subset(sources[split], order), config.dataset.test_exclude_file
-    return examples, exclusions(exclude_file if split == "test" else None, examples)
+    exclude_file = config.dataset.test_exclude_file if split == "test" else None
+    return Subset(sources[split], order), exclusions(exclude_file, sources[split])
 
 
 def read_batches(

@@ -161,11 +161,11 @@ def test_ablation_on_what_is_not_there(network, examples, monkeypatch):
         ablation.ablate_masks(network)
 
 
-def test_all_examples_are_excluded(network, examples, monkeypatch):
+def test_every_chosen_example_is_excluded(network, examples, monkeypatch):
     dataset = dataclasses.replace(network.config.dataset, test_exclude_file="list.txt")
     config = dataclasses.replace(network.config, dataset=dataset)
     excluding = dataclasses.replace(network, config=config)
-    monkeypatch.setattr(examples_module, "read_exclude_file", lambda _: frozenset({""}))
+    monkeypatch.setattr(examples_module, "exclusions", lambda file, source: frozenset({""}))
     for measure in (ablation.ablate_masks, examples_module.split_logits):
         with pytest.raises(
             UsageError, match=r"file='list.txt' excludes every example of the split"
