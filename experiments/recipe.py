@@ -28,6 +28,7 @@ from experiments.reproduce.step_time import StepTimes, seconds_left
 from experiments.reproduce.tables import Variant
 from experiments.run_length import with_length
 from rattn_jax.cli import FAILED, Parser, align, errors_on_one_line, positive
+from rattn_jax.config.load import key_of
 from rattn_jax.data import dataset_spec
 from rattn_jax.errors import STOPPED, UsageError
 from rattn_jax.runs.files import absolute, replace_text
@@ -107,8 +108,7 @@ def as_variant(recipe: str, overrides: Sequence[str]) -> Variant:
     """
     config, *changes = recipe.split() or [""]
     flags = [*(f"--config.{change.removeprefix('--config.')}" for change in changes), *overrides]
-    for flag in flags:
-        key = flag.removeprefix("--config.").split("=")[0]
+    for key in map(key_of, flags):
         if key in _PLANNED:
             raise UsageError(f"{key} follows from --epochs and --held-out here: leave it out")
     return Variant(re.sub(r"[^\w.=+-]+", "_", recipe.strip()), config, tuple(flags))

@@ -25,7 +25,14 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rattn_jax.cli import FAILED, Parser, add_workdir, errors_on_one_line, say
-from rattn_jax.config.load import flatten, load_config, override, parse_config, to_config_dict
+from rattn_jax.config.load import (
+    flatten,
+    key_of,
+    load_config,
+    override,
+    parse_config,
+    to_config_dict,
+)
 from rattn_jax.config.schema import KeepBestConfig, RunConfig
 from rattn_jax.errors import STOPPED, UsageError
 from rattn_jax.runs.best import LAST
@@ -102,7 +109,7 @@ def _print_error(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     known = flatten(RunConfig().to_dict())  # of other keys `override` tells
     for flag in overrides:
-        key = flag.removeprefix("--config.").partition("=")[0]
+        key = key_of(flag)
         is_of_data = key.startswith("dataset.") and key not in _OF_INPUT
         if key in known and not is_of_data and key != "data_dir":
             raise UsageError(

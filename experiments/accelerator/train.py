@@ -17,7 +17,7 @@ from typing import Any
 
 from experiments.accelerator.record import Record
 from experiments.run_length import with_length
-from rattn_jax.config.load import EPOCHS, load_config, parse_config
+from rattn_jax.config.load import EPOCHS, key_of, load_config, parse_config
 from rattn_jax.data.epochs import in_steps
 
 _CALL = 100  # updates; another number would be compiled again
@@ -80,7 +80,7 @@ def train(
     """
     config = in_steps(parse_config(load_config(config_name, overrides)))
     updates = num_train_steps or config.num_train_steps
-    given = [flag for flag in overrides if _key(flag) not in EPOCHS]
+    given = [flag for flag in overrides if key_of(flag) not in EPOCHS]
 
     def arguments(updates: int) -> list[str]:
         lengths = (f"--config.{key}={value}" for key, value in with_length(config, updates).items())
@@ -114,10 +114,6 @@ def train(
         _keep(record, run, newest)
     print(run.log.read_text()[-2000:])
     return run.process.returncode == 0
-
-
-def _key(flag: str) -> str:
-    return flag.removeprefix("--config.").split("=")[0]
 
 
 def _start(

@@ -17,6 +17,7 @@ from experiments.reproduce.results import (
 from experiments.reproduce.runs import PlannedRun
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import MEASURES, Table
+from rattn_jax.config.load import key_of
 from rattn_jax.report.charts import Axis, Series, chart, charts, number
 from rattn_jax.report.rendering import render
 from rattn_jax.runs.identity import FREE_KEYS
@@ -60,8 +61,7 @@ class Page(NamedTuple):
         )
 
     def _by_hand(self) -> list[str]:
-        keys = ((flag, flag.removeprefix("--config.").split("=")[0]) for flag in self.overrides)
-        return [flag for flag, key in keys if key not in _ALLOWED]
+        return [flag for flag in self.overrides if key_of(flag) not in _ALLOWED]
 
     def facts(self) -> dict[str, Any]:
         """Data, hardware, commits and versions of the runs, from their records."""

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments.reproduce.scales import Scale
 from experiments.reproduce.tables import Variant
-from rattn_jax.config.load import EPOCHS, as_before, flatten, load_config, parse_config
+from rattn_jax.config.load import EPOCHS, as_before, flatten, key_of, load_config, parse_config
 from rattn_jax.errors import STOPPED, UsageError
 from rattn_jax.report.comparison import read_run
 from rattn_jax.runs.checkpoint_files import all_steps
@@ -118,7 +118,7 @@ def plan_runs(
         UsageError: the flags do not make a valid config, or set the seed.
     """
     given = [*overrides, *itertools.chain(*(variant.flags for variant in variants))]
-    if any(flag.startswith("--config.seed=") for flag in given):
+    if "seed" in map(key_of, given):
         raise UsageError("config.seed is that of each run, 0, 1, ...: give their number by --seeds")
     runs = []
     for seed in range(num_seeds):

@@ -102,6 +102,11 @@ def to_config_dict(config: RunConfig) -> ConfigDict:
     return keys
 
 
+def key_of(flag: str) -> str:
+    """The key that a flag sets: "optimizer.name" of `--config.optimizer.name=sgd`."""
+    return re.split(r"[=\[]", flag.removeprefix("--config."))[0]
+
+
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """Sets keys of the config from flags `--config.KEY=VALUE`, and returns it.
 
@@ -113,7 +118,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """
     known = [*flatten(config.to_dict()), *_sections(config)]
     for flag in overrides:
-        key = re.split(r"[=\[]", flag.removeprefix("--config."))[0]
+        key = key_of(flag)
         if key not in known:
             raise UsageError(_unknown_key(key, known))
     # Of a tuple that is set twice the library would take both values.

@@ -7,7 +7,7 @@ from rattn_jax.compare import main
 from rattn_jax.configs import default
 from rattn_jax.errors import UsageError
 from rattn_jax.report.comparison import compare_page, read_run
-from tests.report.test_report import Page
+from tests.report.parsed_page import Page
 
 
 def make_run(folder, rate=0.1, rows=(), torn="", patience=0, **dataset):
